@@ -1,0 +1,4 @@
+//! The sans-IO core of sheetbend.
+#![forbid(unsafe_code)]
+
+pub mod time;
