@@ -64,7 +64,14 @@ pub(super) struct Assembler {
 impl Assembler {
     #[inline]
     pub(super) const fn new() -> Assembler {
-        Assembler { end: 0, queue: Queue::new(), tail: Tail::new(), back_block: 0, pinned: 0, gaps: None }
+        Assembler {
+            end: 0,
+            queue: Queue::new(),
+            tail: Tail::new(),
+            back_block: 0,
+            pinned: 0,
+            gaps: None,
+        }
     }
 
     /// Where the contiguous bytes end.
@@ -87,8 +94,11 @@ impl Assembler {
     #[inline]
     pub(super) fn push(&mut self, data: &[u8], source: Source<'_>, last: bool) {
         self.end += data.len() as u64;
-        let share = source.share_from();
-        if data.len() < share.min(LARGE) {
+        let small = match source {
+            Source::Borrowed => LARGE,
+            Source::Block { .. } => source.share_from().min(LARGE),
+        };
+        if data.len() < small {
             if last && self.tail.is_empty() {
                 self.push_stored(Stored {
                     bytes: Bytes::copy_from_slice(data),
@@ -186,7 +196,12 @@ impl Assembler {
     }
 
     fn append(&mut self, data: &[u8], last: bool) {
-        let Assembler { tail, queue, back_block, .. } = self;
+        let Assembler {
+            tail,
+            queue,
+            back_block,
+            ..
+        } = self;
         tail.append(data, last, |sealed| {
             queue.push_back(owned(sealed));
             *back_block = 0;
@@ -205,9 +220,15 @@ impl Assembler {
     /// Copies the first contiguous bytes without taking them; returns how many.
     pub(super) fn peek_copy(&self, out: &mut [u8]) -> usize {
         let mut done = 0;
-        let parts = self.queue.iter().map(|stored| &stored.bytes[..]).chain([self.tail.bytes()]);
+        let parts = self
+            .queue
+            .iter()
+            .map(|stored| &stored.bytes[..])
+            .chain([self.tail.bytes()]);
         for part in parts {
-            let Some(place) = out.get_mut(done..).filter(|place| !place.is_empty()) else { break };
+            let Some(place) = out.get_mut(done..).filter(|place| !place.is_empty()) else {
+                break;
+            };
             let n = part.len().min(place.len());
             place[..n].copy_from_slice(&part[..n]);
             done += n;
@@ -218,7 +239,9 @@ impl Assembler {
     /// Takes up to `max` bytes; `None` if there are none.
     #[inline]
     pub(super) fn read(&mut self, max: usize) -> Option<Bytes> {
-        let Some(front) = self.queue.front() else { return self.read_tail(max) };
+        let Some(front) = self.queue.front() else {
+            return self.read_tail(max);
+        };
         let copy = front.bytes.len().min(max) < (front.block as usize / 4).min(COPY_READ);
         if front.bytes.len() > max || copy {
             return self.read_part(max, copy);
@@ -271,7 +294,9 @@ impl Assembler {
     pub(super) fn skip(&mut self, n: usize) -> usize {
         let mut left = n;
         while left > 0 {
-            let Some(front) = self.queue.front_mut() else { break };
+            let Some(front) = self.queue.front_mut() else {
+                break;
+            };
             if front.bytes.len() > left {
                 front.bytes.advance(left);
                 return n;
@@ -308,5 +333,9 @@ impl Assembler {
 }
 
 fn owned(sealed: Sealed) -> Stored {
-    Stored { bytes: sealed.bytes, block: clamp(sealed.capacity), charge: 0 }
+    Stored {
+        bytes: sealed.bytes,
+        block: clamp(sealed.capacity),
+        charge: 0,
+    }
 }

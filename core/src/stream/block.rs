@@ -19,14 +19,20 @@ const KEEP_ENTRIES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     front: Option<T>,
-    #[expect(clippy::box_collection, reason = "most streams never have a second block; 8 bytes instead of 32")]
+    #[expect(
+        clippy::box_collection,
+        reason = "most streams never have a second block; 8 bytes instead of 32"
+    )]
     rest: Option<Box<VecDeque<T>>>,
 }
 
 impl<T> Queue<T> {
     #[inline]
     pub(super) const fn new() -> Queue<T> {
-        Queue { front: None, rest: None }
+        Queue {
+            front: None,
+            rest: None,
+        }
     }
 
     #[inline]
@@ -87,7 +93,9 @@ impl<T> Queue<T> {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.front.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
+        self.front
+            .iter()
+            .chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
     /// The number of leading entries for which `pred` holds; it must hold for a prefix.
@@ -109,7 +117,9 @@ impl<T> Queue<T> {
 
     /// Bytes allocated for the entries themselves.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.rest.as_ref().map_or(0, |rest| size_of::<VecDeque<T>>() + rest.capacity() * size_of::<T>())
+        self.rest.as_ref().map_or(0, |rest| {
+            size_of::<VecDeque<T>>() + rest.capacity() * size_of::<T>()
+        })
     }
 }
 
@@ -128,7 +138,11 @@ pub(super) struct Tail {
 impl Tail {
     #[inline]
     pub(super) const fn new() -> Tail {
-        Tail { block: Vec::new(), taken: 0, shift: 0 }
+        Tail {
+            block: Vec::new(),
+            taken: 0,
+            shift: 0,
+        }
     }
 
     /// The bytes held.
@@ -183,7 +197,11 @@ impl Tail {
             seal(sealed);
         }
         if rest.len() > self.room() {
-            let capacity = if last { rest.len() } else { (MIN_BLOCK << self.shift).max(rest.len()) };
+            let capacity = if last {
+                rest.len()
+            } else {
+                (MIN_BLOCK << self.shift).max(rest.len())
+            };
             self.block = Vec::with_capacity(capacity);
             self.taken = 0;
         }

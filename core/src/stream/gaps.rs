@@ -61,8 +61,9 @@ impl Gaps {
         let (mut added, mut pinned) = (0, 0);
         while at < end {
             let next = self.large.range(at..end).next();
-            let (stop, resume) =
-                next.map_or((end, end), |(&start, stored)| (start, start + stored.bytes.len() as u64));
+            let (stop, resume) = next.map_or((end, end), |(&start, stored)| {
+                (start, start + stored.bytes.len() as u64)
+            });
             if at < stop {
                 let (a, p) = self.insert_between(at, part(data, at - offset, stop - offset), source);
                 added += a;
@@ -85,7 +86,11 @@ impl Gaps {
         let (mut added, mut pinned) = (0, 0);
         let mut at = offset;
         while at < end {
-            let page = self.pages.range(at / PAGE..=(end - 1) / PAGE).next().map(|(&page, _)| page);
+            let page = self
+                .pages
+                .range(at / PAGE..=(end - 1) / PAGE)
+                .next()
+                .map(|(&page, _)| page);
             let page_start = page.map_or(end, |page| (page * PAGE).max(at));
             let page_end = page.map_or(end, |page| (page + 1) * PAGE).min(end);
             let free = part(data, at - offset, page_start - offset);
@@ -113,7 +118,12 @@ impl Gaps {
         while !rest.is_empty() {
             let from = (at % PAGE) as usize;
             let (now, later) = rest.split_at(rest.len().min(PAGE as usize - from));
-            added += u64::from(self.pages.entry(at / PAGE).or_insert_with(Page::boxed).fill(from, now));
+            added += u64::from(
+                self.pages
+                    .entry(at / PAGE)
+                    .or_insert_with(Page::boxed)
+                    .fill(from, now),
+            );
             at += now.len() as u64;
             rest = later;
         }
@@ -130,7 +140,9 @@ impl Gaps {
             sink(Popped::Large(stored));
             return Some(end);
         }
-        let Entry::Occupied(mut entry) = self.pages.entry(at / PAGE) else { return None };
+        let Entry::Occupied(mut entry) = self.pages.entry(at / PAGE) else {
+            return None;
+        };
         let page = entry.get_mut();
         let from = (at % PAGE) as usize;
         let to = page.run_end(from);
@@ -152,7 +164,10 @@ impl Gaps {
 
     fn lowest(&self) -> u64 {
         let large = self.large.first_key_value().map_or(u64::MAX, |(&start, _)| start);
-        let small = self.pages.first_key_value().map_or(u64::MAX, |(&page, p)| page * PAGE + p.first());
+        let small = self
+            .pages
+            .first_key_value()
+            .map_or(u64::MAX, |(&page, p)| page * PAGE + p.first());
         large.min(small)
     }
 
@@ -161,7 +176,11 @@ impl Gaps {
         // A map's nodes are at least half full: twice the entries, and some for the pointers.
         const ENTRY: usize = 2 * (size_of::<u64>() + size_of::<Stored>()) + 16;
         const PAGE_ENTRY: usize = 2 * (size_of::<u64>() + size_of::<usize>()) + 16;
-        let large: usize = self.large.values().map(|stored| stored.block as usize + ENTRY).sum();
+        let large: usize = self
+            .large
+            .values()
+            .map(|stored| stored.block as usize + ENTRY)
+            .sum();
         large + self.pages.len() * (size_of::<Page>() + PAGE_ENTRY) + size_of::<Gaps>()
     }
 }
@@ -178,14 +197,24 @@ impl std::fmt::Debug for Gaps {
 
 impl Page {
     fn boxed() -> Box<Page> {
-        Box::new(Page { filled: [0; WORDS], count: 0, data: [0; PAGE as usize] })
+        Box::new(Page {
+            filled: [0; WORDS],
+            count: 0,
+            data: [0; PAGE as usize],
+        })
     }
 
     /// Copies the bytes that are not there yet; returns how many.
     fn fill(&mut self, from: usize, data: &[u8]) -> u32 {
         let to = from + data.len();
         let before = self.count;
-        for (index, word) in self.filled.iter_mut().enumerate().take(to.div_ceil(64)).skip(from / 64) {
+        for (index, word) in self
+            .filled
+            .iter_mut()
+            .enumerate()
+            .take(to.div_ceil(64))
+            .skip(from / 64)
+        {
             let mask = mask(index, from, to);
             let mut free = mask & !*word;
             if free == 0 {
@@ -221,11 +250,19 @@ impl Page {
     /// The first byte that is there.
     fn first(&self) -> u64 {
         let at = self.filled.iter().position(|word| *word != 0);
-        at.map_or(PAGE, |index| index as u64 * 64 + u64::from(self.filled[index].trailing_zeros()))
+        at.map_or(PAGE, |index| {
+            index as u64 * 64 + u64::from(self.filled[index].trailing_zeros())
+        })
     }
 
     fn clear(&mut self, from: usize, to: usize) {
-        for (index, word) in self.filled.iter_mut().enumerate().take(to.div_ceil(64)).skip(from / 64) {
+        for (index, word) in self
+            .filled
+            .iter_mut()
+            .enumerate()
+            .take(to.div_ceil(64))
+            .skip(from / 64)
+        {
             let mask = mask(index, from, to);
             self.count -= (*word & mask).count_ones();
             *word &= !mask;
@@ -260,9 +297,17 @@ impl Stored {
             && let Some(bytes) = slice_of(block, data)
         {
             let block = clamp(capacity.max(data.len()));
-            return Stored { charge: block - clamp(data.len()), block, bytes };
+            return Stored {
+                charge: block - clamp(data.len()),
+                block,
+                bytes,
+            };
         }
-        Stored { bytes: Bytes::copy_from_slice(data), block: clamp(data.len()), charge: 0 }
+        Stored {
+            bytes: Bytes::copy_from_slice(data),
+            block: clamp(data.len()),
+            charge: 0,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ mod gaps;
 mod range_set;
 mod recv;
 mod send;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use assembler::Source;

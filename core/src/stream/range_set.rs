@@ -69,7 +69,10 @@ impl RangeSet {
         let (low, high) = match live.last() {
             None => (0, 0),
             Some(last) if last.1 < start => (live.len(), live.len()),
-            Some(_) => (live.partition_point(|r| r.1 < start), live.partition_point(|r| r.0 <= end)),
+            Some(_) => (
+                live.partition_point(|r| r.1 < start),
+                live.partition_point(|r| r.0 <= end),
+            ),
         };
         let mut merged = (start, end);
         let mut known = 0;
@@ -91,7 +94,9 @@ impl RangeSet {
         let low = live.partition_point(|r| r.1 <= start);
         let high = live.partition_point(|r| r.0 < end);
         let hit = live.get(low..high).unwrap_or(&[]);
-        let (Some(&first), Some(&last)) = (hit.first(), hit.last()) else { return 0 };
+        let (Some(&first), Some(&last)) = (hit.first(), hit.last()) else {
+            return 0;
+        };
         let removed = hit.iter().map(|&(s, e)| e.min(end) - s.max(start)).sum();
         let left = (first.0, start);
         let right = (end, last.1);
@@ -147,7 +152,11 @@ impl RangeSet {
 
     /// Bytes allocated beyond the set itself.
     pub fn memory_bytes(&self) -> usize {
-        if self.ranges.spilled() { self.ranges.capacity() * size_of::<(u64, u64)>() } else { 0 }
+        if self.ranges.spilled() {
+            self.ranges.capacity() * size_of::<(u64, u64)>()
+        } else {
+            0
+        }
     }
 
     /// Puts `with` in the place of live entries `low..high`; at the front without moving the rest.

@@ -140,7 +140,12 @@ impl RecvHalf {
                 self.final_size = self.highest;
             }
             self.assembler.push(data, source, fin);
-            return Ok(Inserted { growth: len, released: 0, readable: true, duplicate: false });
+            return Ok(Inserted {
+                growth: len,
+                released: 0,
+                readable: true,
+                duplicate: false,
+            });
         }
         self.insert_slow(offset, data, fin, source)
     }
@@ -164,14 +169,21 @@ impl RecvHalf {
         self.highest += growth;
         if self.mode != Mode::Reading {
             self.window.on_consumed(growth);
-            return Ok(Inserted { growth, released: growth, readable: false, duplicate: growth == 0 && !new_fin });
+            return Ok(Inserted {
+                growth,
+                released: growth,
+                readable: false,
+                duplicate: growth == 0 && !new_fin,
+            });
         }
         let before = self.assembler.end();
         let mut added = 0;
         if end > before {
             let known = before.saturating_sub(offset);
             let rest = data.get(known as usize..).unwrap_or(&[]);
-            added = self.assembler.insert(offset + known, rest, source, end == self.final_size);
+            added = self
+                .assembler
+                .insert(offset + known, rest, source, end == self.final_size);
         }
         let ended = new_fin && self.is_complete();
         Ok(Inserted {
@@ -189,7 +201,10 @@ impl RecvHalf {
             .filter(|end| *end <= MAX_OFFSET)
             .ok_or(StreamError::OffsetTooLarge { offset, len })?;
         if self.final_size != UNKNOWN && end > self.final_size {
-            return Err(StreamError::BeyondFinalSize { final_size: self.final_size, end });
+            return Err(StreamError::BeyondFinalSize {
+                final_size: self.final_size,
+                end,
+            });
         }
         let limit = self.window.limit();
         if end > limit {
@@ -200,10 +215,16 @@ impl RecvHalf {
 
     fn check_final_size(&self, claimed: u64) -> Result<(), StreamError> {
         if self.final_size != UNKNOWN && self.final_size != claimed {
-            return Err(StreamError::FinalSize { known: self.final_size, claimed });
+            return Err(StreamError::FinalSize {
+                known: self.final_size,
+                claimed,
+            });
         }
         if claimed < self.highest {
-            return Err(StreamError::FinalSizeTooSmall { final_size: claimed, highest: self.highest });
+            return Err(StreamError::FinalSizeTooSmall {
+                final_size: claimed,
+                highest: self.highest,
+            });
         }
         Ok(())
     }
@@ -227,11 +248,17 @@ impl RecvHalf {
         self.final_size = final_size;
         let done = self.mode == Mode::Reading && self.is_read();
         if done || self.mode == Mode::Reset {
-            return Ok(ResetReceived { growth, released: growth });
+            return Ok(ResetReceived {
+                growth,
+                released: growth,
+            });
         }
         self.mode = Mode::Reset;
         self.rare.get_or_insert_default().reset_code = code;
-        Ok(ResetReceived { growth, released: self.discard() })
+        Ok(ResetReceived {
+            growth,
+            released: self.discard(),
+        })
     }
 
     /// Gives the stream up: drops what is buffered and whatever still comes.
@@ -419,10 +446,9 @@ impl RecvHalf {
 
     /// Bytes of memory held beyond the half itself, blocks that slices pin included.
     pub fn memory_bytes(&self) -> usize {
-        let rare = self
-            .rare
-            .as_ref()
-            .map_or(0, |rare| size_of::<Rare>() + rare.lanes.capacity() * size_of::<(u32, u64)>());
+        let rare = self.rare.as_ref().map_or(0, |rare| {
+            size_of::<Rare>() + rare.lanes.capacity() * size_of::<(u32, u64)>()
+        });
         self.assembler.memory_bytes() + rare
     }
 
@@ -440,7 +466,10 @@ impl RecvHalf {
             return self.lane_end;
         }
         let lanes = self.rare.as_ref().map_or(&[][..], |rare| &rare.lanes);
-        lanes.iter().find(|entry| entry.0 == lane).map_or(0, |entry| entry.1)
+        lanes
+            .iter()
+            .find(|entry| entry.0 == lane)
+            .map_or(0, |entry| entry.1)
     }
 
     /// A frame that ends at `end` came over `lane`.
@@ -464,7 +493,9 @@ impl RecvHalf {
             Some(at) => {
                 lanes.swap_remove(at);
             }
-            None if lanes.len() + 1 >= MAX_LANES => return Err(StreamError::TooManyLanes { limit: MAX_LANES }),
+            None if lanes.len() + 1 >= MAX_LANES => {
+                return Err(StreamError::TooManyLanes { limit: MAX_LANES });
+            }
             None => {}
         }
         if last.1 > 0 {

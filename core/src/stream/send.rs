@@ -160,7 +160,11 @@ impl SendHalf {
     #[inline]
     pub const fn new(max_data: u64) -> SendHalf {
         SendHalf {
-            max_data: if max_data < MAX_OFFSET { max_data } else { MAX_OFFSET },
+            max_data: if max_data < MAX_OFFSET {
+                max_data
+            } else {
+                MAX_OFFSET
+            },
             written: 0,
             next: 0,
             acked: 0,
@@ -182,7 +186,9 @@ impl SendHalf {
     /// Returns 0 when there is no credit, or when the half is not [`SendState::Open`].
     #[inline]
     pub fn write(&mut self, data: &[u8], max: usize) -> usize {
-        let Some(data) = data.get(..self.acceptable(data.len(), max)) else { return 0 };
+        let Some(data) = data.get(..self.acceptable(data.len(), max)) else {
+            return 0;
+        };
         if data.len() >= LARGE {
             self.push(Bytes::copy_from_slice(data));
         } else if !self.tail.try_append(data) {
@@ -246,7 +252,10 @@ impl SendHalf {
         self.loss = None;
         self.fin = Fin::None;
         self.reset = Reset::Sent;
-        Some(ResetSent { final_size: self.next, freed })
+        Some(ResetSent {
+            final_size: self.next,
+            freed,
+        })
     }
 
     /// The peer knows of the reset.
@@ -272,11 +281,17 @@ impl SendHalf {
         if self.fin != Fin::None || self.reset != Reset::None {
             return 0;
         }
-        len.min(max).min(usize::try_from(self.capacity()).unwrap_or(usize::MAX))
+        len.min(max)
+            .min(usize::try_from(self.capacity()).unwrap_or(usize::MAX))
     }
 
     fn append(&mut self, data: &[u8]) {
-        let SendHalf { tail, blocks, written, .. } = self;
+        let SendHalf {
+            tail,
+            blocks,
+            written,
+            ..
+        } = self;
         let mut end = *written;
         let room = tail.capacity().saturating_sub(tail.len()) as u64;
         // The block is filled before it is sealed.
@@ -288,7 +303,10 @@ impl SendHalf {
         if let Some(sealed) = self.tail.seal() {
             push_sealed(&mut self.blocks, self.written, sealed);
         }
-        self.blocks.push_back(Block { start: self.written, bytes });
+        self.blocks.push_back(Block {
+            start: self.written,
+            bytes,
+        });
     }
 
     // ---- sending ----
@@ -303,7 +321,11 @@ impl SendHalf {
         {
             let range = loss.lost.pop_front(max as u64)?;
             let fin = self.take_fin(range.end);
-            return Some(Chunk { offset: range.start, len: (range.end - range.start) as usize, fin });
+            return Some(Chunk {
+                offset: range.start,
+                len: (range.end - range.start) as usize,
+                fin,
+            });
         }
         let offset = self.next;
         // Writes stay within the credit, so all that is written may go.
@@ -313,11 +335,19 @@ impl SendHalf {
             return None;
         }
         // The cursor stays on the block where this chunk begins, for whoever reads it next.
-        while self.blocks.get(self.cursor).is_some_and(|block| block.end() <= offset) {
+        while self
+            .blocks
+            .get(self.cursor)
+            .is_some_and(|block| block.end() <= offset)
+        {
             self.cursor += 1;
         }
         self.next = offset + len;
-        Some(Chunk { offset, len: len as usize, fin })
+        Some(Chunk {
+            offset,
+            len: len as usize,
+            fin,
+        })
     }
 
     /// Whether the end has to go with a chunk that ends at `end`; it counts as sent then.
@@ -348,7 +378,12 @@ impl SendHalf {
     pub fn pieces(&self, offset: u64, len: usize) -> Pieces<'_> {
         let end = offset.saturating_add(len as u64).min(self.written);
         let at = offset.max(self.acked);
-        Pieces { half: self, index: self.locate(at), at, end }
+        Pieces {
+            half: self,
+            index: self.locate(at),
+            at,
+            end,
+        }
     }
 
     #[inline]
@@ -557,7 +592,10 @@ impl SendHalf {
 /// `end` is where the sealed bytes end.
 fn push_sealed(blocks: &mut Queue<Block>, end: u64, sealed: Sealed) {
     let start = end - sealed.bytes.len() as u64;
-    blocks.push_back(Block { start, bytes: sealed.bytes });
+    blocks.push_back(Block {
+        start,
+        bytes: sealed.bytes,
+    });
 }
 
 /// Iterator over the buffers of a range, see [`SendHalf::pieces`].
@@ -582,7 +620,9 @@ impl<'a> Iterator for Pieces<'a> {
             None => (self.half.tail_start(), self.half.tail.bytes(), None),
         };
         let from = usize::try_from(self.at.checked_sub(start)?).ok()?;
-        let len = usize::try_from(self.end - self.at).ok()?.min(bytes.len().checked_sub(from)?);
+        let len = usize::try_from(self.end - self.at)
+            .ok()?
+            .min(bytes.len().checked_sub(from)?);
         let data = bytes.get(from..from + len)?;
         if len == 0 {
             return None;

@@ -85,7 +85,11 @@ impl Window {
 
     fn raise(&mut self, now: Timestamp, rtt: Duration, pinned: u64) -> Option<u64> {
         let fast = self.updated != Timestamp::MAX && now.since(self.updated) < rtt.saturating_mul(2);
-        let size = if fast { self.size.saturating_mul(2).min(self.max) } else { self.size };
+        let size = if fast {
+            self.size.saturating_mul(2).min(self.max)
+        } else {
+            self.size
+        };
         let granted = u64::from(size).saturating_sub(pinned);
         let limit = self.consumed.saturating_add(granted).min(MAX_OFFSET);
         let growth = limit.saturating_sub(self.limit);
