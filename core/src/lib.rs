@@ -1,4 +1,5 @@
 //! The sans-IO core of sheetbend.
 #![forbid(unsafe_code)]
 
+pub mod stream;
 pub mod time;
