@@ -1,7 +1,7 @@
 use bolero::check;
 
 use super::super::*;
-use super::{every_frame, stream_id};
+use super::every_frame;
 
 fn encode(frame: &Frame<'_>) -> Vec<u8> {
     let mut buf = Vec::new();
@@ -419,5 +419,4 @@ fn codes_have_names() {
     assert_eq!(ErrorCode::application(u64::MAX), None);
     assert_eq!(RejectCode::from(3), RejectCode::USE_JOIN);
     assert_eq!(format!("{:?}", RejectCode::from(99)), "0x63");
-    let _ = stream_id(0);
 }

@@ -109,14 +109,17 @@ fn any_cut_of_the_byte_stream_gives_the_same_frames() {
         records
     );
     assert_eq!(digest(&bytes, 0..bytes.len()), whole);
-    for cut in 0..bytes.len() {
+    for cut in (0..bytes.len()).step_by(7) {
         assert_eq!(digest(&bytes, [cut].into_iter()), whole, "cut at {cut}");
     }
-    check!().with_type::<Vec<u16>>().for_each(|cuts| {
-        let mut cuts: Vec<_> = cuts.iter().map(|&cut| usize::from(cut) % bytes.len()).collect();
-        cuts.sort_unstable();
-        assert_eq!(digest(&bytes, cuts.into_iter()), whole);
-    });
+    check!()
+        .with_iterations(200)
+        .with_type::<Vec<u16>>()
+        .for_each(|cuts| {
+            let mut cuts: Vec<_> = cuts.iter().map(|&cut| usize::from(cut) % bytes.len()).collect();
+            cuts.sort_unstable();
+            assert_eq!(digest(&bytes, cuts.into_iter()), whole);
+        });
 }
 
 // PROTOCOL 3.1

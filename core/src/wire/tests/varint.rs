@@ -27,7 +27,7 @@ fn known_encodings() {
         (128, &[0x80, 0x80]),
         (0x3fff, &[0xbf, 0xff]),
         (0x4000, &[0xc0, 0x40, 0x00]),
-        (1 << 40, &[0xfd, 0, 0, 0, 0, 0][..0]),
+        (1 << 40, &[0xf9, 0, 0, 0, 0, 0]),
         (
             0x00ff_ffff_ffff_ffff,
             &[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
@@ -35,9 +35,7 @@ fn known_encodings() {
         (1 << 56, &[0xff, 0x01, 0, 0, 0, 0, 0, 0, 0]),
         (u64::MAX, &[0xff; 9]),
     ] {
-        if !bytes.is_empty() {
-            assert_eq!(encode(value), bytes, "{value}");
-        }
+        assert_eq!(encode(value), bytes, "{value}");
         assert_eq!(varint::get(&mut &encode(value)[..]), Ok(value));
     }
 }
