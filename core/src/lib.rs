@@ -3,3 +3,4 @@
 
 pub mod stream;
 pub mod time;
+pub mod wire;
