@@ -1,4 +1,6 @@
 //! The sans-IO core of sheetbend.
 #![forbid(unsafe_code)]
 
+pub mod handshake;
+pub mod rng;
 pub mod time;
