@@ -1,6 +1,9 @@
-//! The sans-IO core of sheetbend.
+//! The sans-IO core of sheetbend: every state machine, and no clock, socket, thread or file.
 #![forbid(unsafe_code)]
 
+pub mod handshake;
+pub mod rng;
+pub mod session;
 pub mod stream;
 pub mod time;
 pub mod wire;

@@ -31,7 +31,9 @@ impl Session {
     fn wake_openers(&mut self) {
         for class in Class::ALL {
             for kind in [Kind::Bi, Kind::Uni] {
-                let Some(place) = opening_index(kind) else { continue };
+                let Some(place) = opening_index(kind) else {
+                    continue;
+                };
                 if std::mem::take(&mut self.classes[class.index()].opening[place].blocked) {
                     self.events.push_back(Event::Credit { kind, class });
                 }
@@ -49,14 +51,23 @@ impl Session {
     pub(super) fn close_if_drained(&mut self, now: Timestamp) {
         let goaway_done = self.drain_address.is_some() && !self.goaway_due;
         if goaway_done && self.is_settled() && !self.state.is_terminal() {
-            let cause = Cause::LocalClose { code: ErrorCode::DRAINED, reason: "drained".to_owned() };
+            let cause = Cause::LocalClose {
+                code: ErrorCode::DRAINED,
+                reason: "drained".to_owned(),
+            };
             self.end_session(now, cause);
         }
     }
 
     /// PROTOCOL 8.2: the peer's CLOSE.
     pub(super) fn peer_closed(&mut self, now: Timestamp, code: ErrorCode, reason: &str) {
-        self.end_session(now, Cause::PeerClose { code, reason: reason.to_owned() });
+        self.end_session(
+            now,
+            Cause::PeerClose {
+                code,
+                reason: reason.to_owned(),
+            },
+        );
     }
 
     /// The one way out. Everything that waits is told.

@@ -34,6 +34,9 @@ pub struct Config {
     pub classes: [ClassConfig; Class::COUNT],
     /// The weakest carrier that the session accepts. `None`: whatever its first path offers.
     pub security_floor: Option<Security>,
+    /// Client: whether what is sent before WELCOME may go as early data (PROTOCOL 5.6). Only for work
+    /// that may be run twice, as a copy of the first bytes can be replayed much later.
+    pub early_data: bool,
     /// Bytes that all streams together may hold unsent or unacknowledged. A writer beyond it waits.
     pub max_send_buffer: u64,
     /// Bytes of reliable messages that may wait or be unacknowledged; also counts of messages, at
@@ -68,6 +71,7 @@ impl Default for Config {
             mode: PathMode::default(),
             classes,
             security_floor: None,
+            early_data: false,
             max_send_buffer: 16 * 1024 * 1024,
             max_message_queue: 4 * 1024 * 1024,
             max_datagram_queue: 256 * 1024,
@@ -81,7 +85,7 @@ impl Default for Config {
 }
 
 /// What a session knows of the connection under a path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathInfo {
     /// For people: `tcp://127.0.0.1:4433`.
     pub name: Arc<str>,
@@ -98,6 +102,12 @@ pub struct PathInfo {
 impl PathInfo {
     /// A plain path.
     pub fn new(name: impl Into<Arc<str>>, transport: &'static str, security: Security) -> PathInfo {
-        PathInfo { name: name.into(), transport, security, rank: 0, exporter: None }
+        PathInfo {
+            name: name.into(),
+            transport,
+            security,
+            rank: 0,
+            exporter: None,
+        }
     }
 }

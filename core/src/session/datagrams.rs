@@ -36,7 +36,9 @@ struct Seen {
 impl Seen {
     /// Marks `number`; false for a repeat or one that is too old to tell.
     fn insert(&mut self, number: u64) -> bool {
-        let Some(end) = number.checked_add(1) else { return false };
+        let Some(end) = number.checked_add(1) else {
+            return false;
+        };
         if end > self.next {
             let skipped = number - self.next;
             if skipped >= WINDOW {
@@ -116,12 +118,17 @@ impl Session {
         if len > max {
             return Err(SendError::TooLarge { len, max });
         }
-        self.send_unreliable(now, None, Duration::from_secs(1), payload, false).map(|_| ())
+        self.send_unreliable(now, None, Duration::from_secs(1), payload, false)
+            .map(|_| ())
     }
 
     pub(super) fn max_datagram_out(&self) -> u64 {
         // One record must hold it, header and number included.
-        self.peer.max_datagram.min(self.peer.max_record.saturating_sub(32))
+        u64::from(
+            self.peer
+                .max_datagram
+                .min(self.peer.max_record.saturating_sub(32)),
+        )
     }
 
     pub(super) fn send_unreliable(
@@ -148,7 +155,14 @@ impl Session {
         };
         let number = datagrams.next_number;
         datagrams.next_number += 1;
-        let datagram = Datagram { number, class, payload, expires: now + ttl, id, sent: false };
+        let datagram = Datagram {
+            number,
+            class,
+            payload,
+            expires: now + ttl,
+            id,
+            sent: false,
+        };
         datagrams.outgoing_bytes += cost(&datagram);
         datagrams.outgoing.push_back(datagram);
         self.arm_ttl();
@@ -156,8 +170,18 @@ impl Session {
     }
 
     fn arm_ttl(&mut self) {
-        let queued = self.datagrams.outgoing.iter().map(|datagram| datagram.expires).min();
-        let waiting = self.datagrams.waiting.values().map(|datagram| datagram.expires).min();
+        let queued = self
+            .datagrams
+            .outgoing
+            .iter()
+            .map(|datagram| datagram.expires)
+            .min();
+        let waiting = self
+            .datagrams
+            .waiting
+            .values()
+            .map(|datagram| datagram.expires)
+            .min();
         match queued.into_iter().chain(waiting).min() {
             Some(at) if !self.timers.is_set(TimerKind::Ttl) => self.timers.set(TimerKind::Ttl, at),
             Some(_) => {}
@@ -202,14 +226,19 @@ impl Session {
     pub(super) fn datagram_acked(&mut self, number: u64) {
         if let Some(datagram) = self.take_waiting(number) {
             if datagram.id.0 != 0 {
-                self.events.push_back(Event::Outcome { id: datagram.id, outcome: Outcome::Acknowledged });
+                self.events.push_back(Event::Outcome {
+                    id: datagram.id,
+                    outcome: Outcome::Acknowledged,
+                });
             }
             self.datagram_space();
         }
     }
 
     pub(super) fn datagram_lost(&mut self, now: Timestamp, number: u64) {
-        let Some(datagram) = self.take_waiting(number) else { return };
+        let Some(datagram) = self.take_waiting(number) else {
+            return;
+        };
         if datagram.expires <= now {
             self.datagram_gone(&datagram);
         } else {
@@ -219,8 +248,15 @@ impl Session {
 
     fn datagram_gone(&mut self, datagram: &Datagram) {
         if datagram.id.0 != 0 {
-            let outcome = if datagram.sent { Outcome::Maybe } else { Outcome::NotSent };
-            self.events.push_back(Event::Outcome { id: datagram.id, outcome });
+            let outcome = if datagram.sent {
+                Outcome::Maybe
+            } else {
+                Outcome::NotSent
+            };
+            self.events.push_back(Event::Outcome {
+                id: datagram.id,
+                outcome,
+            });
         }
         self.datagram_space();
     }
@@ -276,7 +312,12 @@ impl Session {
     // ---- receiving ----
 
     pub(super) fn take_datagram(&mut self, number: u64, class: Option<Class>, data: &[u8]) {
-        if !self.datagrams.seen.get_or_insert_with(Seen::default).insert(number) {
+        if !self
+            .datagrams
+            .seen
+            .get_or_insert_with(Seen::default)
+            .insert(number)
+        {
             return;
         }
         let limit = self.config.max_datagram_queue;

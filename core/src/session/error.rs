@@ -32,7 +32,7 @@ pub enum PathError {
         sent: u64,
     },
     /// The server answered REJECT.
-    #[error("rejected by the server: {} {detail}", code.name())]
+    #[error("rejected by the server: {code}: {detail}")]
     Rejected {
         /// Why.
         code: RejectCode,
@@ -70,7 +70,7 @@ impl PathError {
             | PathError::Rejected { .. } => ErrorCode::BAD_HANDSHAKE,
             PathError::AckOfUnsent { .. } => ErrorCode::BAD_ACK,
             PathError::HandshakeTimeout | PathError::Silent => ErrorCode::TIMEOUT,
-            PathError::Abandoned(code) => ErrorCode::new(*code),
+            PathError::Abandoned(code) => ErrorCode::from(*code),
             PathError::Flood(_) => ErrorCode::LIMIT,
             PathError::Session(misbehaviour) => misbehaviour.code(),
             PathError::Unknown => ErrorCode::INTERNAL,
@@ -146,7 +146,7 @@ impl Misbehaviour {
     /// The code that the peer is told.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Misbehaviour::Stream { error, .. } => ErrorCode::new(error.code()),
+            Misbehaviour::Stream { error, .. } => ErrorCode::from(error.code()),
             Misbehaviour::ClassCredit { .. } => ErrorCode::FLOW_CONTROL,
             Misbehaviour::StreamLimit { .. } => ErrorCode::STREAM_LIMIT,
             Misbehaviour::NeverOpened { .. } | Misbehaviour::WrongDirection { .. } => ErrorCode::STREAM_STATE,

@@ -12,8 +12,8 @@ use super::path::{Lane, Path, Stage};
 use super::streams::{ClassState, OPENING_KINDS, class_at};
 use super::timers::TimerKind;
 use crate::handshake::{
-    Confirm, Counts, EphemeralSecret, HandshakeError, Hello, Join, Joined, MAX_COUNTS, Params, Reject, Routing,
-    SessionId, SessionKeys, VERSION, Welcome,
+    Confirm, Counts, EphemeralSecret, HandshakeError, Hello, Join, Joined, MAX_COUNTS, Params, Reject,
+    Routing, SessionId, SessionKeys, VERSION, Welcome,
 };
 use crate::time::Timestamp;
 use crate::wire::{
@@ -33,10 +33,15 @@ pub(super) struct Identity {
 }
 
 /// What is needed until the session is confirmed.
-pub(super) enum Opening {
-    Client { secret: EphemeralSecret, hello: Hello },
+pub(super) enum Handshake {
+    Client {
+        secret: EphemeralSecret,
+        hello: Hello,
+    },
     /// The client has the secret, the server may not know that yet.
-    Server { welcome: Welcome },
+    Server {
+        welcome: Welcome,
+    },
     Done,
 }
 
@@ -60,7 +65,12 @@ impl Incoming {
     /// A connection that was just accepted. It has 10 seconds for its first message.
     pub fn new(now: Timestamp, info: PathInfo) -> Incoming {
         let deadline = now + std::time::Duration::from_secs(10);
-        Incoming { info, deadline, first: None, bytes: 0 }
+        Incoming {
+            info,
+            deadline,
+            first: None,
+            bytes: 0,
+        }
     }
 
     /// When the connection is to be closed if its first message is not there.
@@ -89,12 +99,20 @@ impl Incoming {
         };
         let mut body = record.body;
         let first = match Frame::decode(&mut body)? {
-            Some(Frame::Handshake { kind: HandshakeKind::Hello, body }) => First::Hello(Hello::decode(body)?),
-            Some(Frame::Handshake { kind: HandshakeKind::Join, body }) => First::Join(Join::decode(body)?),
+            Some(Frame::Handshake {
+                kind: HandshakeKind::Hello,
+                body,
+            }) => First::Hello(Hello::decode(body)?),
+            Some(Frame::Handshake {
+                kind: HandshakeKind::Join,
+                body,
+            }) => First::Join(Join::decode(body)?),
             _ => return Err(PathError::UnexpectedHandshake("a path begins with HELLO or JOIN")),
         };
         if !body.is_empty() {
-            return Err(PathError::UnexpectedHandshake("a handshake message has its record to itself"));
+            return Err(PathError::UnexpectedHandshake(
+                "a handshake message has its record to itself",
+            ));
         }
         let len = record.wire_len;
         self.first = Some(first);
@@ -124,9 +142,15 @@ impl Rejected {
         reject.encode(&mut body);
         let mut out = OutBuffer::new();
         let mut builder = RecordBuilder::begin(&mut out, crate::wire::HANDSHAKE_MAX_BODY, true);
-        builder.frame(&Frame::Handshake { kind: HandshakeKind::Reject, body: &body });
+        builder.frame(&Frame::Handshake {
+            kind: HandshakeKind::Reject,
+            body: &body,
+        });
         builder.finish();
-        Rejected { code: reject.code, record: Bytes::copy_from_slice(out.chunk()) }
+        Rejected {
+            code: reject.code,
+            record: Bytes::copy_from_slice(out.chunk()),
+        }
     }
 }
 
@@ -162,7 +186,11 @@ impl Session {
         let joins = self.identity.is_some();
         let stage = if joins { Stage::JoinSent } else { Stage::HelloSent };
         let slot = self.insert_path(now, id, info, stage);
-        let frame = if joins { self.make_join(slot) } else { self.make_hello(slot) };
+        let frame = if joins {
+            self.make_join(slot)
+        } else {
+            self.make_hello(slot)
+        };
         self.paths[slot].handshake.push(frame);
         self.transition(Cause::Opening);
         Ok(self.path_key(slot))
@@ -171,13 +199,14 @@ impl Session {
     fn insert_path(&mut self, now: Timestamp, id: u64, info: PathInfo, stage: Stage) -> usize {
         self.next_generation = self.next_generation.wrapping_add(1).max(1);
         let mut path = Path::new(now, self.next_generation, id, info, stage, self.local.in_flight);
-        path.timers.set(TimerKind::Handshake, now + self.config.handshake_timeout);
+        path.timers
+            .set(TimerKind::Handshake, now + self.config.handshake_timeout);
         self.paths.insert(Box::new(path))
     }
 
     fn make_hello(&mut self, slot: usize) -> Bytes {
         let (id, security) = (self.paths[slot].id, self.paths[slot].info.security);
-        if let Opening::Client { hello, .. } = &self.opening {
+        if let Handshake::Client { hello, .. } = &self.handshake {
             let hello = hello.on_path(id);
             return handshake_frame(HandshakeKind::Hello, |out| hello.encode(out));
         }
@@ -191,7 +220,7 @@ impl Session {
             .or_else(|_| Hello::new(id, nonce, secret.share(), Params::default()));
         let Ok(hello) = hello else { return Bytes::new() };
         let frame = handshake_frame(HandshakeKind::Hello, |out| hello.encode(out));
-        self.opening = Opening::Client { secret, hello };
+        self.handshake = Handshake::Client { secret, hello };
         if self.config.early_data {
             self.early = Some(slot);
         }
@@ -207,7 +236,9 @@ impl Session {
             .map(|(_, path)| path.id)
             .collect();
         let path = &mut self.paths[slot];
-        let Some(identity) = &self.identity else { return Bytes::new() };
+        let Some(identity) = &self.identity else {
+            return Bytes::new();
+        };
         let mut join = Join {
             session_id: identity.id,
             routing: identity.routing.clone(),
@@ -236,7 +267,9 @@ impl Session {
         body: &[u8],
     ) -> Result<(), PathError> {
         match (kind, self.paths[slot].stage) {
-            (HandshakeKind::Welcome, Stage::HelloSent) => self.take_welcome(now, slot, &Welcome::decode(body)?),
+            (HandshakeKind::Welcome, Stage::HelloSent) => {
+                self.take_welcome(now, slot, &Welcome::decode(body)?)
+            }
             (HandshakeKind::Joined, Stage::JoinSent) => self.take_joined(now, slot, &Joined::decode(body)?),
             (HandshakeKind::Reject, Stage::HelloSent | Stage::JoinSent) => {
                 self.take_reject(now, slot, Reject::decode(body)?)
@@ -258,8 +291,8 @@ impl Session {
         if welcome.path_id != self.paths[slot].id {
             return Err(HandshakeError::BadProof.into());
         }
-        match (&self.opening, &self.identity) {
-            (Opening::Client { secret, hello }, None) => {
+        match (&self.handshake, &self.identity) {
+            (Handshake::Client { secret, hello }, None) => {
                 let keys = SessionKeys::client(secret, hello, welcome)?;
                 let floor = hello.params().agree(welcome.params()).floor;
                 if self.paths[slot].info.security < floor {
@@ -267,19 +300,28 @@ impl Session {
                 }
                 self.floor = Some(floor);
                 self.first_welcome = Some(welcome.clone());
-                self.identity =
-                    Some(Identity { id: welcome.session_id(), routing: welcome.routing().clone(), keys });
+                self.identity = Some(Identity {
+                    id: welcome.session_id(),
+                    routing: welcome.routing().clone(),
+                    keys,
+                });
                 self.adopt_peer(welcome.params().clone());
             }
             (_, Some(identity)) => {
                 // The same HELLO over a second path leads to the same session (PROTOCOL 5.1).
-                let Some(first) = &self.first_welcome else { return Err(HandshakeError::BadProof.into()) };
+                let Some(first) = &self.first_welcome else {
+                    return Err(HandshakeError::BadProof.into());
+                };
                 identity.keys.verify_repeated(first, welcome)?;
             }
             (_, None) => return Err(PathError::UnexpectedHandshake("WELCOME")),
         }
         self.early = None;
-        let mut confirm = Confirm { path_id: welcome.path_id, counts: self.counts_to_tell(), proof: [0; 32] };
+        let mut confirm = Confirm {
+            path_id: welcome.path_id,
+            counts: self.counts_to_tell(),
+            proof: [0; 32],
+        };
         if let Some(identity) = &self.identity {
             confirm.proof = identity.keys.confirm_hello_proof(&confirm);
         }
@@ -299,8 +341,14 @@ impl Session {
         }
         identity.keys.verify_joined(&join_hash, joined)?;
         let joined_hash = joined.digest();
-        let mut confirm = Confirm { path_id: joined.path_id, counts: self.counts_to_tell(), proof: [0; 32] };
-        confirm.proof = identity.keys.confirm_join_proof(&join_hash, &joined_hash, &confirm);
+        let mut confirm = Confirm {
+            path_id: joined.path_id,
+            counts: self.counts_to_tell(),
+            proof: [0; 32],
+        };
+        confirm.proof = identity
+            .keys
+            .confirm_join_proof(&join_hash, &joined_hash, &confirm);
         let frame = handshake_frame(HandshakeKind::Confirm, |out| confirm.encode(out));
         self.paths[slot].handshake.push(frame);
         self.paths[slot].peer_in_flight = joined.in_flight.max(4096);
@@ -311,7 +359,9 @@ impl Session {
 
     /// PROTOCOL 5.4, 6.4: the client has proven the secret on this path.
     fn take_confirm(&mut self, now: Timestamp, slot: usize, confirm: &Confirm) -> Result<(), PathError> {
-        let Some(identity) = &self.identity else { return Err(PathError::UnexpectedHandshake("CONFIRM")) };
+        let Some(identity) = &self.identity else {
+            return Err(PathError::UnexpectedHandshake("CONFIRM"));
+        };
         let path = &self.paths[slot];
         if confirm.path_id != path.id {
             return Err(HandshakeError::BadProof.into());
@@ -324,7 +374,7 @@ impl Session {
         }
         let joined = path.stage == Stage::Joined;
         self.confirmed = true;
-        self.opening = Opening::Done;
+        self.handshake = Handshake::Done;
         self.timers.clear(TimerKind::Handshake);
         self.take_counts(now, &confirm.counts)?;
         if joined {
@@ -335,15 +385,40 @@ impl Session {
     }
 
     fn take_reject(&mut self, now: Timestamp, slot: usize, reject: Reject) -> Result<(), PathError> {
-        let Reject { code, detail, address } = reject;
-        let detail = if address.is_empty() { detail } else { format!("{detail} (go to {address})") };
+        let Reject {
+            code,
+            detail,
+            address,
+        } = reject;
+        let detail = if address.is_empty() {
+            detail
+        } else {
+            format!("{detail} (go to {address})")
+        };
         let joining = self.paths[slot].stage == Stage::JoinSent;
-        let gone = [RejectCode::UNKNOWN_SESSION, RejectCode::EXPIRED, RejectCode::CLOSED, RejectCode::REDIRECT];
-        let hopeless = [RejectCode::VERSION, RejectCode::SECURITY_FLOOR, RejectCode::REFUSED, RejectCode::MALFORMED];
-        let fatal = if joining { gone.contains(&code) } else { hopeless.contains(&code) };
+        let gone = [
+            RejectCode::UNKNOWN_SESSION,
+            RejectCode::EXPIRED,
+            RejectCode::CLOSED,
+            RejectCode::REDIRECT,
+        ];
+        let hopeless = [
+            RejectCode::VERSION,
+            RejectCode::SECURITY_FLOOR,
+            RejectCode::REFUSED,
+            RejectCode::MALFORMED,
+        ];
+        let fatal = if joining {
+            gone.contains(&code)
+        } else {
+            hopeless.contains(&code)
+        };
         // One path's word does not end a session that another path proves alive.
         let alone = !self.paths.iter().any(|(_, path)| path.may_send());
-        let error = PathError::Rejected { code, detail: detail.clone() };
+        let error = PathError::Rejected {
+            code,
+            detail: detail.clone(),
+        };
         self.retire_path(now, slot, PathEnd::Local, Some(error));
         if fatal && alone {
             self.end_session(now, Cause::Rejected { code, detail });
@@ -362,8 +437,15 @@ impl Session {
     /// What this end received on paths that the peer may not have settled: the dead ones, newest
     /// last, and those alive.
     fn counts_to_tell(&self) -> Counts {
-        let live = self.paths.iter().flat_map(|(_, path)| path.counts()).filter(|count| count.count > 0);
-        let mut counts: Counts = live.chain(self.dead_counts.iter().rev().copied()).take(MAX_COUNTS).collect();
+        let live = self
+            .paths
+            .iter()
+            .flat_map(|(_, path)| path.counts())
+            .filter(|count| count.count > 0);
+        let mut counts: Counts = live
+            .chain(self.dead_counts.iter().rev().copied())
+            .take(MAX_COUNTS)
+            .collect();
         counts.sort_by_key(|count| (count.path, count.lane));
         counts
     }
@@ -375,7 +457,9 @@ impl Session {
         let fenced: Vec<usize> = self
             .paths
             .iter()
-            .filter(|(other, path)| *other != slot && path.may_send() && path.id < id && !listed.contains(&path.id))
+            .filter(|(other, path)| {
+                *other != slot && path.may_send() && path.id < id && !listed.contains(&path.id)
+            })
             .map(|(other, _)| other)
             .collect();
         for other in fenced {
@@ -411,14 +495,26 @@ impl Session {
         session.local.floor = own;
         session.floor = Some(own.max(hello.params().floor));
         let secret = EphemeralSecret::from_seed(session.rng.bytes());
-        let welcome =
-            Welcome::new(0, VERSION, session_id, routing.clone(), secret.share(), session.local.clone())?;
+        let welcome = Welcome::new(
+            0,
+            VERSION,
+            session_id,
+            routing.clone(),
+            secret.share(),
+            session.local.clone(),
+        )?;
         let keys = SessionKeys::server(&secret, hello, &welcome)?;
-        session.identity = Some(Identity { id: session_id, routing, keys });
-        session.opening = Opening::Server { welcome };
+        session.identity = Some(Identity {
+            id: session_id,
+            routing,
+            keys,
+        });
+        session.handshake = Handshake::Server { welcome };
         session.adopt_peer(hello.params().clone());
         session.transition(Cause::Opening);
-        session.timers.set(TimerKind::Handshake, now + session.config.handshake_timeout);
+        session
+            .timers
+            .set(TimerKind::Handshake, now + session.config.handshake_timeout);
         Ok(session)
     }
 
@@ -435,7 +531,10 @@ impl Session {
             return Err(reject(RejectCode::MALFORMED, "no first message"));
         };
         if self.floor.is_some_and(|floor| incoming.info.security < floor) {
-            return Err(reject(RejectCode::SECURITY_FLOOR, "this carrier is weaker than the session accepts"));
+            return Err(reject(
+                RejectCode::SECURITY_FLOOR,
+                "this carrier is weaker than the session accepts",
+            ));
         }
         match first {
             First::Hello(hello) => self.accept_hello(now, &hello, incoming),
@@ -443,9 +542,14 @@ impl Session {
         }
     }
 
-    fn accept_hello(&mut self, now: Timestamp, hello: &Hello, incoming: Incoming) -> Result<PathKey, Rejected> {
+    fn accept_hello(
+        &mut self,
+        now: Timestamp,
+        hello: &Hello,
+        incoming: Incoming,
+    ) -> Result<PathKey, Rejected> {
         let reject = |code, detail: &str| Rejected::new(&Reject::new(code, detail));
-        let Opening::Server { welcome } = &self.opening else {
+        let Handshake::Server { welcome } = &self.handshake else {
             return Err(reject(RejectCode::USE_JOIN, "the session is confirmed"));
         };
         let mut welcome = welcome.on_path(hello.path_id());
@@ -483,7 +587,10 @@ impl Session {
             return Err(reject(error.reject_code(), &error.to_string()));
         }
         if Some(join.floor) != self.floor {
-            return Err(reject(RejectCode::SECURITY_FLOOR, "the floor is not the session's"));
+            return Err(reject(
+                RejectCode::SECURITY_FLOOR,
+                "the floor is not the session's",
+            ));
         }
         if self.paths.len() >= MAX_PATHS {
             return Err(reject(RejectCode::TOO_MANY_PATHS, "eight paths are attached"));
@@ -518,7 +625,11 @@ impl Session {
         path.bytes_received = bytes;
         path.records_received = 1;
         // The record with HELLO or JOIN is the first of its lane (PROTOCOL 3.4).
-        path.lanes[0] = Lane { received: 1, received_at: now, ..Lane::default() };
+        path.lanes[0] = Lane {
+            received: 1,
+            received_at: now,
+            ..Lane::default()
+        };
     }
 
     // ---- parameters ----
@@ -531,13 +642,18 @@ impl Session {
             let limits = self.peer.max_streams[index];
             let credit = self.peer.max_stream_data[index];
             self.classes[index].stream_credit_out = credit;
-            for (kind, allowed) in OPENING_KINDS.into_iter().zip([limits.bi, limits.uni, limits.unordered]) {
-                self.allow_streams(class, kind, allowed);
+            for (kind, allowed) in OPENING_KINDS
+                .into_iter()
+                .zip([limits.bi, limits.uni, limits.unordered])
+            {
+                self.take_streams_credit(class, kind, allowed);
             }
-            self.raise_class(class, self.peer.max_data[index]);
+            self.take_class_credit(class, self.peer.max_data[index]);
         }
         for key in self.streams.keys() {
-            let Some(stream) = self.streams.get_mut(key) else { continue };
+            let Some(stream) = self.streams.get_mut(key) else {
+                continue;
+            };
             let credit = self.peer.max_stream_data[stream.id.class().index()];
             if let Some(send) = stream.send.as_mut() {
                 send.set_max_data(credit);
@@ -553,13 +669,26 @@ impl Session {
             return Ok(());
         }
         self.early_received = self.early_received.saturating_add(bytes);
-        if self.early_received > EARLY_BYTES { Err(Misbehaviour::EarlyData) } else { Ok(()) }
+        if self.early_received > EARLY_BYTES {
+            Err(Misbehaviour::EarlyData)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a stream may be opened by the peer before the session is confirmed.
-    pub(super) fn check_early_stream(&self, kind: Kind, class: Class, index: u64) -> Result<(), Misbehaviour> {
+    pub(super) fn check_early_stream(
+        &self,
+        kind: Kind,
+        class: Class,
+        index: u64,
+    ) -> Result<(), Misbehaviour> {
         let early = kind == Kind::Bi && class == Class::REQUESTS && index < EARLY_STREAMS;
-        if self.confirmed || self.side == Side::Client || early { Ok(()) } else { Err(Misbehaviour::EarlyData) }
+        if self.confirmed || self.side == Side::Client || early {
+            Ok(())
+        } else {
+            Err(Misbehaviour::EarlyData)
+        }
     }
 
     /// What a client may use before WELCOME: nothing, or the fixed credit of early data.

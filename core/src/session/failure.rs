@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::Session;
+use smallvec::SmallVec;
+
 use super::error::PathError;
 use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
@@ -12,6 +13,7 @@ use super::path::{Lane, Path, Stage, Suspicion, Unsettled};
 use super::sent::Item;
 use super::streams::{Flags, opening_index};
 use super::timers::TimerKind;
+use super::{Abandon, Session};
 use crate::handshake::PathCount;
 use crate::stream::SendState;
 use crate::time::Timestamp;
@@ -41,11 +43,21 @@ impl Session {
         };
         let path = &mut self.paths[slot];
         let Some(place) = path.lanes.iter().position(|known| known.id == lane) else {
-            return Err(PathError::AckOfUnsent { path: id, lane, count, sent: 0 });
+            return Err(PathError::AckOfUnsent {
+                path: id,
+                lane,
+                count,
+                sent: 0,
+            });
         };
         let log = &mut path.lanes[place].sent;
         if count > log.sent() {
-            return Err(PathError::AckOfUnsent { path: id, lane, count, sent: log.sent() });
+            return Err(PathError::AckOfUnsent {
+                path: id,
+                lane,
+                count,
+                sent: log.sent(),
+            });
         }
         if count <= log.acknowledged {
             return Ok(());
@@ -83,12 +95,21 @@ impl Session {
             // PROTOCOL 4.2: acknowledgements for settled paths are ignored.
             return Ok(());
         };
-        let Some(log) = self.unsettled[place].lanes.iter_mut().find(|known| known.id == lane).map(|lane| &mut lane.sent)
+        let Some(log) = self.unsettled[place]
+            .lanes
+            .iter_mut()
+            .find(|known| known.id == lane)
+            .map(|lane| &mut lane.sent)
         else {
             return Ok(());
         };
         if count > log.sent() {
-            return Err(PathError::AckOfUnsent { path: id, lane, count, sent: log.sent() });
+            return Err(PathError::AckOfUnsent {
+                path: id,
+                lane,
+                count,
+                sent: log.sent(),
+            });
         }
         let mut log = std::mem::take(log);
         while log.acknowledged < count {
@@ -99,7 +120,11 @@ impl Session {
                 }
             }
         }
-        if let Some(known) = self.unsettled[place].lanes.iter_mut().find(|known| known.id == lane) {
+        if let Some(known) = self.unsettled[place]
+            .lanes
+            .iter_mut()
+            .find(|known| known.id == lane)
+        {
             known.sent = log;
         }
         Ok(())
@@ -134,8 +159,15 @@ impl Session {
     #[inline]
     fn item_acked(&mut self, item: Item) {
         match item {
-            Item::Stream { key, offset, len, fin } => {
-                let Some(stream) = self.streams.get_mut(key) else { return };
+            Item::Stream {
+                key,
+                offset,
+                len,
+                fin,
+            } => {
+                let Some(stream) = self.streams.get_mut(key) else {
+                    return;
+                };
                 let Some(send) = stream.send.as_mut() else { return };
                 let kind = stream.id.kind();
                 let class = stream.id.class();
@@ -162,11 +194,11 @@ impl Session {
                 self.free_if_done(key.slot);
             }
             Item::Datagram { number } => self.datagram_acked(number),
+            Item::Abandon { path } => self.abandons.retain(|abandon| abandon.path != path),
             Item::Stop { .. }
             | Item::MaxStreamData { .. }
             | Item::MaxData { .. }
             | Item::MaxStreams { .. }
-            | Item::Abandon { .. }
             | Item::Status { .. }
             | Item::GoAway => {}
         }
@@ -175,8 +207,15 @@ impl Session {
     /// What the item held goes out again, unless something newer made it pointless.
     fn item_lost(&mut self, now: Timestamp, item: Item) {
         match item {
-            Item::Stream { key, offset, len, fin } => {
-                let Some(stream) = self.streams.get_mut(key) else { return };
+            Item::Stream {
+                key,
+                offset,
+                len,
+                fin,
+            } => {
+                let Some(stream) = self.streams.get_mut(key) else {
+                    return;
+                };
                 let Some(send) = stream.send.as_mut() else { return };
                 if send.on_lost(offset, len as usize, fin) {
                     // What was sent once has its credit; it does not wait for the class's.
@@ -186,7 +225,10 @@ impl Session {
             }
             Item::Reset { key } => {
                 let due = self.streams.get_mut(key).is_some_and(|stream| {
-                    let due = stream.send.as_ref().is_some_and(|send| send.state() == SendState::ResetSent);
+                    let due = stream
+                        .send
+                        .as_ref()
+                        .is_some_and(|send| send.state() == SendState::ResetSent);
                     if due {
                         stream.flags.set(Flags::RESET_DUE);
                     }
@@ -201,7 +243,10 @@ impl Session {
             }),
             Item::MaxStreamData { key, value } => {
                 self.requeue_control(key.slot, key, Flags::CREDIT_DUE, |stream| {
-                    stream.recv.as_ref().is_some_and(|recv| recv.window().limit() == value)
+                    stream
+                        .recv
+                        .as_ref()
+                        .is_some_and(|recv| recv.window().limit() == value)
                 });
             }
             Item::MaxData { class, value } => {
@@ -221,7 +266,8 @@ impl Session {
                 }
             }
             Item::Datagram { number } => self.datagram_lost(now, number),
-            Item::Abandon { path } => self.abandons.push((path, 0)),
+            // It was put on every path there was; a new one is told on its own.
+            Item::Abandon { .. } => {}
             Item::Status { path, seq } => {
                 if let Some(slot) = self.slot_of_path_id(path) {
                     let path = &mut self.paths[slot];
@@ -256,7 +302,11 @@ impl Session {
         if path.suspicion.is_some() || !path.may_send() {
             return;
         }
-        path.suspicion = Some(Suspicion { since: now, probes: 0, condemned: false });
+        path.suspicion = Some(Suspicion {
+            since: now,
+            probes: 0,
+            condemned: false,
+        });
         path.ping_due = true;
         path.timers.set(TimerKind::Probe, now + interval);
         self.events.push_back(Event::PathSuspect(self.path_key(slot)));
@@ -265,7 +315,10 @@ impl Session {
     }
 
     fn probe_interval(&self, slot: usize) -> Duration {
-        self.paths[slot].rtt.pto(self.peer.max_ack_delay).max(self.config.min_death / PROBES)
+        self.paths[slot]
+            .rtt
+            .pto(self.peer.max_ack_delay)
+            .max(self.config.min_death / PROBES)
     }
 
     /// A probe was not answered in time.
@@ -274,7 +327,9 @@ impl Session {
         let elsewhere = self.has_other_sound_path(slot);
         let min_death = self.config.min_death;
         let path = &mut self.paths[slot];
-        let Some(suspicion) = path.suspicion.as_mut() else { return };
+        let Some(suspicion) = path.suspicion.as_mut() else {
+            return;
+        };
         suspicion.probes += 1;
         suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
         if suspicion.condemned && elsewhere {
@@ -282,12 +337,18 @@ impl Session {
             return;
         }
         path.ping_due = true;
-        let wait = if suspicion.condemned { interval.max(Duration::from_secs(1)) } else { interval };
+        let wait = if suspicion.condemned {
+            interval.max(Duration::from_secs(1))
+        } else {
+            interval
+        };
         path.timers.set(TimerKind::Probe, now + wait);
     }
 
     pub(super) fn has_other_sound_path(&self, slot: usize) -> bool {
-        self.paths.iter().any(|(other, path)| other != slot && path.may_send() && path.suspicion.is_none())
+        self.paths
+            .iter()
+            .any(|(other, path)| other != slot && path.may_send() && path.suspicion.is_none())
     }
 
     /// Sends what a suspect path holds on another one too; the path may still deliver it first.
@@ -320,7 +381,10 @@ impl Session {
     /// Ends a path for what came on it.
     pub(super) fn path_failed(&mut self, now: Timestamp, slot: usize, error: PathError) {
         if let PathError::Session(misbehaviour) = &error {
-            let cause = Cause::PeerMisbehaved { code: misbehaviour.code(), detail: misbehaviour.to_string() };
+            let cause = Cause::PeerMisbehaved {
+                code: misbehaviour.code(),
+                detail: misbehaviour.to_string(),
+            };
             self.end_session(now, cause);
             return;
         }
@@ -329,7 +393,13 @@ impl Session {
 
     /// Ends a path: what it had not acknowledged moves, the peer hears of it on the others, and the
     /// driver closes the connection once what is queued for it is out.
-    pub(super) fn retire_path(&mut self, now: Timestamp, slot: usize, end: PathEnd, error: Option<PathError>) {
+    pub(super) fn retire_path(
+        &mut self,
+        now: Timestamp,
+        slot: usize,
+        end: PathEnd,
+        error: Option<PathError>,
+    ) {
         let key = self.path_key(slot);
         let path = &mut self.paths[slot];
         if path.stage == Stage::Closing {
@@ -347,7 +417,12 @@ impl Session {
         let info = Box::new(path.info.clone());
         let cause = switch_cause(end, error.as_ref());
         self.remember_counts(id, &lanes);
-        self.events.push_back(Event::PathDown { path: key, end, error, info });
+        self.events.push_back(Event::PathDown {
+            path: key,
+            end,
+            error,
+            info,
+        });
         if self.active == Some(slot) {
             self.active = None;
             self.switch_from = Some((key, cause));
@@ -359,7 +434,11 @@ impl Session {
         if self.active.is_some() {
             self.lose_lanes(now, lanes);
             if proven {
-                self.abandons.push((id, code.value()));
+                self.abandons.push(Abandon {
+                    path: id,
+                    code: code.value(),
+                    told: SmallVec::new(),
+                });
             }
         } else {
             self.keep_unsettled(now, id, lanes);
@@ -372,7 +451,7 @@ impl Session {
         self.retire_path(now, slot, end, error);
     }
 
-    fn lose_lanes(&mut self, now: Timestamp, lanes: smallvec::SmallVec<[Lane; 1]>) {
+    fn lose_lanes(&mut self, now: Timestamp, lanes: SmallVec<[Lane; 1]>) {
         for lane in lanes {
             let mut items = lane.sent.items.into_iter();
             for record in &lane.sent.records {
@@ -386,7 +465,7 @@ impl Session {
         }
     }
 
-    fn keep_unsettled(&mut self, now: Timestamp, id: u64, lanes: smallvec::SmallVec<[Lane; 1]>) {
+    fn keep_unsettled(&mut self, now: Timestamp, id: u64, lanes: SmallVec<[Lane; 1]>) {
         if lanes.iter().all(|lane| lane.sent.items.is_empty()) {
             return;
         }
@@ -409,7 +488,11 @@ impl Session {
             if self.dead_counts.len() >= MAX_DEAD_COUNTS {
                 self.dead_counts.remove(0);
             }
-            self.dead_counts.push(PathCount { path: id, lane: lane.id, count: lane.received });
+            self.dead_counts.push(PathCount {
+                path: id,
+                lane: lane.id,
+                count: lane.received,
+            });
         }
     }
 
@@ -466,7 +549,11 @@ impl Session {
         };
         self.active = Some(slot);
         self.switches += 1;
-        self.events.push_back(Event::Switched { from, to: self.path_key(slot), cause });
+        self.events.push_back(Event::Switched {
+            from,
+            to: self.path_key(slot),
+            cause,
+        });
     }
 
     /// A path has proven itself.
@@ -482,10 +569,17 @@ impl Session {
         self.choose_active(SwitchCause::Preferred);
         self.timers.clear(TimerKind::Resume);
         self.transition(Cause::Established);
-        let suspects: Vec<usize> =
-            self.paths.iter().filter(|(_, path)| path.suspicion.is_some()).map(|(slot, _)| slot).collect();
+        let suspects: Vec<usize> = self
+            .paths
+            .iter()
+            .filter(|(_, path)| path.suspicion.is_some())
+            .map(|(slot, _)| slot)
+            .collect();
         for suspect in suspects {
-            if self.paths[suspect].suspicion.is_some_and(|suspicion| suspicion.condemned) {
+            if self.paths[suspect]
+                .suspicion
+                .is_some_and(|suspicion| suspicion.condemned)
+            {
                 self.retire_path(now, suspect, PathEnd::Local, Some(PathError::Silent));
             } else {
                 self.reinject_if_elsewhere(now, suspect);
@@ -495,7 +589,10 @@ impl Session {
 
     pub(super) fn path_key(&self, slot: usize) -> PathKey {
         let generation = self.paths.get(slot).map_or(0, |path: &Box<Path>| path.generation);
-        PathKey { slot: slot as u32, generation }
+        PathKey {
+            slot: slot as u32,
+            generation,
+        }
     }
 }
 

@@ -56,5 +56,4 @@ impl std::hash::Hasher for IdHasher {
     }
 }
 
-pub(super) type IdMap<V> =
-    std::collections::HashMap<u64, V, std::hash::BuildHasherDefault<IdHasher>>;
+pub(super) type IdMap<V> = std::collections::HashMap<u64, V, std::hash::BuildHasherDefault<IdHasher>>;

@@ -112,7 +112,10 @@ impl State {
     /// The state that `cause` leads to, or `None` where it changes nothing.
     pub(super) fn after(self, cause: &Cause) -> Option<State> {
         let step = cause.step();
-        TRANSITIONS.iter().find(|(from, by, _)| *from == self && *by == step).map(|(_, _, to)| *to)
+        TRANSITIONS
+            .iter()
+            .find(|(from, by, _)| *from == self && *by == step)
+            .map(|(_, _, to)| *to)
     }
 
     /// Whether the session has ended.
@@ -128,8 +131,10 @@ mod tests {
     /// The whole table as text: a change of the lifecycle is a change of this snapshot.
     #[test]
     fn the_table_is_what_the_protocol_says() {
-        let table: Vec<String> =
-            TRANSITIONS.iter().map(|(from, by, to)| format!("{from:?} --{by:?}--> {to:?}")).collect();
+        let table: Vec<String> = TRANSITIONS
+            .iter()
+            .map(|(from, by, to)| format!("{from:?} --{by:?}--> {to:?}"))
+            .collect();
         let expected = "Disconnected --Open--> Connecting\n\
              Disconnected --Close--> Closed\n\
              Disconnected --Break--> Failed\n\

@@ -118,7 +118,9 @@ impl Session {
         let end = send.written();
         self.buffered += framed;
         if track {
-            self.messages.get_or_insert_default().channels[class.index()].tracked.push_back((end, id));
+            self.messages.get_or_insert_default().channels[class.index()]
+                .tracked
+                .push_back((end, id));
         }
         self.make_ready(key.slot);
         Ok(id)
@@ -146,7 +148,11 @@ impl Session {
                 return Err(send_error(error));
             }
         };
-        let id = if track { self.messages.get_or_insert_default().id() } else { MessageId(0) };
+        let id = if track {
+            self.messages.get_or_insert_default().id()
+        } else {
+            MessageId(0)
+        };
         self.buffered += payload.len() as u64;
         if let Some(stream) = self.streams.get_mut(key) {
             stream.message = id.0;
@@ -182,23 +188,33 @@ impl Session {
     }
 
     pub(super) fn ordered_acked(&mut self, class: Class, acked_to: u64) {
-        let Some(messages) = &mut self.messages else { return };
+        let Some(messages) = &mut self.messages else {
+            return;
+        };
         let tracked = &mut messages.channels[class.index()].tracked;
         while let Some(&(end, id)) = tracked.front() {
             if end > acked_to {
                 return;
             }
             tracked.pop_front();
-            self.events.push_back(Event::Outcome { id, outcome: Outcome::Acknowledged });
+            self.events.push_back(Event::Outcome {
+                id,
+                outcome: Outcome::Acknowledged,
+            });
         }
     }
 
     pub(super) fn unordered_acked(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get(key) else { return };
+        let Some(stream) = self.streams.get(key) else {
+            return;
+        };
         let id = MessageId(stream.message);
         let len = stream.send.as_ref().map_or(0, SendHalf::written);
         if id.0 != 0 {
-            self.events.push_back(Event::Outcome { id, outcome: Outcome::Acknowledged });
+            self.events.push_back(Event::Outcome {
+                id,
+                outcome: Outcome::Acknowledged,
+            });
         }
         self.messages_freed(len + UNORDERED_COST);
     }
@@ -206,15 +222,28 @@ impl Session {
     /// The session is over: a word for every tracked message (REQUIREMENTS S2).
     pub(super) fn settle_messages(&mut self) {
         for key in self.streams.keys() {
-            let Some(stream) = self.streams.get(key) else { continue };
-            if stream.id.kind() == Kind::Unordered && stream.message != 0 && !stream.flags.has(Flags::FINISHED_TOLD) {
-                let outcome =
-                    if stream.flags.has(Flags::TOUCHED) { Outcome::Maybe } else { Outcome::NotSent };
-                self.events.push_back(Event::Outcome { id: MessageId(stream.message), outcome });
+            let Some(stream) = self.streams.get(key) else {
+                continue;
+            };
+            if stream.id.kind() == Kind::Unordered
+                && stream.message != 0
+                && !stream.flags.has(Flags::FINISHED_TOLD)
+            {
+                let outcome = if stream.flags.has(Flags::TOUCHED) {
+                    Outcome::Maybe
+                } else {
+                    Outcome::NotSent
+                };
+                self.events.push_back(Event::Outcome {
+                    id: MessageId(stream.message),
+                    outcome,
+                });
             }
         }
         self.settle_datagrams();
-        let Some(messages) = &mut self.messages else { return };
+        let Some(messages) = &mut self.messages else {
+            return;
+        };
         for channel in &mut messages.channels {
             let sent = channel
                 .out
@@ -240,18 +269,23 @@ impl Session {
     // ---- receiving ----
 
     pub(super) fn ordered_opened(&self, class: Class) -> bool {
-        self.messages.as_ref().is_some_and(|messages| messages.channels[class.index()].out.is_some())
+        self.messages
+            .as_ref()
+            .is_some_and(|messages| messages.channels[class.index()].out.is_some())
     }
 
     /// The peer's ordered message stream of the class begins.
     pub(super) fn open_ordered_in(&mut self, class: Class) -> Option<u32> {
-        if self.messages.get_or_insert_default().channels[class.index()].inbound.is_some() {
+        if self.messages.get_or_insert_default().channels[class.index()]
+            .inbound
+            .is_some()
+        {
             return None;
         }
         let recv = self.new_recv(class);
         let urgency = self.classes[class.index()].urgency;
         let id = StreamId::ordered(self.side.peer(), class);
-        let key = self.streams.insert(id, urgency, None, Some(recv));
+        let key = self.streams.insert(self.side, id, urgency, None, Some(recv));
         self.messages.get_or_insert_default().channels[class.index()].inbound = Some(key);
         Some(key.slot)
     }
@@ -266,10 +300,17 @@ impl Session {
     /// Bytes of an unordered message came; once it is whole it waits to be read.
     pub(super) fn message_part_came(&mut self, slot: u32) -> Result<(), Misbehaviour> {
         let max = self.local.max_message;
-        let Some(stream) = self.streams.slot_mut(slot) else { return Ok(()) };
-        let Some(recv) = stream.recv.as_ref() else { return Ok(()) };
-        if recv.contiguous() > max {
-            return Err(Misbehaviour::MessageTooLong { len: recv.contiguous(), max });
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Ok(());
+        };
+        let Some(recv) = stream.recv.as_ref() else {
+            return Ok(());
+        };
+        if recv.readable() > max {
+            return Err(Misbehaviour::MessageTooLong {
+                len: recv.readable(),
+                max,
+            });
         }
         if !recv.is_complete() || stream.flags.has(Flags::MESSAGE_WAITS) {
             return Ok(());
@@ -277,21 +318,28 @@ impl Session {
         stream.flags.set(Flags::MESSAGE_WAITS);
         let class = stream.id.class();
         if let Some(key) = self.streams.key_of(slot) {
-            self.messages.get_or_insert_default().channels[class.index()].whole.push_back(key);
+            self.messages.get_or_insert_default().channels[class.index()]
+                .whole
+                .push_back(key);
         }
         self.message_bytes_came(class);
         Ok(())
     }
 
     pub(super) fn unreliable_came(&mut self, class: Class, payload: Bytes) {
-        self.messages.get_or_insert_default().channels[class.index()].unreliable.push_back(payload);
+        self.messages.get_or_insert_default().channels[class.index()]
+            .unreliable
+            .push_back(payload);
         self.message_bytes_came(class);
     }
 
     /// Drops the oldest unread unreliable message of the class. Returns its length.
     pub(super) fn drop_oldest_unreliable(&mut self, class: Class) -> Option<usize> {
         let messages = self.messages.as_mut()?;
-        messages.channels[class.index()].unreliable.pop_front().map(|payload| payload.len())
+        messages.channels[class.index()]
+            .unreliable
+            .pop_front()
+            .map(|payload| payload.len())
     }
 
     /// The class's next message, in whichever mode one is there; the modes take turns.
@@ -303,7 +351,9 @@ impl Session {
             found = self.recv_ordered(now, class)?;
         }
         if found.is_none() {
-            found = self.recv_unordered(now, class).or_else(|| self.recv_unreliable(class));
+            found = self
+                .recv_unordered(now, class)
+                .or_else(|| self.recv_unreliable(class));
         }
         if found.is_none() && !ordered_first {
             found = self.recv_ordered(now, class)?;
@@ -317,13 +367,21 @@ impl Session {
     }
 
     fn recv_unreliable(&mut self, class: Class) -> Option<Message> {
-        let payload = self.messages.as_mut()?.channels[class.index()].unreliable.pop_front()?;
+        let payload = self.messages.as_mut()?.channels[class.index()]
+            .unreliable
+            .pop_front()?;
         self.datagrams.taken(payload.len());
-        Some(Message { class, delivery: DeliveryKind::Unreliable, payload })
+        Some(Message {
+            class,
+            delivery: DeliveryKind::Unreliable,
+            payload,
+        })
     }
 
     fn recv_unordered(&mut self, now: Timestamp, class: Class) -> Option<Message> {
-        let key = self.messages.as_mut()?.channels[class.index()].whole.pop_front()?;
+        let key = self.messages.as_mut()?.channels[class.index()]
+            .whole
+            .pop_front()?;
         let stream = self.streams.get_mut(key)?;
         let payload = take_all(stream);
         stream.flags.set(Flags::RECV_DONE);
@@ -333,14 +391,22 @@ impl Session {
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         self.free_if_done(key.slot);
-        Some(Message { class, delivery: DeliveryKind::Unordered, payload })
+        Some(Message {
+            class,
+            delivery: DeliveryKind::Unordered,
+            payload,
+        })
     }
 
     fn recv_ordered(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
         let max = self.local.max_message;
         let channel = &mut self.messages.get_or_insert_default().channels[class.index()];
-        let Some(key) = channel.inbound else { return Ok(None) };
-        let Some(recv) = self.streams.get_mut(key).and_then(|stream| stream.recv.as_mut()) else { return Ok(None) };
+        let Some(key) = channel.inbound else {
+            return Ok(None);
+        };
+        let Some(recv) = self.streams.get_mut(key).and_then(|stream| stream.recv.as_mut()) else {
+            return Ok(None);
+        };
         let taken = take_ordered(recv, &mut channel.partial, max);
         let (payload, consumed) = taken.map_err(|error| match error {
             Framing::TooLong(len) => Misbehaviour::MessageTooLong { len, max },
@@ -349,7 +415,11 @@ impl Session {
         if consumed > 0 {
             self.after_read(now, key, consumed);
         }
-        Ok(payload.map(|payload| Message { class, delivery: DeliveryKind::Ordered, payload }))
+        Ok(payload.map(|payload| Message {
+            class,
+            delivery: DeliveryKind::Ordered,
+            payload,
+        }))
     }
 }
 
@@ -366,7 +436,9 @@ fn take_ordered(
 ) -> Result<(Option<Bytes>, u64), Framing> {
     let mut consumed = 0;
     if partial.is_none() {
-        let Some((len, prefix)) = peek_length(recv)? else { return Ok((None, 0)) };
+        let Some((len, prefix)) = peek_length(recv)? else {
+            return Ok((None, 0));
+        };
         if len > max {
             return Err(Framing::TooLong(len));
         }
@@ -385,10 +457,15 @@ fn take_ordered(
             bytes.extend_from_slice(&data);
             *partial = Some(Partial { len, bytes });
         } else {
-            *partial = Some(Partial { len, bytes: BytesMut::new() });
+            *partial = Some(Partial {
+                len,
+                bytes: BytesMut::new(),
+            });
         }
     }
-    let Some(mut part) = partial.take() else { return Ok((None, consumed)) };
+    let Some(mut part) = partial.take() else {
+        return Ok((None, consumed));
+    };
     while part.bytes.len() < part.len {
         let HalfRead::Data(data) = recv.read(part.len - part.bytes.len()) else {
             *partial = Some(part);
@@ -403,8 +480,10 @@ fn take_ordered(
 /// A message's length, if all of it is there, and how many bytes it takes.
 fn peek_length(recv: &RecvHalf) -> Result<Option<(u64, usize)>, Framing> {
     let mut head = [0; varint::MAX_LEN];
-    let there = recv.peek_into(&mut head);
-    let Some(&first) = head[..there].first() else { return Ok(None) };
+    let there = recv.peek_copy(&mut head);
+    let Some(&first) = head[..there].first() else {
+        return Ok(None);
+    };
     let need = first.leading_ones() as usize + 1;
     if there < need {
         return Ok(None);
@@ -415,14 +494,18 @@ fn peek_length(recv: &RecvHalf) -> Result<Option<(u64, usize)>, Framing> {
 }
 
 fn take_all(stream: &mut Stream) -> Bytes {
-    let Some(recv) = stream.recv.as_mut() else { return Bytes::new() };
-    let total = usize::try_from(recv.contiguous()).unwrap_or(usize::MAX);
+    let Some(recv) = stream.recv.as_mut() else {
+        return Bytes::new();
+    };
+    let total = usize::try_from(recv.readable()).unwrap_or(usize::MAX);
     let mut whole: Option<BytesMut> = None;
     while let HalfRead::Data(data) = recv.read(usize::MAX) {
         if whole.is_none() && data.len() == total {
             return data;
         }
-        whole.get_or_insert_with(|| BytesMut::with_capacity(total)).extend_from_slice(&data);
+        whole
+            .get_or_insert_with(|| BytesMut::with_capacity(total))
+            .extend_from_slice(&data);
     }
     whole.map(BytesMut::freeze).unwrap_or_default()
 }

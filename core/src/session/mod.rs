@@ -62,9 +62,9 @@ use crate::handshake::{Params, PathCount, PathIdWindow, Security, Welcome};
 use crate::rng::Rng;
 use crate::stream::{RecvHalf, Window};
 use crate::time::Timestamp;
-use crate::wire::{Class, Compressor, ErrorCode, Kind, Side};
+use crate::wire::{Class, Compressor, ErrorCode, Side};
 use datagrams::Datagrams;
-use establish::{Identity, Opening};
+use establish::{Handshake, Identity};
 use messages::Messages;
 use path::{Path, Stage, Unsettled};
 use streams::{ClassState, OPENING_KINDS, Ready, StreamTable, opening_index};
@@ -86,7 +86,7 @@ pub struct Session {
     local: Params,
     peer: Params,
     identity: Option<Identity>,
-    opening: Opening,
+    handshake: Handshake,
     first_welcome: Option<Welcome>,
     welcomed: bool,
     confirmed: bool,
@@ -127,7 +127,7 @@ pub struct Session {
     timers: Timers,
     events: VecDeque<Event>,
     scratch: Vec<u8>,
-    compressor: Compressor,
+    compressor: Option<Box<Compressor>>,
 }
 
 impl Session {
@@ -154,7 +154,7 @@ impl Session {
             local,
             peer: Params::default(),
             identity: None,
-            opening: Opening::Done,
+            handshake: Handshake::Done,
             first_welcome: None,
             welcomed: false,
             confirmed: false,
@@ -188,7 +188,7 @@ impl Session {
             timers: Timers::default(),
             events: VecDeque::new(),
             scratch: Vec::new(),
-            compressor: Compressor::default(),
+            compressor: None,
             config,
         }
     }
@@ -260,7 +260,9 @@ impl Session {
 
     fn path_timeout(&mut self, now: Timestamp, slot: usize) {
         let heartbeat = self.heartbeat();
-        let Some(path) = self.paths.get_mut(slot) else { return };
+        let Some(path) = self.paths.get_mut(slot) else {
+            return;
+        };
         if path.timers.take_due(TimerKind::Ack, now) {
             path.ack_due = true;
         }
@@ -270,7 +272,10 @@ impl Session {
                 path.ping_due = true;
                 path.timers.set(TimerKind::Heartbeat, now + heartbeat);
             } else {
-                path.timers.set(TimerKind::Heartbeat, now + heartbeat.saturating_sub(idle).max(heartbeat / 8));
+                path.timers.set(
+                    TimerKind::Heartbeat,
+                    now + heartbeat.saturating_sub(idle).max(heartbeat / 8),
+                );
             }
         }
         if path.timers.take_due(TimerKind::Handshake, now) {
@@ -280,7 +285,11 @@ impl Session {
         if path.timers.take_due(TimerKind::Suspect, now) {
             self.suspect(now, slot);
         }
-        if self.paths.get_mut(slot).is_some_and(|path| path.timers.take_due(TimerKind::Probe, now)) {
+        if self
+            .paths
+            .get_mut(slot)
+            .is_some_and(|path| path.timers.take_due(TimerKind::Probe, now))
+        {
             self.probe_unanswered(now, slot);
         }
     }
@@ -288,19 +297,33 @@ impl Session {
     /// PROTOCOL 6.7: the agreed interval; a second while a stream of this end waits for its answer.
     fn heartbeat(&self) -> Duration {
         let agreed = self.local.agree(&self.peer).heartbeat;
-        let agreed = if agreed.is_zero() { Duration::from_secs(u64::from(u32::MAX)) } else { agreed };
-        if self.streams.waiting_for_answers() { agreed.min(Duration::from_secs(1)) } else { agreed }
+        let agreed = if agreed.is_zero() {
+            Duration::from_secs(u64::from(u32::MAX))
+        } else {
+            agreed
+        };
+        if self.streams.waiting_for_answers() {
+            agreed.min(Duration::from_secs(1))
+        } else {
+            agreed
+        }
     }
 
     // ---- shared by the families ----
 
     fn path_slot(&self, key: PathKey) -> Option<usize> {
         let slot = key.slot as usize;
-        self.paths.get(slot).filter(|path| path.generation == key.generation).map(|_| slot)
+        self.paths
+            .get(slot)
+            .filter(|path| path.generation == key.generation)
+            .map(|_| slot)
     }
 
     fn slot_of_path_id(&self, id: u64) -> Option<usize> {
-        self.paths.iter().find(|(_, path)| path.id == id && path.stage != Stage::Closing).map(|(slot, _)| slot)
+        self.paths
+            .iter()
+            .find(|(_, path)| path.id == id && path.stage != Stage::Closing)
+            .map(|(slot, _)| slot)
     }
 
     fn transition(&mut self, cause: Cause) {
@@ -311,7 +334,10 @@ impl Session {
     }
 
     fn new_recv(&self, class: Class) -> RecvHalf {
-        RecvHalf::new(self.classes[class.index()].stream_credit_in, self.config.max_stream_window)
+        RecvHalf::new(
+            self.classes[class.index()].stream_credit_in,
+            self.config.max_stream_window,
+        )
     }
 
     fn lz4(&self) -> bool {
@@ -320,7 +346,9 @@ impl Session {
 
     /// The round-trip time that windows are tuned by.
     fn best_rtt(&self) -> Duration {
-        self.active.and_then(|slot| self.paths.get(slot)).map_or(rtt::INITIAL_RTT, |path| path.rtt.get())
+        self.active
+            .and_then(|slot| self.paths.get(slot))
+            .map_or(rtt::INITIAL_RTT, |path| path.rtt.get())
     }
 
     fn consume_class(&mut self, class: Class, bytes: u64) {
@@ -339,14 +367,6 @@ impl Session {
         self.peer_draining || self.drain_address.is_some()
     }
 
-    fn raise_class(&mut self, class: Class, value: u64) {
-        self.take_class_credit(class, value);
-    }
-
-    fn allow_streams(&mut self, class: Class, kind: Kind, value: u64) {
-        self.take_streams_credit(class, kind, value);
-    }
-
     /// Streams need not remember offsets on lanes of paths that are gone.
     fn forget_lanes(&mut self) {
         let lanes: SmallVec<[u32; 8]> = self.paths.iter().map(|(_, path)| path.lane_key).collect();
@@ -357,7 +377,10 @@ impl Session {
 fn class_state(config: &Config, local: &Params, index: usize) -> ClassState {
     let limits = local.max_streams[index];
     let mut opening: [streams::Opening; 3] = Default::default();
-    for (kind, concurrent) in OPENING_KINDS.into_iter().zip([limits.bi, limits.uni, limits.unordered]) {
+    for (kind, concurrent) in OPENING_KINDS
+        .into_iter()
+        .zip([limits.bi, limits.uni, limits.unordered])
+    {
         if let Some(place) = opening_index(kind) {
             opening[place].granted = concurrent;
             opening[place].concurrent = concurrent;

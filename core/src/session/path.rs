@@ -70,14 +70,19 @@ const CONTROL_PER_MILLISECOND: u64 = 2;
 
 impl ControlBudget {
     pub(super) fn new(now: Timestamp) -> ControlBudget {
-        ControlBudget { tokens: CONTROL_BURST, refilled: now }
+        ControlBudget {
+            tokens: CONTROL_BURST,
+            refilled: now,
+        }
     }
 
     /// Takes the price of one control frame, or tells that the peer floods.
     pub(super) fn spend(&mut self, now: Timestamp) -> bool {
         if self.tokens == 0 {
             let elapsed = u64::try_from(now.since(self.refilled).as_millis()).unwrap_or(u64::MAX);
-            let refill = elapsed.saturating_mul(CONTROL_PER_MILLISECOND).min(u64::from(CONTROL_BURST));
+            let refill = elapsed
+                .saturating_mul(CONTROL_PER_MILLISECOND)
+                .min(u64::from(CONTROL_BURST));
             self.tokens = u32::try_from(refill).unwrap_or(CONTROL_BURST);
             self.refilled = now;
         }
@@ -150,7 +155,14 @@ pub(super) struct Path {
 }
 
 impl Path {
-    pub(super) fn new(now: Timestamp, generation: u32, id: u64, info: PathInfo, stage: Stage, in_flight: u64) -> Path {
+    pub(super) fn new(
+        now: Timestamp,
+        generation: u32,
+        id: u64,
+        info: PathInfo,
+        stage: Stage,
+        in_flight: u64,
+    ) -> Path {
         Path {
             generation,
             id,
@@ -206,7 +218,11 @@ impl Path {
 
     /// Counts of what came on this path, for JOINED, CONFIRM and PATH_ABANDON.
     pub(super) fn counts(&self) -> impl Iterator<Item = PathCount> + '_ {
-        self.lanes.iter().map(|lane| PathCount { path: self.id, lane: lane.id, count: lane.received })
+        self.lanes.iter().map(|lane| PathCount {
+            path: self.id,
+            lane: lane.id,
+            count: lane.received,
+        })
     }
 
     /// Time without progress after which the path is suspect (PROTOCOL 6.6).

@@ -12,7 +12,8 @@ use super::timers::TimerKind;
 use crate::stream::{RecvHalf, SendHalf, Source};
 use crate::time::Timestamp;
 use crate::wire::{
-    Class, ErrorCode, Frame, HandshakeKind, Kind, PathStatus, RecordLimits, StreamId, complete_prefix, split_record,
+    Class, ErrorCode, Frame, HandshakeKind, Kind, PathStatus, RecordLimits, StreamId, complete_prefix,
+    split_record,
 };
 
 /// Where a record's bytes lie, for slices that outlive it.
@@ -28,7 +29,10 @@ impl<'a> Origin<'a> {
         if self.capacity == 0 || payload < 1024 {
             Source::Borrowed
         } else {
-            Source::Block { block: self.block, capacity: self.capacity }
+            Source::Block {
+                block: self.block,
+                capacity: self.capacity,
+            }
         }
     }
 }
@@ -82,13 +86,20 @@ impl Session {
             result = match split_record(&mut input, &limits, &mut scratch) {
                 Ok(Some(record)) => {
                     let capacity = if record.compressed { 0 } else { capacity };
-                    let origin = Origin { block: &block, capacity };
+                    let origin = Origin {
+                        block: &block,
+                        capacity,
+                    };
                     self.take_record(now, slot, record.body, record.wire_len, record.ack_now, origin)
                 }
                 Ok(None) => break,
                 Err(error) => Err(error.into()),
             };
-            if self.paths.get(slot).is_none_or(|path| path.stage == Stage::Closing) {
+            if self
+                .paths
+                .get(slot)
+                .is_none_or(|path| path.stage == Stage::Closing)
+            {
                 break;
             }
         }
@@ -100,7 +111,7 @@ impl Session {
         let path = &self.paths[slot];
         let done = matches!(path.stage, Stage::Live);
         RecordLimits {
-            max_body: usize::try_from(self.local.max_record).unwrap_or(usize::MAX),
+            max_body: self.local.max_record as usize,
             require_crc: !done || path.crc,
             allow_lz4: done && self.lz4(),
         }
@@ -118,9 +129,15 @@ impl Session {
         let mut eliciting = false;
         let mut input = body;
         while !input.is_empty() {
-            let Some(frame) = Frame::decode(&mut input)? else { continue };
+            let Some(frame) = Frame::decode(&mut input)? else {
+                continue;
+            };
             eliciting |= self.take_frame(now, slot, frame, origin)?;
-            if self.paths.get(slot).is_none_or(|path| path.stage == Stage::Closing) {
+            if self
+                .paths
+                .get(slot)
+                .is_none_or(|path| path.stage == Stage::Closing)
+            {
                 return Ok(());
             }
         }
@@ -153,7 +170,12 @@ impl Session {
         origin: Origin<'_>,
     ) -> Result<bool, PathError> {
         match frame {
-            Frame::Stream { id, offset, fin, data } => {
+            Frame::Stream {
+                id,
+                offset,
+                fin,
+                data,
+            } => {
                 self.check_open(slot, "a STREAM frame")?;
                 if data.is_empty() && !fin {
                     self.spend_budget(now, slot, "empty STREAM frames")?;
@@ -177,7 +199,12 @@ impl Session {
     fn take_other(&mut self, now: Timestamp, slot: usize, frame: Frame<'_>) -> Result<bool, PathError> {
         self.check_open(slot, "a control frame")?;
         match frame {
-            Frame::Ack { path, lane, count, delay_us } => {
+            Frame::Ack {
+                path,
+                lane,
+                count,
+                delay_us,
+            } => {
                 self.spend_budget(now, slot, "ACK for other paths")?;
                 self.take_ack(now, path, lane, count, delay_us)?;
                 return Ok(false);
@@ -205,7 +232,12 @@ impl Session {
                 self.spend_budget(now, slot, "stream control")?;
                 self.take_stream_control(now, frame)?;
             }
-            Frame::PathStatus { path, seq, status, in_flight } => {
+            Frame::PathStatus {
+                path,
+                seq,
+                status,
+                in_flight,
+            } => {
                 self.spend_budget(now, slot, "PATH_STATUS")?;
                 self.take_path_status(path, seq, status, in_flight);
             }
@@ -215,12 +247,16 @@ impl Session {
                 let counts: Vec<(u64, u64)> = counts.iter().map(|count| (count.lane, count.count)).collect();
                 self.take_abandon(now, path, code, &counts)?;
             }
-            Frame::GoAway { code, reason, address } => {
+            Frame::GoAway {
+                code,
+                reason,
+                address,
+            } => {
                 self.spend_budget(now, slot, "GOAWAY")?;
                 self.take_goaway(code, reason, address);
             }
             Frame::Close { code, reason } => {
-                self.peer_closed(now, ErrorCode::new(code), reason);
+                self.peer_closed(now, ErrorCode::from(code), reason);
                 return Ok(false);
             }
             Frame::Stream { .. } | Frame::AckHere { .. } | Frame::Handshake { .. } => {}
@@ -238,12 +274,19 @@ impl Session {
     }
 
     fn spend_budget(&mut self, now: Timestamp, slot: usize, what: &'static str) -> Result<(), PathError> {
-        if self.paths[slot].budget.spend(now) { Ok(()) } else { Err(PathError::Flood(what)) }
+        if self.paths[slot].budget.spend(now) {
+            Ok(())
+        } else {
+            Err(PathError::Flood(what))
+        }
     }
 
     // ---- streams ----
 
-    #[allow(clippy::too_many_arguments, reason = "the frame's fields, and where they came from")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the frame's fields, and where they came from"
+    )]
     fn take_stream(
         &mut self,
         now: Timestamp,
@@ -254,15 +297,22 @@ impl Session {
         data: &[u8],
         origin: Origin<'_>,
     ) -> Result<(), Misbehaviour> {
-        let Some(slot) = self.receiving_slot(id, "STREAM")? else { return Ok(()) };
+        let Some(slot) = self.receiving_slot(id, "STREAM")? else {
+            return Ok(());
+        };
         let lane = self.paths[path_slot].lane_key;
-        let Some(stream) = self.streams.slot_mut(slot) else { return Ok(()) };
-        let Some(recv) = stream.recv.as_mut() else { return Ok(()) };
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Ok(());
+        };
+        let Some(recv) = stream.recv.as_mut() else {
+            return Ok(());
+        };
         let offset = offset.unwrap_or_else(|| recv.next_offset(lane));
         let inserted = recv
             .insert(offset, data, fin, origin.source(data.len()))
             .map_err(|error| Misbehaviour::Stream { id, error })?;
-        recv.received_on(lane, offset.saturating_add(data.len() as u64));
+        recv.received_on(lane, offset.saturating_add(data.len() as u64))
+            .map_err(|error| Misbehaviour::Stream { id, error })?;
         if inserted.growth > 0 {
             let class = &mut self.classes[id.class().index()];
             class.received = class.received.saturating_add(inserted.growth);
@@ -275,8 +325,12 @@ impl Session {
             }
             self.check_early(inserted.growth)?;
         }
-        if stream.flags.has(Flags::STOPPING) {
-            return self.settle_stopped(now, slot, inserted.growth);
+        let stopping = self
+            .streams
+            .slot(slot)
+            .is_some_and(|stream| stream.flags.has(Flags::STOPPING));
+        if stopping {
+            return self.settle_stopped(now, slot, inserted.released);
         }
         if inserted.readable {
             self.stream_readable(slot)?;
@@ -285,13 +339,15 @@ impl Session {
     }
 
     /// A stopped stream's late data is only counted, and its credit given back.
-    fn settle_stopped(&mut self, now: Timestamp, slot: u32, growth: u64) -> Result<(), Misbehaviour> {
-        let Some(stream) = self.streams.slot_mut(slot) else { return Ok(()) };
+    fn settle_stopped(&mut self, now: Timestamp, slot: u32, released: u64) -> Result<(), Misbehaviour> {
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Ok(());
+        };
         let class = stream.id.class();
         if stream.recv.as_ref().is_some_and(RecvHalf::is_settled) {
             stream.flags.set(Flags::RECV_DONE);
         }
-        self.consume_class(class, growth);
+        self.consume_class(class, released);
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         self.free_if_done(slot);
@@ -301,7 +357,9 @@ impl Session {
     /// Lets whoever waits for the stream know.
     #[inline]
     fn stream_readable(&mut self, slot: u32) -> Result<(), Misbehaviour> {
-        let Some(stream) = self.streams.slot_mut(slot) else { return Ok(()) };
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Ok(());
+        };
         match stream.id.kind() {
             Kind::Bi | Kind::Uni => {
                 if stream.flags.take(Flags::READ_BLOCKED) {
@@ -342,7 +400,11 @@ impl Session {
                 Some(place) => id.index() < self.classes[class.index()].opening[place].next_local,
                 None => self.ordered_opened(class),
             };
-            return if opened { Ok(None) } else { Err(Misbehaviour::NeverOpened { id }) };
+            return if opened {
+                Ok(None)
+            } else {
+                Err(Misbehaviour::NeverOpened { id })
+            };
         }
         let Some(place) = opening_index(id.kind()) else {
             if id.index() != 0 {
@@ -350,12 +412,16 @@ impl Session {
             }
             return Ok(self.open_ordered_in(class));
         };
+        self.check_early_stream(id.kind(), class, id.index())?;
         let opening = &mut self.classes[class.index()].opening[place];
         if id.index() < opening.next_remote {
             return Ok(None);
         }
         if id.index() >= opening.granted {
-            return Err(Misbehaviour::StreamLimit { id, limit: opening.granted });
+            return Err(Misbehaviour::StreamLimit {
+                id,
+                limit: opening.granted,
+            });
         }
         let first = opening.next_remote;
         opening.next_remote = id.index() + 1;
@@ -371,7 +437,7 @@ impl Session {
         let urgency = self.classes[class.index()].urgency;
         let send = (kind == Kind::Bi).then(|| SendHalf::new(self.classes[class.index()].stream_credit_out));
         let recv = self.new_recv(class);
-        let key = self.streams.insert(id, urgency, send, Some(recv));
+        let key = self.streams.insert(self.side, id, urgency, send, Some(recv));
         let place = match kind {
             Kind::Bi => 0,
             Kind::Uni => 1,
@@ -403,26 +469,46 @@ impl Session {
         }
     }
 
-    fn take_reset(&mut self, now: Timestamp, id: StreamId, code: u64, final_size: u64) -> Result<(), Misbehaviour> {
-        let Some(slot) = self.receiving_slot(id, "RESET_STREAM")? else { return Ok(()) };
-        let Some(stream) = self.streams.slot_mut(slot) else { return Ok(()) };
-        let Some(recv) = stream.recv.as_mut() else { return Ok(()) };
+    fn take_reset(
+        &mut self,
+        now: Timestamp,
+        id: StreamId,
+        code: u64,
+        final_size: u64,
+    ) -> Result<(), Misbehaviour> {
+        let Some(slot) = self.receiving_slot(id, "RESET_STREAM")? else {
+            return Ok(());
+        };
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Ok(());
+        };
+        let Some(recv) = stream.recv.as_mut() else {
+            return Ok(());
+        };
         if stream.flags.has(Flags::RECV_DONE) {
             return Ok(());
         }
-        let reset = recv.reset(code, final_size).map_err(|error| Misbehaviour::Stream { id, error })?;
+        let reset = recv
+            .reset(code, final_size)
+            .map_err(|error| Misbehaviour::Stream { id, error })?;
         let class = id.class();
         let state = &mut self.classes[class.index()];
         state.received = state.received.saturating_add(reset.growth);
         if state.received > state.window.limit() {
             let limit = state.window.limit();
-            return Err(Misbehaviour::ClassCredit { class: class.number(), received: state.received, limit });
+            return Err(Misbehaviour::ClassCredit {
+                class: class.number(),
+                received: state.received,
+                limit,
+            });
         }
         // What the application never read goes back to the peer as credit.
-        self.consume_class(class, reset.growth.saturating_add(reset.discarded));
+        self.consume_class(class, reset.released);
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
-        let Some(stream) = self.streams.slot_mut(slot) else { return Ok(()) };
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Ok(());
+        };
         if stream.flags.has(Flags::STOPPING) {
             stream.flags.set(Flags::RECV_DONE);
             self.free_if_done(slot);
@@ -442,10 +528,19 @@ impl Session {
 
     fn take_stop(&mut self, id: StreamId, code: u64) -> Result<(), Misbehaviour> {
         check_ours(self.side, id, "STOP_SENDING")?;
-        let Some(slot) = self.sending_slot(id)? else { return Ok(()) };
-        let Some(key) = self.streams.key_of(slot) else { return Ok(()) };
-        let Some(stream) = self.streams.slot_mut(slot) else { return Ok(()) };
-        let open = stream.send.as_ref().is_some_and(|send| !send.state().is_terminal());
+        let Some(slot) = self.sending_slot(id)? else {
+            return Ok(());
+        };
+        let Some(key) = self.streams.key_of(slot) else {
+            return Ok(());
+        };
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Ok(());
+        };
+        let open = stream
+            .send
+            .as_ref()
+            .is_some_and(|send| !send.state().is_terminal());
         if !open || stream.flags.has(Flags::STOPPED) {
             return Ok(());
         }
@@ -470,9 +565,17 @@ impl Session {
 
     fn take_stream_credit(&mut self, id: StreamId, value: u64) -> Result<(), Misbehaviour> {
         check_ours(self.side, id, "MAX_STREAM_DATA")?;
-        let Some(slot) = self.sending_slot(id)? else { return Ok(()) };
-        let Some(key) = self.streams.key_of(slot) else { return Ok(()) };
-        if let Some(send) = self.streams.slot_mut(slot).and_then(|stream| stream.send.as_mut()) {
+        let Some(slot) = self.sending_slot(id)? else {
+            return Ok(());
+        };
+        let Some(key) = self.streams.key_of(slot) else {
+            return Ok(());
+        };
+        if let Some(send) = self
+            .streams
+            .slot_mut(slot)
+            .and_then(|stream| stream.send.as_mut())
+        {
             if send.set_max_data(value) {
                 self.make_ready(slot);
                 self.tell_writable(key);
@@ -481,7 +584,7 @@ impl Session {
         Ok(())
     }
 
-    fn take_class_credit(&mut self, class: Class, value: u64) {
+    pub(super) fn take_class_credit(&mut self, class: Class, value: u64) {
         let state = &mut self.classes[class.index()];
         if value <= state.send_limit {
             return;
@@ -496,7 +599,7 @@ impl Session {
         }
     }
 
-    fn take_streams_credit(&mut self, class: Class, kind: Kind, value: u64) {
+    pub(super) fn take_streams_credit(&mut self, class: Class, kind: Kind, value: u64) {
         let Some(place) = opening_index(kind) else { return };
         let opening = &mut self.classes[class.index()].opening[place];
         if value > opening.allowed {
@@ -514,7 +617,9 @@ impl Session {
     // ---- the rest ----
 
     fn take_path_status(&mut self, id: u64, seq: u64, status: PathStatus, in_flight: u64) {
-        let Some(slot) = self.slot_of_path_id(id) else { return };
+        let Some(slot) = self.slot_of_path_id(id) else {
+            return;
+        };
         let path = &mut self.paths[slot];
         if path.peer_status_seq.is_some_and(|newest| seq <= newest) {
             return;
@@ -530,13 +635,15 @@ impl Session {
         }
         self.peer_draining = true;
         self.events.push_back(Event::GoAway {
-            code: ErrorCode::new(code),
+            code: ErrorCode::from(code),
             reason: reason.to_owned(),
             address: address.to_owned(),
         });
         for class in Class::ALL {
             for kind in OPENING_KINDS {
-                let Some(place) = opening_index(kind) else { continue };
+                let Some(place) = opening_index(kind) else {
+                    continue;
+                };
                 if std::mem::take(&mut self.classes[class.index()].opening[place].blocked) {
                     self.events.push_back(Event::Credit { kind, class });
                 }
@@ -545,7 +652,13 @@ impl Session {
         self.messages_unblocked();
     }
 
-    fn take_abandon(&mut self, now: Timestamp, id: u64, code: u64, counts: &[(u64, u64)]) -> Result<(), PathError> {
+    fn take_abandon(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        code: u64,
+        counts: &[(u64, u64)],
+    ) -> Result<(), PathError> {
         for &(lane, count) in counts {
             self.take_ack(now, id, lane, count, 0)?;
         }

@@ -84,7 +84,14 @@ pub(super) struct Rate {
 
 impl Rate {
     pub(super) fn new(now: Timestamp, limit: u64) -> Rate {
-        Rate { delivered: 0, delivered_at: now, best: 0, previous_best: 0, epoch: now, limit }
+        Rate {
+            delivered: 0,
+            delivered_at: now,
+            best: 0,
+            previous_best: 0,
+            epoch: now,
+            limit,
+        }
     }
 
     /// Bytes per second, 0 while unknown.
@@ -119,7 +126,9 @@ impl Rate {
     /// Twice the bandwidth-delay product, so that a rate that can grow is seen to, and two
     /// milliseconds of sending, which covers late scheduling without a queue that anyone notices.
     fn limit_from(&self, rtt: &Rtt) -> u64 {
-        let micros = u64::try_from(rtt.minimum.as_micros()).unwrap_or(u64::MAX).min(10_000_000);
+        let micros = u64::try_from(rtt.minimum.as_micros())
+            .unwrap_or(u64::MAX)
+            .min(10_000_000);
         let window = self.bytes_per_second().saturating_mul(2 * micros + 2_000) / 1_000_000;
         window.saturating_add(MIN_LIMIT).clamp(MIN_LIMIT, MAX_LIMIT)
     }
@@ -133,7 +142,9 @@ impl Rate {
     pub(super) fn record_target(&self) -> usize {
         match self.bytes_per_second() {
             0 => UNKNOWN_RECORD,
-            rate => usize::try_from(rate / 250).unwrap_or(FULL_RECORD).clamp(MIN_RECORD, FULL_RECORD),
+            rate => usize::try_from(rate / 250)
+                .unwrap_or(FULL_RECORD)
+                .clamp(MIN_RECORD, FULL_RECORD),
         }
     }
 
@@ -141,7 +152,9 @@ impl Rate {
     pub(super) fn time_for(&self, bytes: u64) -> Duration {
         match self.bytes_per_second() {
             0 => Duration::ZERO,
-            rate => Duration::from_micros(bytes.saturating_mul(1_000_000) / rate).min(Duration::from_secs(10)),
+            rate => {
+                Duration::from_micros(bytes.saturating_mul(1_000_000) / rate).min(Duration::from_secs(10))
+            }
         }
     }
 }

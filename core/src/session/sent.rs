@@ -9,15 +9,41 @@ use crate::wire::{Class, Kind};
 /// Something in a record that must arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    Stream { key: StreamKey, offset: u64, len: u32, fin: bool },
-    Reset { key: StreamKey },
-    Stop { key: StreamKey },
-    MaxStreamData { key: StreamKey, value: u64 },
-    MaxData { class: Class, value: u64 },
-    MaxStreams { class: Class, kind: Kind, value: u64 },
-    Datagram { number: u64 },
-    Abandon { path: u64 },
-    Status { path: u64, seq: u64 },
+    Stream {
+        key: StreamKey,
+        offset: u64,
+        len: u32,
+        fin: bool,
+    },
+    Reset {
+        key: StreamKey,
+    },
+    Stop {
+        key: StreamKey,
+    },
+    MaxStreamData {
+        key: StreamKey,
+        value: u64,
+    },
+    MaxData {
+        class: Class,
+        value: u64,
+    },
+    MaxStreams {
+        class: Class,
+        kind: Kind,
+        value: u64,
+    },
+    Datagram {
+        number: u64,
+    },
+    Abandon {
+        path: u64,
+    },
+    Status {
+        path: u64,
+        seq: u64,
+    },
     GoAway,
 }
 
@@ -68,7 +94,10 @@ impl SentLog {
 
     /// When the oldest eliciting record under way was sent.
     pub(super) fn oldest_eliciting(&self) -> Option<Timestamp> {
-        self.records.iter().find(|record| record.eliciting).map(|record| record.sent_at)
+        self.records
+            .iter()
+            .find(|record| record.eliciting)
+            .map(|record| record.sent_at)
     }
 
     /// Takes the front record; its items are the first `items` of the item queue.

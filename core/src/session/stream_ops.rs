@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
+use super::Session;
 use super::error::{OpenError, StreamError};
 use super::event::Event;
 use super::keys::StreamKey;
 use super::streams::{Flags, opening_index};
-use super::Session;
 use crate::stream::{Read as HalfRead, SendHalf, SendState};
 use crate::time::Timestamp;
 use crate::wire::{Class, Kind, StreamId};
@@ -77,11 +77,13 @@ impl Session {
                 opening.next_local - 1
             }
         };
-        let id = StreamId::new(side, kind, class, index);
+        let Some(id) = StreamId::new(side, kind, class, index) else {
+            return Err(OpenError::Exhausted);
+        };
         let send = Some(SendHalf::new(state.stream_credit_out));
         let recv = (kind == Kind::Bi).then(|| self.new_recv(class));
         let urgency = self.classes[class.index()].urgency;
-        Ok(self.streams.insert(id, urgency, send, recv))
+        Ok(self.streams.insert(self.side, id, urgency, send, recv))
     }
 
     /// The next stream of `kind` in `class` that the peer opened, if there is one.
@@ -184,7 +186,7 @@ impl Session {
             SendState::Finished | SendState::DataAcked => return Err(StreamError::Finished),
             SendState::ResetSent | SendState::ResetAcked => return Err(StreamError::ResetLocally),
         }
-        send.finish();
+        let _ = send.finish();
         self.make_ready(key.slot);
         Ok(())
     }
@@ -198,7 +200,7 @@ impl Session {
             SendState::DataAcked => return Ok(()),
             SendState::ResetSent | SendState::ResetAcked => return Err(StreamError::ResetLocally),
         }
-        let freed = send.reset();
+        let freed = send.reset().map_or(0, |reset| reset.freed);
         stream.send_code = code;
         stream.flags.set(Flags::RESET_DUE);
         let ordered = stream.id.kind() == Kind::Ordered;
@@ -224,7 +226,11 @@ impl Session {
             stream.flags.set(Flags::STOP_DUE);
         }
         self.consume_class(class, dropped);
-        if self.streams.get(key).is_some_and(|stream| stream.flags.has(Flags::STOP_DUE)) {
+        if self
+            .streams
+            .get(key)
+            .is_some_and(|stream| stream.flags.has(Flags::STOP_DUE))
+        {
             self.queue_control(key.slot);
         }
         Ok(())
@@ -243,7 +249,7 @@ impl Session {
         let send = self.streams.get(key)?.send.as_ref()?;
         Some(Progress {
             written: send.written(),
-            sent: send.sent(),
+            sent: send.sent_to(),
             acknowledged: send.acked_prefix(),
             complete: send.state() == SendState::DataAcked,
         })
@@ -272,6 +278,7 @@ impl Session {
                 stream.flags.set(Flags::RECV_DONE);
                 Ok(Read::Finished)
             }
+            HalfRead::Stopped => Err(StreamError::Finished),
             HalfRead::Reset(code) => {
                 stream.flags.set(Flags::RECV_DONE);
                 Err(StreamError::Reset(code))
@@ -280,14 +287,26 @@ impl Session {
     }
 
     /// Copies the next bytes into `buffer`.
-    pub fn read_into(&mut self, now: Timestamp, key: StreamKey, buffer: &mut [u8]) -> Result<ReadInto, StreamError> {
+    pub fn read_into(
+        &mut self,
+        now: Timestamp,
+        key: StreamKey,
+        buffer: &mut [u8],
+    ) -> Result<ReadInto, StreamError> {
         if buffer.is_empty() {
             return Ok(ReadInto::Copied(0));
         }
         let copied = match self.streams.get_mut(key).and_then(|stream| {
-            if stream.flags.has(Flags::STOPPING) { None } else { stream.recv.as_mut() }
+            if stream.flags.has(Flags::STOPPING) {
+                None
+            } else {
+                stream.recv.as_mut()
+            }
         }) {
-            Some(recv) => recv.read_into(buffer),
+            Some(recv) => match recv.read_into(buffer) {
+                HalfRead::Data(copied) => copied,
+                _ => 0,
+            },
             None => 0,
         };
         if copied > 0 {
@@ -308,10 +327,12 @@ impl Session {
     /// Credit for the peer, after the application took bytes.
     pub(super) fn after_read(&mut self, now: Timestamp, key: StreamKey, taken: u64) {
         let rtt = self.best_rtt();
-        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
         let class = stream.id.class();
         if let Some(recv) = stream.recv.as_mut() {
-            if recv.poll_window_update(now, rtt).is_some() && !recv.knows_end() {
+            if recv.poll_window_update(now, rtt).is_some() && recv.final_size().is_none() {
                 stream.flags.set(Flags::CREDIT_DUE);
                 self.queue_control(key.slot);
             }
@@ -322,11 +343,16 @@ impl Session {
 
     /// The application is done with the sending half: unfinished, it is reset.
     pub fn release_send(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
         if !stream.flags.take(Flags::SEND_HELD) {
             return;
         }
-        let unfinished = stream.send.as_ref().is_some_and(|send| send.state() == SendState::Open);
+        let unfinished = stream
+            .send
+            .as_ref()
+            .is_some_and(|send| send.state() == SendState::Open);
         if unfinished {
             let _ = self.reset(key, 0);
         }
@@ -335,7 +361,9 @@ impl Session {
 
     /// The application is done with the receiving half: unread, it is stopped.
     pub fn release_recv(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
         if !stream.flags.take(Flags::RECV_HELD) {
             return;
         }
@@ -354,7 +382,9 @@ impl Session {
     /// Puts a stream with something to send into its ready queue.
     #[inline]
     pub(super) fn make_ready(&mut self, slot: u32) {
-        let Some(stream) = self.streams.slot_mut(slot) else { return };
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return;
+        };
         if stream.flags.has(Flags::READY) || stream.flags.has(Flags::CLASS_BLOCKED) {
             return;
         }
@@ -365,7 +395,9 @@ impl Session {
     }
 
     pub(super) fn queue_control(&mut self, slot: u32) {
-        let Some(stream) = self.streams.slot_mut(slot) else { return };
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return;
+        };
         if !stream.flags.has(Flags::CONTROL) {
             stream.flags.set(Flags::CONTROL);
             self.control.push_back(slot);
@@ -398,7 +430,9 @@ impl Session {
 
     /// Frees the slot once both halves are settled and released.
     pub(super) fn free_if_done(&mut self, slot: u32) {
-        let Some(stream) = self.streams.slot(slot) else { return };
+        let Some(stream) = self.streams.slot(slot) else {
+            return;
+        };
         if stream.flags.has(Flags::SEND_HELD) || stream.flags.has(Flags::RECV_HELD) {
             return;
         }
@@ -411,7 +445,9 @@ impl Session {
         if !(sent && received || ended) {
             return;
         }
-        let Some(stream) = self.streams.remove(slot) else { return };
+        let Some(stream) = self.streams.remove(self.side, slot) else {
+            return;
+        };
         if let Some(send) = &stream.send {
             self.buffered = self.buffered.saturating_sub(send.buffered());
         }
@@ -422,7 +458,9 @@ impl Session {
 
     /// A stream of the peer is gone: its place is free for another.
     fn remote_gone(&mut self, id: StreamId) {
-        let Some(place) = opening_index(id.kind()) else { return };
+        let Some(place) = opening_index(id.kind()) else {
+            return;
+        };
         let opening = &mut self.classes[id.class().index()].opening[place];
         opening.gone += 1;
         let target = opening.gone.saturating_add(opening.concurrent);

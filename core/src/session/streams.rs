@@ -138,6 +138,8 @@ pub(super) struct StreamTable {
     slots: Slab<Stream>,
     ids: IdMap<u32>,
     next_generation: u32,
+    /// Live bidirectional streams that this end opened.
+    local_bi: usize,
 }
 
 impl StreamTable {
@@ -145,7 +147,17 @@ impl StreamTable {
         self.slots.len()
     }
 
-    pub(super) fn insert(&mut self, id: StreamId, urgency: u8, send: Option<SendHalf>, recv: Option<RecvHalf>) -> StreamKey {
+    pub(super) fn insert(
+        &mut self,
+        side: Side,
+        id: StreamId,
+        urgency: u8,
+        send: Option<SendHalf>,
+        recv: Option<RecvHalf>,
+    ) -> StreamKey {
+        if id.kind() == Kind::Bi && id.initiator() == side {
+            self.local_bi += 1;
+        }
         self.next_generation = self.next_generation.wrapping_add(1);
         let mut flags = Flags::default();
         if send.is_some() {
@@ -174,12 +186,16 @@ impl StreamTable {
 
     #[inline]
     pub(super) fn get(&self, key: StreamKey) -> Option<&Stream> {
-        self.slots.get(key.slot as usize).filter(|stream| stream.generation == key.generation)
+        self.slots
+            .get(key.slot as usize)
+            .filter(|stream| stream.generation == key.generation)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, key: StreamKey) -> Option<&mut Stream> {
-        self.slots.get_mut(key.slot as usize).filter(|stream| stream.generation == key.generation)
+        self.slots
+            .get_mut(key.slot as usize)
+            .filter(|stream| stream.generation == key.generation)
     }
 
     #[inline]
@@ -193,7 +209,10 @@ impl StreamTable {
     }
 
     pub(super) fn key_of(&self, slot: u32) -> Option<StreamKey> {
-        self.slots.get(slot as usize).map(|stream| StreamKey { slot, generation: stream.generation })
+        self.slots.get(slot as usize).map(|stream| StreamKey {
+            slot,
+            generation: stream.generation,
+        })
     }
 
     #[inline]
@@ -201,8 +220,32 @@ impl StreamTable {
         self.ids.get(&id.value()).copied()
     }
 
-    pub(super) fn remove(&mut self, slot: u32) -> Option<Stream> {
+    /// Whether this end waits for the answer on a stream that it opened both ways.
+    pub(super) fn waiting_for_answers(&self) -> bool {
+        self.local_bi > 0
+    }
+
+    /// Whether nothing is open but the channels of ordered messages, and those are empty.
+    pub(super) fn only_message_channels(&self) -> bool {
+        self.slots.iter().all(|(_, stream)| {
+            stream.id.kind() == Kind::Ordered && stream.send.as_ref().is_none_or(|send| send.buffered() == 0)
+        })
+    }
+
+    /// Forgets offsets on all lanes but `alive`.
+    pub(super) fn forget_lanes(&mut self, alive: &[u32]) {
+        for (_, stream) in &mut self.slots {
+            if let Some(recv) = stream.recv.as_mut() {
+                recv.forget_lanes(|lane| alive.contains(&lane));
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, side: Side, slot: u32) -> Option<Stream> {
         let stream = self.slots.try_remove(slot as usize)?;
+        if stream.id.kind() == Kind::Bi && stream.id.initiator() == side {
+            self.local_bi -= 1;
+        }
         self.ids.remove(&stream.id.value());
         if self.slots.is_empty() && self.slots.capacity() > 256 {
             self.slots.shrink_to_fit();
@@ -215,7 +258,10 @@ impl StreamTable {
     pub(super) fn keys(&self) -> Vec<StreamKey> {
         self.slots
             .iter()
-            .map(|(slot, stream)| StreamKey { slot: slot as u32, generation: stream.generation })
+            .map(|(slot, stream)| StreamKey {
+                slot: slot as u32,
+                generation: stream.generation,
+            })
             .collect()
     }
 }

@@ -1,15 +1,17 @@
 //! What goes out on a path: handshake, then acknowledgements, control, datagrams and streams, in
 //! records that are built when the path has room for them (DESIGN "Scheduling").
 
-use super::Session;
 use super::keys::{PathKey, StreamKey};
 use super::path::{Path, Stage};
 use super::sent::{Item, SentRecord};
 use super::streams::{Flags, OPENING_KINDS, class_at};
 use super::timers::TimerKind;
+use super::{Abandon, Session};
 use crate::stream::SendHalf;
 use crate::time::Timestamp;
-use crate::wire::{Class, Frame, Kind, OutBuffer, PathStatus, RecordBuilder, SHARE_THRESHOLD};
+use crate::wire::{
+    Class, Compressor, Counts, Frame, Kind, LaneCount, OutBuffer, PathStatus, RecordBuilder, SHARE_THRESHOLD,
+};
 
 /// What [`Session::poll_transmit`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,16 +45,28 @@ impl Session {
     /// Appends to `out` what the path is to send now. Give it an empty buffer, or one that is being
     /// written: data is bound to a path as late as possible.
     pub fn poll_transmit(&mut self, now: Timestamp, key: PathKey, out: &mut OutBuffer) -> Transmit {
-        let Some(slot) = self.path_slot(key) else { return Transmit::CloseAfterFlush };
+        if self.drain_address.is_some() {
+            self.close_if_drained(now);
+        }
+        let Some(slot) = self.path_slot(key) else {
+            return Transmit::CloseAfterFlush;
+        };
         let before = out.len();
         self.flush_handshake(now, slot, out);
-        if self.paths[slot].may_send() || self.paths[slot].stage == Stage::HelloSent || self.paths[slot].close_due {
+        if self.paths[slot].may_send()
+            || self.paths[slot].stage == Stage::HelloSent
+            || self.paths[slot].close_due
+        {
             while out.len() < BATCH && self.build_record(now, slot, out) {}
         }
         if self.paths[slot].stage == Stage::Closing {
             return Transmit::CloseAfterFlush;
         }
-        if out.len() > before { Transmit::Wrote } else { Transmit::Nothing }
+        if out.len() > before {
+            Transmit::Wrote
+        } else {
+            Transmit::Nothing
+        }
     }
 
     /// Handshake frames: a record each, always with a checksum (PROTOCOL 5).
@@ -61,7 +75,7 @@ impl Session {
         for frame in std::mem::take(&mut path.handshake) {
             let mut builder = RecordBuilder::begin(out, crate::wire::HANDSHAKE_MAX_BODY, true);
             // The frame is complete in itself: type, length, body.
-            builder.raw(&frame);
+            builder.encoded(&frame);
             let bytes = builder.finish();
             let record = SentRecord {
                 sent_at: now,
@@ -104,7 +118,11 @@ impl Session {
             || path.close_due
             || !path.pongs.is_empty()
             || (path.status_due && path.may_send())
-            || (!self.abandons.is_empty() && path.may_send());
+            || (path.may_send()
+                && self
+                    .abandons
+                    .iter()
+                    .any(|abandon| !abandon.told.contains(&path.id)));
         if !(control || data || own || (carries && self.foreign_ack_due(slot))) {
             return false;
         }
@@ -144,7 +162,9 @@ impl Session {
             }
         }
         let bytes = if lz4 && path.stage == Stage::Live && size >= 256 {
-            draft.builder.finish_compressed(&mut self.compressor)
+            draft
+                .builder
+                .finish_compressed(self.compressor.get_or_insert_with(|| Box::new(Compressor::new())))
         } else {
             draft.builder.finish()
         };
@@ -187,7 +207,10 @@ impl Session {
     fn foreign_ack_due(&self, slot: usize) -> bool {
         self.paths.len() > 1
             && self.paths.iter().any(|(other, path)| {
-                other != slot && path.ack_due && path.suspicion.is_some() && path.lanes[0].received > path.lanes[0].reported
+                other != slot
+                    && path.ack_due
+                    && path.suspicion.is_some()
+                    && path.lanes[0].received > path.lanes[0].reported
             })
     }
 
@@ -196,7 +219,10 @@ impl Session {
         let lane = &path.lanes[0];
         let waiting = lane.received - lane.reported;
         if waiting > 0 && (lane.ack_wanted || path.ack_due || waiting >= LAZY_ACK) {
-            let frame = Frame::AckHere { count: lane.received, delay_us: delay_us(now, path) };
+            let frame = Frame::AckHere {
+                count: lane.received,
+                delay_us: delay_us(now, path),
+            };
             if draft.builder.frame(&frame) {
                 reported(path);
             }
@@ -208,8 +234,12 @@ impl Session {
         for (other, path) in self.paths.iter_mut() {
             let due = other != slot && path.ack_due && path.suspicion.is_some();
             if due && path.lanes[0].received > path.lanes[0].reported {
-                let frame =
-                    Frame::Ack { path: path.id, lane: 0, count: path.lanes[0].received, delay_us: delay_us(now, path) };
+                let frame = Frame::Ack {
+                    path: path.id,
+                    lane: 0,
+                    count: path.lanes[0].received,
+                    delay_us: delay_us(now, path),
+                };
                 if draft.builder.frame(&frame) {
                     // The suspect path itself is told once more, should it live.
                     path.lanes[0].unreported_bytes = 0;
@@ -236,10 +266,19 @@ impl Session {
             }
         }
         if let Some(seq) = announced {
-            let status = if self.active == Some(slot) { PathStatus::Active } else { PathStatus::Standby };
+            let status = if self.active == Some(slot) {
+                PathStatus::Active
+            } else {
+                PathStatus::Standby
+            };
             let in_flight = self.paths[slot].rate.limit();
             let path = self.paths[slot].id;
-            if draft.builder.frame(&Frame::PathStatus { path, seq, status, in_flight }) {
+            if draft.builder.frame(&Frame::PathStatus {
+                path,
+                seq,
+                status,
+                in_flight,
+            }) {
                 self.push_item(slot, Item::Status { path, seq }, draft);
             }
         }
@@ -247,7 +286,10 @@ impl Session {
         if self.paths[slot].close_due {
             self.paths[slot].close_due = false;
             if let Some((code, reason)) = &self.close_reason {
-                draft.builder.frame(&Frame::Close { code: code.value(), reason });
+                draft.builder.frame(&Frame::Close {
+                    code: code.value(),
+                    reason,
+                });
             }
         }
     }
@@ -267,24 +309,29 @@ impl Session {
         std::mem::take(&mut path.status_due).then_some(path.status_seq)
     }
 
-    /// Path-down news. They are put on the path that carries data and, being small, on every other
-    /// path that sends something before they are acknowledged.
+    /// Path-down news, once on every path until one has it acknowledged.
     fn put_abandons(&mut self, slot: usize, draft: &mut Draft<'_>) {
-        if self.abandons.is_empty() {
-            return;
-        }
-        for (path, code) in std::mem::take(&mut self.abandons) {
+        let own = self.paths[slot].id;
+        for index in 0..self.abandons.len() {
+            let Abandon { path, code, ref told } = self.abandons[index];
+            if told.contains(&own) {
+                continue;
+            }
             let counts: Vec<_> = self
                 .dead_counts
                 .iter()
                 .filter(|count| count.path == path)
-                .map(|count| crate::wire::LaneCount { lane: count.lane, count: count.count })
+                .map(|count| LaneCount {
+                    lane: count.lane,
+                    count: count.count,
+                })
                 .collect();
-            let frame = Frame::PathAbandon { path, code, counts: (&counts[..]).into() };
-            if draft.builder.frame(&frame) {
+            let Ok(counts) = Counts::new(&counts) else {
+                continue;
+            };
+            if draft.builder.frame(&Frame::PathAbandon { path, code, counts }) {
+                self.abandons[index].told.push(own);
                 self.push_item(slot, Item::Abandon { path }, draft);
-            } else {
-                self.abandons.push((path, code));
             }
         }
     }
@@ -297,7 +344,11 @@ impl Session {
         if self.goaway_due {
             let address = self.drain_address.clone().unwrap_or_default();
             let code = crate::wire::ErrorCode::DRAINED.value();
-            if draft.builder.frame(&Frame::GoAway { code, reason: "draining", address: &address }) {
+            if draft.builder.frame(&Frame::GoAway {
+                code,
+                reason: "draining",
+                address: &address,
+            }) {
                 self.goaway_due = false;
                 self.push_item(slot, Item::GoAway, draft);
             }
@@ -343,30 +394,51 @@ impl Session {
 
     /// Tells whether everything due for the stream fitted.
     fn put_stream_control(&mut self, path: usize, slot: u32, draft: &mut Draft<'_>) -> bool {
-        let Some(key) = self.streams.key_of(slot) else { return true };
-        let Some(stream) = self.streams.slot(slot) else { return true };
+        let Some(key) = self.streams.key_of(slot) else {
+            return true;
+        };
+        let Some(stream) = self.streams.slot(slot) else {
+            return true;
+        };
         let (id, flags) = (stream.id, stream.flags);
         if flags.has(Flags::RESET_DUE) {
             let final_size = stream.send.as_ref().map_or(0, SendHalf::written);
-            if !draft.builder.frame(&Frame::ResetStream { id, code: stream.send_code, final_size }) {
+            if !draft.builder.frame(&Frame::ResetStream {
+                id,
+                code: stream.send_code,
+                final_size,
+            }) {
                 return false;
             }
             self.control_sent(path, key, Flags::RESET_DUE, Item::Reset { key }, draft);
         }
-        let Some(stream) = self.streams.slot(slot) else { return true };
+        let Some(stream) = self.streams.slot(slot) else {
+            return true;
+        };
         if flags.has(Flags::STOP_DUE) {
-            if !draft.builder.frame(&Frame::StopSending { id, code: stream.stop_code }) {
+            if !draft.builder.frame(&Frame::StopSending {
+                id,
+                code: stream.stop_code,
+            }) {
                 return false;
             }
             self.control_sent(path, key, Flags::STOP_DUE, Item::Stop { key }, draft);
         }
-        let Some(stream) = self.streams.slot(slot) else { return true };
+        let Some(stream) = self.streams.slot(slot) else {
+            return true;
+        };
         if flags.has(Flags::CREDIT_DUE) {
             let value = stream.recv.as_ref().map_or(0, |recv| recv.window().limit());
             if !draft.builder.frame(&Frame::MaxStreamData { id, value }) {
                 return false;
             }
-            self.control_sent(path, key, Flags::CREDIT_DUE, Item::MaxStreamData { key, value }, draft);
+            self.control_sent(
+                path,
+                key,
+                Flags::CREDIT_DUE,
+                Item::MaxStreamData { key, value },
+                draft,
+            );
         }
         if let Some(stream) = self.streams.slot_mut(slot) {
             stream.flags.clear(Flags::CONTROL);
@@ -392,13 +464,22 @@ impl Session {
 
     fn put_datagrams(&mut self, now: Timestamp, slot: usize, draft: &mut Draft<'_>) {
         while let Some(datagram) = self.next_datagram(now, draft.builder.remaining().saturating_sub(24)) {
-            let frame =
-                Frame::Datagram { number: datagram.number, class: datagram.class, data: &datagram.payload };
+            let frame = Frame::Datagram {
+                number: datagram.number,
+                class: datagram.class,
+                data: &datagram.payload,
+            };
             if !draft.builder.frame(&frame) {
                 self.datagrams.put_back(datagram);
                 return;
             }
-            self.push_item(slot, Item::Datagram { number: datagram.number }, draft);
+            self.push_item(
+                slot,
+                Item::Datagram {
+                    number: datagram.number,
+                },
+                draft,
+            );
             self.datagram_sent(now, datagram);
         }
     }
@@ -420,11 +501,15 @@ impl Session {
     #[inline]
     fn put_stream(&mut self, path_slot: usize, slot: u32, room: u64, draft: &mut Draft<'_>) -> Option<u64> {
         let path = &mut self.paths[path_slot];
-        let Some(stream) = self.streams.slot_mut(slot) else { return Some(0) };
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Some(0);
+        };
         if !stream.flags.take(Flags::READY) {
             return Some(0);
         }
-        let Some(send) = stream.send.as_mut() else { return Some(0) };
+        let Some(send) = stream.send.as_mut() else {
+            return Some(0);
+        };
         let (id, lane) = (stream.id, path.lane_key);
         let class = &mut self.classes[id.class().index()];
         // Room for data behind the longest header: type, id, offset, length.
@@ -440,17 +525,29 @@ impl Session {
             most = most.min(usize::try_from(credit).unwrap_or(usize::MAX));
         }
         let high = send.sent_to();
-        let Some(chunk) = send.next_chunk(most) else { return Some(0) };
+        let Some(chunk) = send.next_chunk(most) else {
+            return Some(0);
+        };
         class.sent += send.sent_to() - high;
         stream.flags.set(Flags::TOUCHED);
         let offset = (!send.continues(lane, chunk.offset)).then_some(chunk.offset);
         let more = send.has_pending();
         let last = chunk.len >= space || (!more && self.ready.is_empty());
-        draft.builder.stream_header(id, offset, chunk.fin, chunk.len, last);
+        draft
+            .builder
+            .stream_header(id, offset, chunk.fin, chunk.len, last);
         put_data(send, chunk.offset, chunk.len, &mut draft.builder);
         send.sent_on(lane, chunk.offset + chunk.len as u64);
-        let key = StreamKey { slot, generation: stream.generation };
-        let item = Item::Stream { key, offset: chunk.offset, len: chunk.len as u32, fin: chunk.fin };
+        let key = StreamKey {
+            slot,
+            generation: stream.generation,
+        };
+        let item = Item::Stream {
+            key,
+            offset: chunk.offset,
+            len: chunk.len as u32,
+            fin: chunk.fin,
+        };
         path.lanes[0].sent.items.push_back(item);
         draft.items += 1;
         draft.eliciting = true;

@@ -192,7 +192,7 @@ impl SendHalf {
         if data.len() >= LARGE {
             self.push(Bytes::copy_from_slice(data));
         } else if !self.tail.try_append(data) {
-            self.append(data);
+            self.append_small(data);
         }
         self.written += data.len() as u64;
         data.len()
@@ -212,10 +212,39 @@ impl SendHalf {
         if len >= LARGE || (self.tail.capacity() == 0 && self.blocks.front().is_none()) {
             self.push(piece);
         } else if !self.tail.try_append(&piece) {
-            self.append(&piece);
+            self.append_small(&piece);
         }
         self.written += len as u64;
         len
+    }
+
+    /// Keeps all of `data`, beyond the peer's credit too: for messages, whose queue has a bound of
+    /// its own. It is sent as far as credit reaches. Does nothing unless the half is
+    /// [`SendState::Open`].
+    pub fn append(&mut self, data: &[u8]) {
+        if self.fin != Fin::None || self.reset != Reset::None {
+            return;
+        }
+        if data.len() >= LARGE {
+            self.push(Bytes::copy_from_slice(data));
+        } else if !self.tail.try_append(data) {
+            self.append_small(data);
+        }
+        self.written += data.len() as u64;
+    }
+
+    /// [`append`](SendHalf::append) that keeps large pieces by reference.
+    pub fn append_bytes(&mut self, data: Bytes) {
+        if data.len() < LARGE && (self.tail.capacity() > 0 || self.blocks.front().is_some()) {
+            self.append(&data);
+        } else if self.fin == Fin::None && self.reset == Reset::None && !data.is_empty() {
+            self.written += data.len() as u64;
+            let start = self.written - data.len() as u64;
+            if let Some(sealed) = self.tail.seal() {
+                push_sealed(&mut self.blocks, start, sealed);
+            }
+            self.blocks.push_back(Block { start, bytes: data });
+        }
     }
 
     /// Sets the end of the stream behind what was written. Repeating it changes nothing.
@@ -285,7 +314,7 @@ impl SendHalf {
             .min(usize::try_from(self.capacity()).unwrap_or(usize::MAX))
     }
 
-    fn append(&mut self, data: &[u8]) {
+    fn append_small(&mut self, data: &[u8]) {
         let SendHalf {
             tail,
             blocks,
@@ -328,8 +357,7 @@ impl SendHalf {
             });
         }
         let offset = self.next;
-        // Writes stay within the credit, so all that is written may go.
-        let len = (self.written - offset).min(max as u64);
+        let len = self.sendable().min(max as u64);
         let fin = self.take_fin(offset + len);
         if len == 0 && !fin {
             return None;
@@ -489,7 +517,15 @@ impl SendHalf {
     /// Whether [`next_chunk`](SendHalf::next_chunk) has something to hand out, given room.
     #[inline]
     pub fn has_pending(&self) -> bool {
-        self.next < self.written || matches!(self.fin, Fin::Unsent | Fin::Lost) || self.has_lost()
+        self.sendable() > 0
+            || (self.next == self.written && matches!(self.fin, Fin::Unsent | Fin::Lost))
+            || self.has_lost()
+    }
+
+    /// Bytes never handed out that the peer's credit covers.
+    #[inline]
+    pub fn sendable(&self) -> u64 {
+        self.written.min(self.max_data).saturating_sub(self.next)
     }
 
     /// Whether a lost range waits to be sent again.
@@ -513,7 +549,7 @@ impl SendHalf {
     /// Bytes that the peer's credit still admits.
     #[inline]
     pub fn capacity(&self) -> u64 {
-        self.max_data - self.written
+        self.max_data.saturating_sub(self.written)
     }
 
     /// The peer's credit: no byte at or beyond this offset is taken.

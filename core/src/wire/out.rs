@@ -272,6 +272,15 @@ impl<'a> RecordBuilder<'a> {
         fits
     }
 
+    /// Appends a frame that was encoded before. Returns `false`, and changes nothing, when there is no room.
+    pub fn encoded(&mut self, frame: &[u8]) -> bool {
+        let fits = self.admits(frame.len());
+        if fits {
+            self.out.small.extend_from_slice(frame);
+        }
+        fits
+    }
+
     /// Appends the record's last frame, without a length where that is optional. Returns `false`, and
     /// changes nothing, when there is no room.
     pub fn last_frame(&mut self, frame: &Frame<'_>) -> bool {
