@@ -7,9 +7,6 @@ use super::id::StreamId;
 use super::list::{MAX_ADDRESS, put_text};
 use super::varint::{self, put};
 
-/// Room for the header of any STREAM frame: type, id, offset, length.
-pub(crate) const STREAM_HEADER_MAX: usize = 1 + 3 * varint::MAX_LEN;
-
 impl Frame<'_> {
     /// Appends the frame, with its length where that is optional.
     ///
@@ -46,8 +43,7 @@ impl Frame<'_> {
                 fin,
                 data,
             } => {
-                let (header, len) = stream_header(id, offset, fin, (!last).then_some(data.len()));
-                out.put_slice(&header[..len]);
+                StreamHeader::new(id, offset, fin, (!last).then_some(data.len())).encode(out);
                 out.put_slice(data);
             }
             Frame::AckHere { count, delay_us } => numbers(out, frame_type::ACK_HERE, [count, delay_us]),
@@ -184,45 +180,69 @@ impl Frame<'_> {
     }
 }
 
-/// The header of a STREAM frame in the first bytes of an array, and how many of them it takes.
-/// `len` is the LENGTH field, if there is to be one. PROTOCOL 4.4.
-#[inline]
-pub(crate) fn stream_header(
-    id: StreamId,
+/// The header of a STREAM frame. `len` is the LENGTH field, if there is to be one. PROTOCOL 4.4.
+#[derive(Clone, Copy)]
+pub(crate) struct StreamHeader {
+    kind: u8,
+    id: u64,
     offset: Option<u64>,
-    fin: bool,
-    len: Option<usize>,
-) -> ([u8; STREAM_HEADER_MAX], usize) {
-    let mut header = [0; STREAM_HEADER_MAX];
-    let mut kind = frame_type::STREAM;
-    let mut room = header.split_at_mut(1).1;
-    let mut used = 1;
-    let mut add = |value: u64| {
-        let n = if value < 0x80 {
-            room[0] = value as u8;
-            1
+    len: Option<u64>,
+}
+
+impl StreamHeader {
+    #[inline]
+    pub(crate) fn new(id: StreamId, offset: Option<u64>, fin: bool, len: Option<usize>) -> StreamHeader {
+        let fin_bit = if fin { frame_type::STREAM_FIN } else { 0 };
+        let offset_bit = if offset.is_some() {
+            frame_type::STREAM_OFFSET
         } else {
-            let (bytes, n) = varint::array(value);
-            room[..varint::MAX_LEN].copy_from_slice(&bytes);
-            n
+            0
         };
-        room = std::mem::take(&mut room).split_at_mut(n).1;
-        used += n;
-    };
-    add(id.value());
-    if let Some(offset) = offset {
-        kind |= frame_type::STREAM_OFFSET;
-        add(offset);
+        let length_bit = if len.is_some() {
+            frame_type::STREAM_LENGTH
+        } else {
+            0
+        };
+        StreamHeader {
+            kind: frame_type::STREAM | fin_bit | offset_bit | length_bit,
+            id: id.value(),
+            offset,
+            len: len.map(|len| len as u64),
+        }
     }
-    if let Some(len) = len {
-        kind |= frame_type::STREAM_LENGTH;
-        add(len as u64);
+
+    /// The header at the top of a word, and its length in bytes; `None` when that is over 16.
+    ///
+    /// Put together in registers, since bytes that are written one by one and copied at once stall
+    /// the copy.
+    #[inline]
+    pub(crate) fn word(&self) -> Option<(u128, usize)> {
+        let (mut word, mut used) = (u128::from(self.kind), 1);
+        for value in [Some(self.id), self.offset, self.len].into_iter().flatten() {
+            let (bytes, len) = varint::word(value)?;
+            used += len;
+            word = word << (8 * len) | u128::from(bytes);
+        }
+        if used > 16 {
+            return None;
+        }
+        Some((word << (8 * (16 - used)), used))
     }
-    if fin {
-        kind |= frame_type::STREAM_FIN;
+
+    #[inline(never)]
+    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+        out.put_u8(self.kind);
+        for value in [Some(self.id), self.offset, self.len].into_iter().flatten() {
+            put(out, value);
+        }
     }
-    header[0] = kind;
-    (header, used)
+
+    /// Length in bytes.
+    #[inline]
+    pub(crate) fn encoded_len(&self) -> usize {
+        let optional = [self.offset, self.len].into_iter().flatten();
+        1 + varint::len(self.id) + optional.map(varint::len).sum::<usize>()
+    }
 }
 
 #[inline]

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use bytes::{Buf, Bytes};
 
 use super::crc;
-use super::encode::stream_header;
+use super::encode::StreamHeader;
 use super::frame::Frame;
 use super::id::StreamId;
 use super::lz4::Compressor;
@@ -327,14 +327,21 @@ impl<'a> RecordBuilder<'a> {
         len: usize,
         last: bool,
     ) -> bool {
-        let (header, header_len) = stream_header(id, offset, fin, (!last).then_some(len));
+        let header = StreamHeader::new(id, offset, fin, (!last).then_some(len));
+        let word = header.word();
+        let header_len = word.map_or_else(|| header.encoded_len(), |(_, used)| used);
         if !self.admits(header_len.saturating_add(len)) {
             return false;
         }
-        // A copy of fixed length is a few moves; one of `header_len` bytes would be a call.
-        let end = self.out.small.len() + header_len;
-        self.out.small.extend_from_slice(&header);
-        self.out.small.truncate(end);
+        match word {
+            // A copy of fixed length is a move; one of `used` bytes would be a call.
+            Some((word, used)) => {
+                let end = self.out.small.len() + used;
+                self.out.small.extend_from_slice(&word.to_be_bytes());
+                self.out.small.truncate(end);
+            }
+            None => header.encode(&mut self.out.small),
+        }
         self.owed = len;
         self.closed = last;
         true

@@ -24,18 +24,26 @@ pub const fn len(value: u64) -> usize {
 /// `value` in the first bytes of an array, and how many of them it takes.
 #[inline]
 pub(crate) const fn array(value: u64) -> ([u8; MAX_LEN], usize) {
-    let len = len(value);
     let mut bytes = [0; MAX_LEN];
-    if len == MAX_LEN {
+    let Some((word, len)) = word(value) else {
         let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
-        bytes = [0xff, a, b, c, d, e, f, g, h];
-    } else {
-        let prefix = !(u64::MAX >> (len - 1));
-        let [a, b, c, d, e, f, g, h] = ((value << (64 - 8 * len)) | prefix).to_be_bytes();
-        (bytes[0], bytes[1], bytes[2], bytes[3]) = (a, b, c, d);
-        (bytes[4], bytes[5], bytes[6], bytes[7]) = (e, f, g, h);
-    }
+        return ([0xff, a, b, c, d, e, f, g, h], MAX_LEN);
+    };
+    let [a, b, c, d, e, f, g, h] = (word << (64 - 8 * len)).to_be_bytes();
+    (bytes[0], bytes[1], bytes[2], bytes[3]) = (a, b, c, d);
+    (bytes[4], bytes[5], bytes[6], bytes[7]) = (e, f, g, h);
     (bytes, len)
+}
+
+/// `value` in the low bytes of a word, and how many of them it takes; `None` when that is nine.
+#[inline]
+pub(crate) const fn word(value: u64) -> Option<(u64, usize)> {
+    let len = len(value);
+    if len == MAX_LEN {
+        return None;
+    }
+    let prefix = !(u64::MAX >> (len - 1)) >> (64 - 8 * len);
+    Some((value | prefix, len))
 }
 
 /// Appends `value` to `buf`.

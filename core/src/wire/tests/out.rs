@@ -253,3 +253,40 @@ fn any_sequence_of_operations_matches_a_plain_vector() {
         assert_eq!(contents(&out), model);
     });
 }
+
+// PROTOCOL 4.4: headers of every length, both as a builder and as a frame writes them.
+#[test]
+fn stream_headers_are_the_same_everywhere() {
+    let numbers = [0, 1 << 6, 1 << 20, 1 << 34, 1 << 48, 1 << 55, 1 << 61];
+    for (value, data_len) in numbers.into_iter().zip([0, 1, 127, 128, 20_000, 5, 300]) {
+        let id = StreamId::try_from(value).unwrap();
+        let data = vec![3; data_len];
+        for offset in numbers.map(Some).into_iter().chain([None]) {
+            for (fin, last) in [(false, false), (true, false), (false, true), (true, true)] {
+                let frame = Frame::Stream {
+                    id,
+                    offset,
+                    fin,
+                    data: &data,
+                };
+                let mut body = Vec::new();
+                if last {
+                    frame.encode_last(&mut body)
+                } else {
+                    frame.encode(&mut body)
+                }
+                assert_eq!(Frame::decode(&mut &body[..]), Ok(Some(frame)));
+
+                let mut out = OutBuffer::new();
+                let mut small = RecordBuilder::begin(&mut out, body.len() - 1, true);
+                assert!(!small.stream_header(id, offset, fin, data_len, last));
+                drop(small);
+                let mut builder = RecordBuilder::begin(&mut out, body.len(), true);
+                assert!(builder.stream_header(id, offset, fin, data_len, last));
+                builder.data(&data);
+                builder.finish();
+                assert_eq!(contents(&out), super::raw_record(8, &body));
+            }
+        }
+    }
+}
