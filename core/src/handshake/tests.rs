@@ -603,7 +603,7 @@ fn long_reject_texts_are_cut_at_a_character() {
     assert_eq!(decoded.detail, "é".repeat(128));
     assert_eq!(decoded.address, "");
     assert_eq!(
-        format!("{} {:?}", decoded.code, RejectCode(77)),
+        format!("{} {:?}", decoded.code, RejectCode::from(77)),
         "BUSY(9) UNKNOWN(77)"
     );
 }

@@ -84,7 +84,7 @@ impl Session {
         if let Some(record) = newest {
             let delay = Duration::from_micros(delay_us).min(max_delay);
             path.rtt.sample(now, now.since(record.sent_at), delay);
-            path.rate.on_delivered(now, bytes, &record, &path.rtt);
+            path.rate.on_delivered(now, bytes, &record, &mut path.rtt);
             self.progress(now, slot);
         }
         Ok(())

@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 /// Assumed before the first sample (RFC 9002 §6.2.2).
 pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
-const MIN_LIMIT: u64 = 32 * 1024;
+const MIN_LIMIT: u64 = 16 * 1024;
 const MAX_LIMIT: u64 = 64 * 1024 * 1024;
 const MIN_RECORD: usize = 1400;
 /// Full records on a fast path: large enough to amortise headers and system calls, small enough to
@@ -40,7 +40,7 @@ impl Rtt {
     }
 
     pub(super) fn sample(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) {
-        if measured <= self.minimum || now.since(self.minimum_at) > Duration::from_secs(10) {
+        if measured <= self.minimum {
             self.minimum = measured;
             self.minimum_at = now;
         }
@@ -62,6 +62,16 @@ impl Rtt {
         }
     }
 
+    /// Whether the path may have become longer since its shortest round trip was seen.
+    fn minimum_is_old(&self, now: Timestamp) -> bool {
+        now.since(self.minimum_at) > Duration::from_secs(10)
+    }
+
+    /// Lets the next samples name the minimum anew.
+    fn forget_minimum(&mut self) {
+        self.minimum = self.get();
+    }
+
     /// Probe timeout (RFC 9002 §6.2.1).
     pub(super) fn pto(&self, max_ack_delay: Duration) -> Duration {
         match self.smoothed {
@@ -71,7 +81,19 @@ impl Rtt {
     }
 }
 
-/// Delivery rate: the largest recent sample, application-limited ones only where they raise it.
+/// How the bound on bytes in flight is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The rate still grows from round to round; the bound leaves room for twice of it.
+    Startup,
+    /// The rate is known; the bound leaves room for a quarter more.
+    Steady,
+    /// The bound is lowered until then, so that the queue drains and the path's own round trip shows.
+    Drain(Timestamp),
+}
+
+/// Delivery rate, and the bound on bytes in flight that follows from it: a small BBR. The rate is the
+/// largest recent sample, application-limited ones only where they raise it.
 #[derive(Clone, Debug)]
 pub(super) struct Rate {
     pub(super) delivered: u64,
@@ -80,7 +102,14 @@ pub(super) struct Rate {
     previous_best: u64,
     epoch: Timestamp,
     limit: u64,
+    phase: Phase,
+    round_ends: Timestamp,
+    round_best: u64,
+    flat_rounds: u32,
 }
+
+/// Rounds without a quarter's growth after which the rate counts as known.
+const FLAT_ROUNDS: u32 = 3;
 
 impl Rate {
     pub(super) fn new(now: Timestamp, limit: u64) -> Rate {
@@ -91,6 +120,10 @@ impl Rate {
             previous_best: 0,
             epoch: now,
             limit,
+            phase: Phase::Startup,
+            round_ends: now,
+            round_best: 0,
+            flat_rounds: 0,
         }
     }
 
@@ -100,7 +133,7 @@ impl Rate {
     }
 
     /// Takes in an acknowledgement of `bytes`, the newest of whose records is `record`.
-    pub(super) fn on_delivered(&mut self, now: Timestamp, bytes: u64, record: &SentRecord, rtt: &Rtt) {
+    pub(super) fn on_delivered(&mut self, now: Timestamp, bytes: u64, record: &SentRecord, rtt: &mut Rtt) {
         self.delivered = self.delivered.saturating_add(bytes);
         self.delivered_at = now;
         let interval = now.since(record.delivered_at).max(rtt.minimum.min(INITIAL_RTT));
@@ -118,19 +151,46 @@ impl Rate {
             self.epoch = now;
         }
         self.best = self.best.max(sample);
-        if !record.app_limited || self.limit_from(rtt) > self.limit {
-            self.limit = self.limit_from(rtt);
+        self.advance(now, record.app_limited, rtt);
+        let limit = self.limit_from(rtt);
+        if !record.app_limited || limit > self.limit {
+            self.limit = limit;
         }
     }
 
-    /// Twice the bandwidth-delay product, so that a rate that can grow is seen to, and two
-    /// milliseconds of sending, which covers late scheduling without a queue that anyone notices.
+    fn advance(&mut self, now: Timestamp, app_limited: bool, rtt: &mut Rtt) {
+        match self.phase {
+            Phase::Startup if now >= self.round_ends && !app_limited => {
+                let grown = self.bytes_per_second() >= self.round_best.saturating_mul(5) / 4;
+                self.flat_rounds = if grown { 0 } else { self.flat_rounds + 1 };
+                self.round_best = self.round_best.max(self.bytes_per_second());
+                self.round_ends = now + rtt.get();
+                if self.flat_rounds >= FLAT_ROUNDS {
+                    self.phase = Phase::Steady;
+                }
+            }
+            Phase::Steady if rtt.minimum_is_old(now) => {
+                self.phase = Phase::Drain(now + rtt.get() + Duration::from_millis(10));
+                rtt.forget_minimum();
+            }
+            Phase::Drain(until) if now >= until => self.phase = Phase::Steady,
+            _ => {}
+        }
+    }
+
     fn limit_from(&self, rtt: &Rtt) -> u64 {
         let micros = u64::try_from(rtt.minimum.as_micros())
             .unwrap_or(u64::MAX)
             .min(10_000_000);
-        let window = self.bytes_per_second().saturating_mul(2 * micros + 2_000) / 1_000_000;
-        window.saturating_add(MIN_LIMIT).clamp(MIN_LIMIT, MAX_LIMIT)
+        let product = self.bytes_per_second().saturating_mul(micros) / 1_000_000;
+        let window = match self.phase {
+            Phase::Startup => product.saturating_mul(2),
+            Phase::Steady => product.saturating_mul(5) / 4,
+            Phase::Drain(_) => product / 2,
+        };
+        // Two milliseconds of sending cover late scheduling without a queue that anyone notices.
+        let slack = self.bytes_per_second() / 500 + self.record_target() as u64;
+        window.saturating_add(slack).clamp(MIN_LIMIT, MAX_LIMIT)
     }
 
     /// The bound on bytes in flight.
