@@ -9,6 +9,7 @@
 //! ```
 
 mod error;
+mod ids;
 mod keys;
 mod message;
 pub mod params;
@@ -17,14 +18,17 @@ mod reader;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_params;
+#[cfg(test)]
 mod vectors;
 
 pub use crate::wire::RejectCode;
 pub use error::HandshakeError;
+pub use ids::{MAX_ROUTING_LEN, Routing, SessionId};
 pub use keys::{EXPORTER_LABEL, EphemeralSecret, Exporter, SessionKeys};
 pub use message::{
-    Confirm, Counts, Hello, Join, Joined, MAX_BODY, MAX_COUNTS, MAX_LIVE_PATHS, MAX_ROUTING_LEN,
-    MAX_TEXT_LEN, MAX_VERSIONS, PathCount, Reject, Routing, SessionId, VERSION, Welcome,
+    Confirm, Counts, Hello, Join, Joined, MAX_BODY, MAX_COUNTS, MAX_LIVE_PATHS, MAX_TEXT_LEN, MAX_VERSIONS,
+    PathCount, Reject, VERSION, Welcome,
 };
 pub use params::{Agreed, ParamError, ParamId, Params, Security, StreamLimits};
 pub use path_ids::{MAX_PATH_ID_JUMP, PATH_ID_WINDOW, PathIdError, PathIdWindow};

@@ -401,3 +401,15 @@ fn class_state(config: &Config, local: &Params, index: usize) -> ClassState {
         accept_blocked: [false; 2],
     }
 }
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("side", &self.side)
+            .field("state", &self.state)
+            .field("id", &self.id())
+            .field("paths", &self.paths.len())
+            .field("streams", &self.streams.len())
+            .finish_non_exhaustive()
+    }
+}
