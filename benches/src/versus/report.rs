@@ -1,0 +1,189 @@
+//! The report: a table to read, or one JSON object.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::ours;
+use super::runner::{CaseOutcome, Entry, Outcome};
+
+#[derive(Serialize)]
+struct Report {
+    rounds: u32,
+    seconds: f64,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    test: &'static str,
+    setting: String,
+    unit: &'static str,
+    better: &'static str,
+    workers: usize,
+    /// What `cpu_us_per_op` counts per.
+    op: &'static str,
+    ours: Option<f64>,
+    peers: BTreeMap<&'static str, f64>,
+    min_max: BTreeMap<&'static str, [f64; 2]>,
+    cpu_us_per_op: BTreeMap<&'static str, CpuPerOp>,
+    settings: BTreeMap<&'static str, String>,
+}
+
+/// Medians, client and server together.
+#[derive(Clone, Copy, Serialize)]
+struct CpuPerOp {
+    user: f64,
+    system: f64,
+}
+
+/// Prints the report on standard output.
+pub(crate) fn print(outcome: &Outcome, json: bool) -> io::Result<()> {
+    let rows = outcome.cases.iter().flat_map(rows).collect();
+    let report = Report {
+        rounds: outcome.rounds,
+        seconds: outcome.seconds,
+        rows,
+    };
+    let mut out = io::stdout().lock();
+    match json {
+        true => writeln!(out, "{}", serde_json::to_string(&report)?),
+        false => table(&report, &mut out),
+    }
+}
+
+fn rows(outcome: &CaseOutcome) -> Vec<Row> {
+    let case = &outcome.case;
+    let row = |index: usize| {
+        let metric = &case.metrics[index];
+        let mut row = Row {
+            test: case.test.name(),
+            setting: metric.setting.clone(),
+            unit: metric.unit,
+            better: metric.better.name(),
+            workers: case.workers,
+            op: case.op,
+            ours: None,
+            peers: BTreeMap::new(),
+            min_max: BTreeMap::new(),
+            cpu_us_per_op: BTreeMap::new(),
+            settings: BTreeMap::new(),
+        };
+        for entry in outcome.entries.iter().filter(|entry| !entry.samples.is_empty()) {
+            row.add(entry, index);
+        }
+        row
+    };
+    (0..case.metrics.len()).map(row).collect()
+}
+
+impl Row {
+    fn add(&mut self, entry: &Entry, index: usize) {
+        let mut values: Vec<f64> = entry.samples.iter().map(|sample| sample.values[index]).collect();
+        values.sort_by(f64::total_cmp);
+        let middle = rounded(median(&values));
+        match entry.key {
+            ours::KEY => self.ours = Some(middle),
+            key => drop(self.peers.insert(key, middle)),
+        }
+        self.min_max
+            .insert(entry.key, [rounded(values[0]), rounded(values[values.len() - 1])]);
+        let cpu = |part: fn(&super::runner::Sample) -> f64| {
+            let mut values: Vec<f64> = entry.samples.iter().map(part).collect();
+            values.sort_by(f64::total_cmp);
+            rounded(median(&values))
+        };
+        let cpu = CpuPerOp {
+            user: cpu(|s| s.user_us_per_op),
+            system: cpu(|s| s.system_us_per_op),
+        };
+        self.cpu_us_per_op.insert(entry.key, cpu);
+        self.settings.insert(entry.key, entry.variant.clone());
+    }
+
+    /// Ours first, then the peers.
+    fn keys(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(ours::KEY).chain(self.peers.keys().copied())
+    }
+
+    fn value(&self, key: &str) -> Option<f64> {
+        if key == ours::KEY {
+            self.ours
+        } else {
+            self.peers.get(key).copied()
+        }
+    }
+
+    /// Ours as a multiple of a peer's.
+    fn ratio(&self, key: &str) -> Option<f64> {
+        Some(self.ours? / self.peers.get(key)?)
+    }
+}
+
+fn table(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "\nmedians of {} rounds of {} s; CPU is of client and server together, per op",
+        report.rounds, report.seconds
+    )?;
+    for row in &report.rows {
+        writeln!(
+            out,
+            "\n{} {} ({}, {} is better)",
+            row.test, row.setting, row.unit, row.better
+        )?;
+        writeln!(
+            out,
+            "  {:<12} {:>12} {:>12} {:>12} {:>11} {:>11} {:>9}  settings",
+            "", "median", "min", "max", "user us/op", "sys us/op", "ours is"
+        )?;
+        for key in row.keys() {
+            line(row, key, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn line(row: &Row, key: &'static str, out: &mut impl Write) -> io::Result<()> {
+    let (Some(value), Some([min, max]), Some(cpu)) =
+        (row.value(key), row.min_max.get(key), row.cpu_us_per_op.get(key))
+    else {
+        return writeln!(out, "  {key:<12} {:>12}", "not there");
+    };
+    writeln!(
+        out,
+        "  {key:<12} {:>12} {:>12} {:>12} {:>11.2} {:>11.2} {:>9}  {}",
+        figure(value, row.unit),
+        figure(*min, row.unit),
+        figure(*max, row.unit),
+        cpu.user,
+        cpu.system,
+        row.ratio(key)
+            .map_or_else(String::new, |ratio| format!("{ratio:.2} x")),
+        row.settings.get(key).map_or("", String::as_str),
+    )
+}
+
+/// A value as people read it.
+pub(crate) fn figure(value: f64, unit: &str) -> String {
+    match unit {
+        "B/s" => format!("{:.0} MB/s", value / 1e6),
+        "1/s" => format!("{value:.0} /s"),
+        "us" => format!("{value:.2} us"),
+        _ => format!("{value:.2} {unit}"),
+    }
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
+        _ => sorted[middle],
+    }
+}
+
+/// Three decimals say all there is.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}

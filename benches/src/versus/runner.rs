@@ -1,0 +1,235 @@
+//! Runs the cases: finds each peer's best variant, then measures in interleaved rounds.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::args::Args;
+use super::case::{Case, Shape};
+use super::load::Load;
+use super::peer::{self, Peer};
+use super::usage::Cpu;
+use super::{idle, rtt};
+
+const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
+const WARM_UP: Duration = Duration::from_millis(150);
+const TRIAL_WARM_UP: Duration = Duration::from_millis(60);
+const TRIAL_SHARE: f64 = 0.15;
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// One measurement: a value for each metric of the case, and the CPU time of both ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) values: Vec<f64>,
+    pub(crate) user_us_per_op: f64,
+    pub(crate) system_us_per_op: f64,
+}
+
+/// One contender's samples of one case.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: &'static str,
+    pub(crate) variant: String,
+    pub(crate) samples: Vec<Sample>,
+}
+
+/// All contenders' samples of one case. Who did not take part has no entry.
+#[derive(Debug)]
+pub(crate) struct CaseOutcome {
+    pub(crate) case: Case,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Everything a run found out.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) cases: Vec<CaseOutcome>,
+    pub(crate) rounds: u32,
+    pub(crate) seconds: f64,
+    pub(crate) errors: Vec<String>,
+}
+
+struct Contender<'a> {
+    peer: &'a dyn Peer,
+    variant: usize,
+    label: String,
+    samples: Vec<Sample>,
+}
+
+/// A runtime as every peer gets it.
+pub(crate) fn runtime(workers: usize) -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+}
+
+/// Runs all that the arguments ask for.
+pub(crate) fn run(args: &Args) -> io::Result<Outcome> {
+    let peers = peer::all();
+    let peers: Vec<&dyn Peer> = peers
+        .iter()
+        .map(|peer| &**peer)
+        .filter(|peer| args.wants_peer(peer.key()))
+        .collect();
+    let mut outcome = Outcome {
+        cases: Vec::new(),
+        rounds: args.rounds,
+        seconds: args.seconds,
+        errors: Vec::new(),
+    };
+    for case in Case::all(args) {
+        let mut contenders = Vec::new();
+        for &peer in &peers {
+            match choose(peer, &case, args.window()) {
+                Ok(Some(contender)) => contenders.push(contender),
+                Ok(None) => {}
+                Err(error) => note(&mut outcome.errors, &case, peer, &error),
+            }
+        }
+        for round in 1..=args.rounds {
+            for contender in &mut contenders {
+                let peer = contender.peer;
+                match measure(peer, &case, contender.variant, WARM_UP, args.window()) {
+                    Ok(Some(sample)) => {
+                        progress(
+                            &case,
+                            &format!("round {round}/{}", args.rounds),
+                            contender,
+                            &sample,
+                        );
+                        contender.samples.push(sample);
+                    }
+                    Ok(None) => {}
+                    Err(error) => note(&mut outcome.errors, &case, peer, &error),
+                }
+            }
+        }
+        let entries = contenders.into_iter().map(Contender::into_entry).collect();
+        outcome.cases.push(CaseOutcome { case, entries });
+    }
+    Ok(outcome)
+}
+
+impl Contender<'_> {
+    fn into_entry(self) -> Entry {
+        Entry {
+            key: self.peer.key(),
+            variant: self.label,
+            samples: self.samples,
+        }
+    }
+}
+
+/// Tries a peer's variants briefly and keeps the best. `None` if the peer does not take part.
+fn choose<'a>(peer: &'a dyn Peer, case: &Case, window: Duration) -> io::Result<Option<Contender<'a>>> {
+    let labels = peer.variants(case.test);
+    let better = case.metrics[0].better;
+    let mut best: Option<(f64, Contender<'a>)> = None;
+    for (variant, label) in labels.into_iter().enumerate() {
+        let trial_window = window.mul_f64(TRIAL_SHARE);
+        let Some(sample) = measure(peer, case, variant, TRIAL_WARM_UP, trial_window)? else {
+            continue;
+        };
+        let contender = Contender {
+            peer,
+            variant,
+            label,
+            samples: Vec::new(),
+        };
+        progress(case, "trial", &contender, &sample);
+        let value = sample.values[0];
+        if best
+            .as_ref()
+            .is_none_or(|(leader, _)| better.is_better(value, *leader))
+        {
+            best = Some((value, contender));
+        }
+    }
+    Ok(best.map(|(_, contender)| contender))
+}
+
+fn measure(
+    peer: &dyn Peer,
+    case: &Case,
+    variant: usize,
+    warm_up: Duration,
+    window: Duration,
+) -> io::Result<Option<Sample>> {
+    if let Shape::Idle { sessions } = case.shape {
+        return idle::measure(peer, variant, sessions);
+    }
+    let runtime = runtime(case.workers)?;
+    let load = Load::default();
+    let setup = peer::start(peer, case, variant, &load);
+    let keep = runtime.block_on(async { tokio::time::timeout(SETUP_TIMEOUT, setup).await });
+    let keep = keep.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "setting up took too long"))??;
+    let Some(keep) = keep else { return Ok(None) };
+    let sample = sample(case, &load, warm_up, window);
+    load.stop();
+    {
+        let _inside = runtime.enter();
+        drop(keep);
+    }
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    match load.take_error() {
+        Some(error) => Err(error),
+        None => sample.map(Some),
+    }
+}
+
+/// Watches a running load from outside its workers.
+fn sample(case: &Case, load: &Load, warm_up: Duration, window: Duration) -> io::Result<Sample> {
+    std::thread::sleep(warm_up);
+    load.set_recording(true);
+    let (count, cpu, started) = (load.total(), Cpu::of_this_process()?, Instant::now());
+    std::thread::sleep(window);
+    let elapsed = started.elapsed().as_secs_f64();
+    let (count, cpu) = (load.total() - count, Cpu::of_this_process()?.since(cpu));
+    load.set_recording(false);
+    if count == 0 {
+        return Err(load
+            .take_error()
+            .unwrap_or_else(|| io::Error::other("nothing moved")));
+    }
+    let (rate, ops) = (count as f64 / elapsed, count as f64);
+    let (values, ops) = match case.shape {
+        Shape::Rtt => {
+            // The last of them are handed in with the first echo after the window.
+            std::thread::sleep(Duration::from_millis(20));
+            let values = rtt::values(load.take_latencies_ns());
+            (values.ok_or_else(|| io::Error::other("no latencies"))?, ops)
+        }
+        Shape::Bulk { .. } | Shape::Streams { .. } => (vec![rate], ops / MIB),
+        Shape::Rps { .. } | Shape::Idle { .. } => (vec![rate], ops),
+    };
+    Ok(Sample {
+        values,
+        user_us_per_op: cpu.user.as_secs_f64() * 1e6 / ops,
+        system_us_per_op: cpu.system.as_secs_f64() * 1e6 / ops,
+    })
+}
+
+fn progress(case: &Case, what: &str, contender: &Contender<'_>, sample: &Sample) {
+    let metric = &case.metrics[0];
+    eprintln!(
+        "{} {}  {what}  {} ({}): {}",
+        case.test.name(),
+        metric.setting,
+        contender.peer.key(),
+        contender.label,
+        super::report::figure(sample.values[0], metric.unit),
+    );
+}
+
+fn note(errors: &mut Vec<String>, case: &Case, peer: &dyn Peer, error: &io::Error) {
+    let text = format!(
+        "{} {}: {}: {error}",
+        case.test.name(),
+        case.metrics[0].setting,
+        peer.key()
+    );
+    eprintln!("versus: {text}");
+    errors.push(text);
+}
