@@ -1,5 +1,7 @@
 //! What is measured: tests, their cases, and the metrics that each case yields.
 
+use std::cmp::Ordering;
+
 use clap::ValueEnum;
 
 use super::args::Args;
@@ -52,10 +54,10 @@ impl Better {
         }
     }
 
-    pub(crate) fn is_better(self, a: f64, than: f64) -> bool {
+    pub(crate) fn best_first(self, a: f64, b: f64) -> Ordering {
         match self {
-            Better::Higher => a > than,
-            Better::Lower => a < than,
+            Better::Higher => b.total_cmp(&a),
+            Better::Lower => a.total_cmp(&b),
         }
     }
 }

@@ -28,3 +28,11 @@ pub(crate) async fn pair_on(
     }
     Ok((client, server))
 }
+
+/// How a report calls kernel buffers of that size.
+pub(crate) fn kernel_label(buffer_bytes: Option<usize>) -> String {
+    match buffer_bytes {
+        None => "kernel buffers by default".into(),
+        Some(bytes) => format!("kernel buffers {} KiB", bytes >> 10),
+    }
+}

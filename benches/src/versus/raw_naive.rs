@@ -23,12 +23,21 @@ use super::{load, net};
 pub(crate) struct RawNaive;
 
 /// Buffers that are worth trying where bytes move: the reader's, and the kernel's.
-const BUFFERS: [(usize, Option<usize>); 6] = [
+const BUFFERS: [(usize, Option<usize>); 15] = [
     (16 << 10, None),
     (64 << 10, None),
     (256 << 10, None),
+    (16 << 10, Some(64 << 10)),
+    (64 << 10, Some(64 << 10)),
+    (256 << 10, Some(64 << 10)),
+    (16 << 10, Some(128 << 10)),
+    (64 << 10, Some(128 << 10)),
+    (256 << 10, Some(128 << 10)),
     (16 << 10, Some(256 << 10)),
     (64 << 10, Some(256 << 10)),
+    (256 << 10, Some(256 << 10)),
+    (16 << 10, Some(1 << 20)),
+    (64 << 10, Some(1 << 20)),
     (256 << 10, Some(1 << 20)),
 ];
 const READ_BYTES: usize = 64 << 10;
@@ -39,13 +48,8 @@ impl Peer for RawNaive {
     }
 
     fn variants(&self, test: Test) -> Vec<String> {
-        let label = |(read, kernel): (usize, Option<usize>)| match kernel {
-            None => format!("NODELAY, {} KiB reads, kernel buffers by default", read >> 10),
-            Some(bytes) => format!(
-                "NODELAY, {} KiB reads, kernel buffers {} KiB",
-                read >> 10,
-                bytes >> 10
-            ),
+        let label = |(read, kernel): (usize, Option<usize>)| {
+            format!("NODELAY, {} KiB reads, {}", read >> 10, net::kernel_label(kernel))
         };
         match test {
             Test::Rtt => vec!["NODELAY, a write per message".into()],

@@ -6,12 +6,10 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::ours;
-use super::runner::{CaseOutcome, Entry, Outcome};
+use super::runner::{CaseOutcome, Entry, Outcome, Sample, median};
 
 #[derive(Serialize)]
 struct Report {
-    rounds: u32,
-    seconds: f64,
     rows: Vec<Row>,
 }
 
@@ -29,6 +27,10 @@ struct Row {
     min_max: BTreeMap<&'static str, [f64; 2]>,
     cpu_us_per_op: BTreeMap<&'static str, CpuPerOp>,
     settings: BTreeMap<&'static str, String>,
+    /// What every variant that was tried gave briefly, before the rounds.
+    trials: BTreeMap<&'static str, BTreeMap<String, f64>>,
+    rounds: u32,
+    seconds: f64,
 }
 
 /// Medians, client and server together.
@@ -40,20 +42,20 @@ struct CpuPerOp {
 
 /// Prints the report on standard output.
 pub(crate) fn print(outcome: &Outcome, json: bool) -> io::Result<()> {
-    let rows = outcome.cases.iter().flat_map(rows).collect();
-    let report = Report {
-        rounds: outcome.rounds,
-        seconds: outcome.seconds,
-        rows,
-    };
+    let (rounds, seconds) = (outcome.rounds, outcome.seconds);
+    let rows: Vec<Row> = outcome
+        .cases
+        .iter()
+        .flat_map(|case| rows(case, rounds, seconds))
+        .collect();
     let mut out = io::stdout().lock();
     match json {
-        true => writeln!(out, "{}", serde_json::to_string(&report)?),
-        false => table(&report, &mut out),
+        true => writeln!(out, "{}", serde_json::to_string(&Report { rows })?),
+        false => table(&rows, rounds, seconds, &mut out),
     }
 }
 
-fn rows(outcome: &CaseOutcome) -> Vec<Row> {
+fn rows(outcome: &CaseOutcome, rounds: u32, seconds: f64) -> Vec<Row> {
     let case = &outcome.case;
     let row = |index: usize| {
         let metric = &case.metrics[index];
@@ -69,6 +71,9 @@ fn rows(outcome: &CaseOutcome) -> Vec<Row> {
             min_max: BTreeMap::new(),
             cpu_us_per_op: BTreeMap::new(),
             settings: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            rounds,
+            seconds,
         };
         for entry in outcome.entries.iter().filter(|entry| !entry.samples.is_empty()) {
             row.add(entry, index);
@@ -80,25 +85,29 @@ fn rows(outcome: &CaseOutcome) -> Vec<Row> {
 
 impl Row {
     fn add(&mut self, entry: &Entry, index: usize) {
-        let mut values: Vec<f64> = entry.samples.iter().map(|sample| sample.values[index]).collect();
-        values.sort_by(f64::total_cmp);
-        let middle = rounded(median(&values));
+        let values = || entry.samples.iter().map(|sample| sample.values[index]);
+        let middle = rounded(median(values()));
         match entry.key {
             ours::KEY => self.ours = Some(middle),
             key => drop(self.peers.insert(key, middle)),
         }
+        let least = values().fold(f64::INFINITY, f64::min);
+        let greatest = values().fold(f64::NEG_INFINITY, f64::max);
         self.min_max
-            .insert(entry.key, [rounded(values[0]), rounded(values[values.len() - 1])]);
-        let cpu = |part: fn(&super::runner::Sample) -> f64| {
-            let mut values: Vec<f64> = entry.samples.iter().map(part).collect();
-            values.sort_by(f64::total_cmp);
-            rounded(median(&values))
-        };
+            .insert(entry.key, [rounded(least), rounded(greatest)]);
+        let cpu = |part: fn(&Sample) -> f64| rounded(median(entry.samples.iter().map(part)));
         let cpu = CpuPerOp {
             user: cpu(|s| s.user_us_per_op),
             system: cpu(|s| s.system_us_per_op),
         };
         self.cpu_us_per_op.insert(entry.key, cpu);
+        if index == 0 {
+            let trials = entry
+                .trials
+                .iter()
+                .map(|(label, value)| (label.clone(), rounded(*value)));
+            self.trials.insert(entry.key, trials.collect());
+        }
         self.settings.insert(entry.key, entry.variant.clone());
     }
 
@@ -121,13 +130,12 @@ impl Row {
     }
 }
 
-fn table(report: &Report, out: &mut impl Write) -> io::Result<()> {
+fn table(rows: &[Row], rounds: u32, seconds: f64, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "\nmedians of {} rounds of {} s; CPU is of client and server together, per op",
-        report.rounds, report.seconds
+        "\nmedians of {rounds} rounds of {seconds} s; CPU is of client and server together, per op"
     )?;
-    for row in &report.rows {
+    for row in rows {
         writeln!(
             out,
             "\n{} {} ({}, {} is better)",
@@ -172,14 +180,6 @@ pub(crate) fn figure(value: f64, unit: &str) -> String {
         "1/s" => format!("{value:.0} /s"),
         "us" => format!("{value:.2} us"),
         _ => format!("{value:.2} {unit}"),
-    }
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    let middle = sorted.len() / 2;
-    match sorted.len() % 2 {
-        0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
-        _ => sorted[middle],
     }
 }
 

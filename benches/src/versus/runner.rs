@@ -15,7 +15,10 @@ use super::{idle, rtt};
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_millis(150);
 const TRIAL_WARM_UP: Duration = Duration::from_millis(60);
+/// Of a measurement's time.
 const TRIAL_SHARE: f64 = 0.15;
+const FINALISTS: usize = 3;
+const FINAL_TRIALS: usize = 2;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// One measurement: a value for each metric of the case, and the CPU time of both ends.
@@ -31,6 +34,8 @@ pub(crate) struct Sample {
 pub(crate) struct Entry {
     pub(crate) key: &'static str,
     pub(crate) variant: String,
+    /// What each variant's brief trials gave, for the case's first metric.
+    pub(crate) trials: Vec<(String, f64)>,
     pub(crate) samples: Vec<Sample>,
 }
 
@@ -54,6 +59,7 @@ struct Contender<'a> {
     peer: &'a dyn Peer,
     variant: usize,
     label: String,
+    trials: Vec<Trial>,
     samples: Vec<Sample>,
 }
 
@@ -122,32 +128,79 @@ impl Contender<'_> {
     }
 }
 
-/// Tries a peer's variants briefly and keeps the best. `None` if the peer does not take part.
+/// Tries a peer's variants briefly and keeps the best: all of them once, then the leaders again. `None` if the
+/// peer does not take part.
 fn choose<'a>(peer: &'a dyn Peer, case: &Case, window: Duration) -> io::Result<Option<Contender<'a>>> {
-    let labels = peer.variants(case.test);
     let better = case.metrics[0].better;
-    let mut best: Option<(f64, Contender<'a>)> = None;
-    for (variant, label) in labels.into_iter().enumerate() {
-        let trial_window = window.mul_f64(TRIAL_SHARE);
-        let Some(sample) = measure(peer, case, variant, TRIAL_WARM_UP, trial_window)? else {
-            continue;
+    let labels = peer.variants(case.test);
+    let mut trials: Vec<Trial> = labels
+        .into_iter()
+        .enumerate()
+        .map(|(variant, label)| Trial::new(variant, label))
+        .collect();
+    for turn in 0..=FINAL_TRIALS {
+        let last = if turn == 0 {
+            trials.len()
+        } else {
+            trials.len().min(FINALISTS)
         };
-        let contender = Contender {
-            peer,
+        if turn > 0 && last == 1 {
+            break;
+        }
+        for trial in &mut trials[..last] {
+            let window = window.mul_f64(TRIAL_SHARE);
+            let Some(sample) = measure(peer, case, trial.variant, TRIAL_WARM_UP, window)? else {
+                return Ok(None);
+            };
+            progress(case, "trial", peer, &trial.label, &sample);
+            trial.values.push(sample.values[0]);
+        }
+        trials[..last].sort_by(|a, b| better.best_first(a.median(), b.median()));
+    }
+    let Some(best) = trials.first() else {
+        return Ok(None);
+    };
+    let (variant, label) = (best.variant, best.label.clone());
+    Ok(Some(Contender {
+        peer,
+        variant,
+        label,
+        trials,
+        samples: Vec::new(),
+    }))
+}
+
+/// One variant's trials.
+struct Trial {
+    variant: usize,
+    label: String,
+    values: Vec<f64>,
+}
+
+impl Trial {
+    fn new(variant: usize, label: String) -> Trial {
+        Trial {
             variant,
             label,
-            samples: Vec::new(),
-        };
-        progress(case, "trial", &contender, &sample);
-        let value = sample.values[0];
-        if best
-            .as_ref()
-            .is_none_or(|(leader, _)| better.is_better(value, *leader))
-        {
-            best = Some((value, contender));
+            values: Vec::new(),
         }
     }
-    Ok(best.map(|(_, contender)| contender))
+
+    fn median(&self) -> f64 {
+        median(self.values.iter().copied())
+    }
+}
+
+/// The middle value, or the mean of the two in the middle.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() % 2 {
+        _ if values.is_empty() => f64::NAN,
+        0 => (values[middle - 1] + values[middle]) / 2.0,
+        _ => values[middle],
+    }
 }
 
 fn measure(
@@ -211,14 +264,13 @@ fn sample(case: &Case, load: &Load, warm_up: Duration, window: Duration) -> io::
     })
 }
 
-fn progress(case: &Case, what: &str, contender: &Contender<'_>, sample: &Sample) {
+fn progress(case: &Case, what: &str, peer: &dyn Peer, label: &str, sample: &Sample) {
     let metric = &case.metrics[0];
     eprintln!(
-        "{} {}  {what}  {} ({}): {}",
+        "{} {}  {what}  {} ({label}): {}",
         case.test.name(),
         metric.setting,
-        contender.peer.key(),
-        contender.label,
+        peer.key(),
         super::report::figure(sample.values[0], metric.unit),
     );
 }

@@ -4,7 +4,6 @@
 //! request; the better one is reported, as are the better windows and buffers.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -32,7 +31,9 @@ pub(crate) struct Yamux;
 struct Knobs {
     stream: PerWhat,
     flush: Flush,
-    tuning: Tuning,
+    windows: Windows,
+    frame_bytes: usize,
+    kernel_bytes: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,62 +42,72 @@ enum PerWhat {
     Request,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Tuning {
-    Default,
-    /// Windows without a limit, and frames of up to so many bytes.
-    Open {
-        frame_bytes: usize,
-    },
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Windows {
+    /// yamux's default: from 256 KiB a stream up to 1 GiB a connection, as the round trips suggest.
+    Growing,
+    /// 256 KiB a stream: so many streams are admitted that the connection's window has nothing to grow by.
+    Fixed,
 }
 
 const FLUSHES: [Flush; 3] = [Flush::Unbuffered, Flush::PerFrame, Flush::PerTurn];
-const TUNINGS: [Tuning; 3] = [
-    Tuning::Default,
-    Tuning::Open {
-        frame_bytes: 64 << 10,
-    },
-    Tuning::Open {
-        frame_bytes: 256 << 10,
-    },
-];
-/// As many as the default connection window admits.
+/// As many as the default connection window admits at 256 KiB each.
 const MAX_STREAMS: usize = 4096;
+/// yamux's default.
+const FRAME_BYTES: usize = 16 << 10;
+const BASE: Knobs = Knobs {
+    stream: PerWhat::Caller,
+    flush: Flush::Unbuffered,
+    windows: Windows::Growing,
+    frame_bytes: FRAME_BYTES,
+    kernel_bytes: None,
+};
 
 impl Knobs {
     /// The settings worth trying in a test.
     fn of(test: Test) -> Vec<Knobs> {
-        let persistent = |flush, tuning| Knobs {
-            stream: PerWhat::Caller,
-            flush,
-            tuning,
-        };
         match test {
+            // A thousand callers need more streams than the default; 64 bytes need no window.
             Test::Rtt | Test::Rps => [PerWhat::Caller, PerWhat::Request]
                 .into_iter()
                 .flat_map(|stream| {
                     FLUSHES.map(|flush| Knobs {
                         stream,
                         flush,
-                        tuning: Tuning::Default,
+                        windows: Windows::Fixed,
+                        ..BASE
                     })
                 })
                 .collect(),
-            Test::Bulk | Test::Streams => TUNINGS
-                .into_iter()
-                .flat_map(|tuning| FLUSHES.map(|flush| persistent(flush, tuning)))
-                .collect(),
-            Test::Idle => vec![persistent(Flush::Unbuffered, Tuning::Default)],
+            Test::Bulk | Test::Streams => Knobs::of_bytes(),
+            Test::Idle => vec![BASE],
         }
+    }
+
+    fn of_bytes() -> Vec<Knobs> {
+        let mut all = FLUSHES.map(|flush| Knobs { flush, ..BASE }).to_vec();
+        for kernel_bytes in [None, Some(128 << 10), Some(256 << 10)] {
+            let fixed = Knobs {
+                kernel_bytes,
+                windows: Windows::Fixed,
+                ..BASE
+            };
+            all.extend(FLUSHES.map(|flush| Knobs { flush, ..fixed }));
+            all.push(Knobs {
+                flush: Flush::PerTurn,
+                frame_bytes: 64 << 10,
+                ..fixed
+            });
+        }
+        all
     }
 
     fn config(self) -> Config {
         let mut config = Config::default();
-        config.set_max_num_streams(MAX_STREAMS);
-        if let Tuning::Open { frame_bytes } = self.tuning {
-            config.set_max_connection_receive_window(None);
-            config.set_split_send_size(frame_bytes);
+        if self.windows == Windows::Fixed {
+            config.set_max_num_streams(MAX_STREAMS);
         }
+        config.set_split_send_size(self.frame_bytes);
         config
     }
 
@@ -106,16 +117,15 @@ impl Knobs {
             (Test::Rtt | Test::Rps, PerWhat::Request) => "a stream per request, ",
             _ => "",
         };
-        format!("{stream}{}, {}, NODELAY", self.tuning, flush_label(self.flush))
-    }
-}
-
-impl fmt::Display for Tuning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Tuning::Default => f.write_str("default windows"),
-            Tuning::Open { frame_bytes } => write!(f, "open windows, {} KiB frames", frame_bytes >> 10),
-        }
+        let windows = match self.windows {
+            Windows::Growing => "growing windows (the default)",
+            Windows::Fixed => "256 KiB windows",
+        };
+        let (flush, kernel) = (flush_label(self.flush), net::kernel_label(self.kernel_bytes));
+        format!(
+            "{stream}{windows}, {} KiB frames, {flush}, NODELAY, {kernel}",
+            self.frame_bytes >> 10
+        )
     }
 }
 
@@ -320,7 +330,12 @@ async fn connect(
     load: &Load,
     on_stream: impl FnMut(Stream) + Send + 'static,
 ) -> io::Result<Opener> {
-    Ok(attach(net::pair(None).await?, knobs, load, on_stream))
+    Ok(attach(
+        net::pair(knobs.kernel_bytes).await?,
+        knobs,
+        load,
+        on_stream,
+    ))
 }
 
 /// Spawns both connection tasks.
