@@ -32,7 +32,7 @@ struct Inner {
 
 /// Counts of one task, alone on its cache line.
 #[derive(Default)]
-#[repr(align(128))]
+#[repr(align(64))]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {

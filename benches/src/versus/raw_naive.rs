@@ -23,21 +23,17 @@ use super::{load, net};
 pub(crate) struct RawNaive;
 
 /// Buffers that are worth trying where bytes move: the reader's, and the kernel's.
-const BUFFERS: [(usize, Option<usize>); 15] = [
+const BUFFERS: [(usize, Option<usize>); 11] = [
     (16 << 10, None),
     (64 << 10, None),
     (256 << 10, None),
-    (16 << 10, Some(64 << 10)),
     (64 << 10, Some(64 << 10)),
     (256 << 10, Some(64 << 10)),
     (16 << 10, Some(128 << 10)),
     (64 << 10, Some(128 << 10)),
-    (256 << 10, Some(128 << 10)),
     (16 << 10, Some(256 << 10)),
     (64 << 10, Some(256 << 10)),
     (256 << 10, Some(256 << 10)),
-    (16 << 10, Some(1 << 20)),
-    (64 << 10, Some(1 << 20)),
     (256 << 10, Some(1 << 20)),
 ];
 const READ_BYTES: usize = 64 << 10;

@@ -187,3 +187,42 @@ pub(crate) fn figure(value: f64, unit: &str) -> String {
 fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::versus::rtt;
+
+    #[test]
+    fn absent_contenders_are_null_or_left_out_and_medians_are_of_the_rounds() {
+        let sample = |p50: f64| Sample {
+            values: vec![p50, 8.0, 9.0],
+            user_us_per_op: 1.5,
+            system_us_per_op: 4.0,
+        };
+        let entry = Entry {
+            key: "raw-naive",
+            variant: "a".into(),
+            trials: vec![("a".into(), 5.0)],
+            samples: [4.0, 7.0, 5.0].map(sample).into(),
+        };
+        let case = rtt::cases().remove(0);
+        let rows = rows(
+            &CaseOutcome {
+                case,
+                entries: vec![entry],
+            },
+            3,
+            1.0,
+        );
+        let json = serde_json::to_value(&rows[0]).expect("a row is JSON");
+        assert_eq!(rows.len(), 3);
+        assert_eq!(json["test"], "rtt");
+        assert_eq!(json["setting"], "p50, 1 worker");
+        assert_eq!(json["better"], "lower");
+        assert!(json["ours"].is_null());
+        assert_eq!(json["peers"], serde_json::json!({"raw-naive": 5.0}));
+        assert_eq!(json["min_max"], serde_json::json!({"raw-naive": [4.0, 7.0]}));
+        assert_eq!(json["cpu_us_per_op"]["raw-naive"]["system"], 4.0);
+    }
+}

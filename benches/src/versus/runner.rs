@@ -99,12 +99,8 @@ pub(crate) fn run(args: &Args) -> io::Result<Outcome> {
                 let peer = contender.peer;
                 match measure(peer, &case, contender.variant, WARM_UP, args.window()) {
                     Ok(Some(sample)) => {
-                        progress(
-                            &case,
-                            &format!("round {round}/{}", args.rounds),
-                            contender,
-                            &sample,
-                        );
+                        let what = format!("round {round}/{}", args.rounds);
+                        progress(&case, &what, peer, &contender.label, &sample);
                         contender.samples.push(sample);
                     }
                     Ok(None) => {}
@@ -120,9 +116,11 @@ pub(crate) fn run(args: &Args) -> io::Result<Outcome> {
 
 impl Contender<'_> {
     fn into_entry(self) -> Entry {
+        let trials = self.trials.into_iter().map(|trial| (trial.median(), trial.label));
         Entry {
             key: self.peer.key(),
             variant: self.label,
+            trials: trials.map(|(value, label)| (label, value)).collect(),
             samples: self.samples,
         }
     }

@@ -85,19 +85,24 @@ impl Knobs {
     }
 
     fn of_bytes() -> Vec<Knobs> {
+        let fixed = Knobs {
+            windows: Windows::Fixed,
+            ..BASE
+        };
         let mut all = FLUSHES.map(|flush| Knobs { flush, ..BASE }).to_vec();
-        for kernel_bytes in [None, Some(128 << 10), Some(256 << 10)] {
-            let fixed = Knobs {
+        all.extend(FLUSHES.map(|flush| Knobs { flush, ..fixed }));
+        all.push(Knobs {
+            flush: Flush::PerTurn,
+            frame_bytes: 64 << 10,
+            ..fixed
+        });
+        for kernel_bytes in [Some(128 << 10), Some(256 << 10)] {
+            let buffered = [Flush::PerFrame, Flush::PerTurn];
+            all.extend(buffered.map(|flush| Knobs {
+                flush,
                 kernel_bytes,
-                windows: Windows::Fixed,
-                ..BASE
-            };
-            all.extend(FLUSHES.map(|flush| Knobs { flush, ..fixed }));
-            all.push(Knobs {
-                flush: Flush::PerTurn,
-                frame_bytes: 64 << 10,
                 ..fixed
-            });
+            }));
         }
         all
     }
