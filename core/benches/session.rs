@@ -53,7 +53,12 @@ struct End {
 
 impl End {
     fn new(session: Session, path: PathKey) -> End {
-        End { session, path, out: OutBuffer::new(), input: BytesMut::with_capacity(BLOCK) }
+        End {
+            session,
+            path,
+            out: OutBuffer::new(),
+            input: BytesMut::with_capacity(BLOCK),
+        }
     }
 
     fn events(&mut self) {
@@ -76,7 +81,9 @@ fn carry(now: Timestamp, from: &mut End, to: &mut End) -> bool {
         to.input.extend_from_slice(&from.out.chunk()[..len]);
         from.out.advance(len);
         if from.out.is_empty() || to.input.len() == BLOCK {
-            to.session.handle_input(now, to.path, &mut to.input, BLOCK).expect("records are sound");
+            to.session
+                .handle_input(now, to.path, &mut to.input, BLOCK)
+                .expect("records are sound");
             if !to.input.try_reclaim(BLOCK) {
                 let rest = to.input.split();
                 to.input = BytesMut::with_capacity(BLOCK);
@@ -106,7 +113,9 @@ impl Pair {
         let mut hello = BytesMut::from(client.out.chunk());
         client.out.clear();
         assert!(incoming.handle_input(&mut hello).expect("a HELLO"));
-        let Routed::New { mut session, .. } = acceptor.route(now, &incoming) else { panic!("no session") };
+        let Routed::New { mut session, .. } = acceptor.route(now, &incoming) else {
+            panic!("no session")
+        };
         let path = session.accept_path(now, incoming).expect("attached");
         let server = End::new(*session, path);
         let mut pair = Pair { client, server, now };
@@ -117,10 +126,20 @@ impl Pair {
     fn step(&mut self) {
         // Time goes on by what a fast loopback would take, so that rates have something to measure.
         self.now += Duration::from_micros(20);
-        if self.client.session.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+        if self
+            .client
+            .session
+            .poll_timeout()
+            .is_some_and(|(at, _)| at <= self.now)
+        {
             self.client.session.handle_timeout(self.now);
         }
-        if self.server.session.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+        if self
+            .server
+            .session
+            .poll_timeout()
+            .is_some_and(|(at, _)| at <= self.now)
+        {
             self.server.session.handle_timeout(self.now);
         }
     }
@@ -144,7 +163,9 @@ fn bulk(pair: &mut Pair, key: StreamKey, there: &mut Option<StreamKey>, payload:
     let mut written = 0;
     while received < total {
         while written < total {
-            let left = usize::try_from(total - written).unwrap_or(usize::MAX).min(payload.len());
+            let left = usize::try_from(total - written)
+                .unwrap_or(usize::MAX)
+                .min(payload.len());
             match pair.client.session.write(key, &payload[..left]).expect("open") {
                 0 => break,
                 taken => written += taken as u64,
@@ -179,7 +200,10 @@ fn messages(pair: &mut Pair, payload: &Bytes, count: u64, buffer: &mut Vec<u8>) 
         }
         pair.run();
         let server = &mut pair.server.session;
-        while server.recv_message_into(pair.now, Class::EVENTS, buffer).expect("sound") {
+        while server
+            .recv_message_into(pair.now, Class::EVENTS, buffer)
+            .expect("sound")
+        {
             black_box(&*buffer);
             received += 1;
         }
@@ -215,7 +239,10 @@ fn sessions(c: &mut Criterion) {
     let per_message = (after_messages - before) as f64 / count as f64;
     let per_write = (after_bulk - after_messages) as f64 / (total / 65_536) as f64;
     println!("allocations: {per_message:.4} a 64-byte message, {per_write:.2} a 64 KiB write");
-    assert!(per_message < 0.05, "steady state allocates for messages: {per_message}");
+    assert!(
+        per_message < 0.05,
+        "steady state allocates for messages: {per_message}"
+    );
 }
 
 criterion_group!(benches, sessions);

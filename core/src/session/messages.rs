@@ -388,16 +388,29 @@ impl Session {
     }
 
     /// The next ordered message, if all of it is there and it is the ordered ones' turn.
-    fn copy_ordered(&mut self, now: Timestamp, class: Class, buffer: &mut Vec<u8>) -> Result<bool, Misbehaviour> {
-        let Some(messages) = &mut self.messages else { return Ok(false) };
+    fn copy_ordered(
+        &mut self,
+        now: Timestamp,
+        class: Class,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, Misbehaviour> {
+        let Some(messages) = &mut self.messages else {
+            return Ok(false);
+        };
         let channel = &mut messages.channels[class.index()];
         let waiting = !channel.whole.is_empty() || !channel.unreliable.is_empty();
         if channel.partial.is_some() || (waiting && channel.took_ordered) {
             return Ok(false);
         }
-        let Some(key) = channel.inbound else { return Ok(false) };
-        let Some(recv) = self.streams.get_mut(key).and_then(|stream| stream.recv.as_mut()) else { return Ok(false) };
-        let Ok(Some((len, prefix))) = peek_length(recv) else { return Ok(false) };
+        let Some(key) = channel.inbound else {
+            return Ok(false);
+        };
+        let Some(recv) = self.streams.get_mut(key).and_then(|stream| stream.recv.as_mut()) else {
+            return Ok(false);
+        };
+        let Ok(Some((len, prefix))) = peek_length(recv) else {
+            return Ok(false);
+        };
         if len > self.local.max_message || recv.readable() < len + prefix as u64 {
             return Ok(false);
         }
