@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sheetbend_core::session::{Event, PathKey, State as Lifecycle};
+use sheetbend_core::session::{Event, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 
@@ -15,7 +15,7 @@ use crate::hub::Attachment;
 use crate::link::Link;
 use crate::rt::Timer;
 use crate::shared::{Shared, State};
-use crate::waits::WakeList;
+use crate::waits::{Interest, WakeList};
 
 /// Turns in one poll; after that other tasks go first.
 const TURNS: usize = 8;
@@ -49,25 +49,6 @@ enum Turn {
     Done,
 }
 
-/// Events that concern the driver itself.
-#[derive(Default)]
-struct Noted {
-    up: Vec<PathKey>,
-    down: Vec<PathKey>,
-    state: Option<Lifecycle>,
-}
-
-impl Noted {
-    fn take(&mut self, event: &Event) {
-        match event {
-            Event::PathUp(path) => self.up.push(*path),
-            Event::PathDown { path, .. } => self.down.push(*path),
-            Event::State { to, .. } => self.state = Some(*to),
-            _ => {}
-        }
-    }
-}
-
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, role: Role) -> Driver {
         Driver {
@@ -91,12 +72,12 @@ impl Driver {
         }
         let now = self.shared.runtime.now();
         let mut wakes = WakeList::new();
-        let mut noted = Noted::default();
+        let mut moved = None;
         let shared = self.shared.clone();
         let mut guard = shared.lock_driver();
         let state = &mut *guard;
         state.now = now;
-        self.work(now, state, again, &mut wakes, &mut noted);
+        self.work(now, state, again, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
         let done = state.core.is_terminal() && self.links.is_empty() && state.inbox.is_empty();
         match &state.driver {
@@ -107,7 +88,7 @@ impl Driver {
         for waker in wakes {
             waker.wake();
         }
-        if let (Role::Server(attachment), Some(to)) = (&mut self.role, noted.state) {
+        if let (Role::Server(attachment), Some(to)) = (&mut self.role, moved) {
             attachment.report(now, to);
         }
         for link in &mut self.links {
@@ -125,7 +106,7 @@ impl Driver {
     }
 
     /// Everything that happens under the lock.
-    fn work(&mut self, now: Timestamp, state: &mut State, busy: bool, wakes: &mut WakeList, noted: &mut Noted) {
+    fn work(&mut self, now: Timestamp, state: &mut State, busy: bool, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
         for new in state.inbox.drain(..) {
             self.links.push(Link::new(new.key, new.socket, new.rest));
         }
@@ -140,22 +121,37 @@ impl Driver {
             state.core.handle_timeout(now);
         }
         self.end_orphan(now, state);
-        state.take_events(wakes, |event| noted.take(event));
-        for link in self.links.iter_mut().filter(|link| noted.down.contains(&link.key)) {
-            link.doom(now);
-        }
+        self.take_events(now, state, wakes, moved);
         for link in &mut self.links {
             link.pull(now, &mut state.core);
         }
         if let Role::Client(dialer) = &mut self.role {
-            dialer.note(now, &noted.up, &noted.down);
             if dialer.dial(now, state) {
-                state.take_failed_attempts(wakes);
+                state.waits.wake(Interest::Lifecycle, wakes);
             }
         }
         // Closing a path may itself be news.
-        state.take_events(wakes, |event| noted.take(event));
+        self.take_events(now, state, wakes, moved);
         self.links.retain(|link| !link.is_gone());
+    }
+
+    fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
+        let Driver { links, role, .. } = self;
+        state.take_events(wakes, |event| {
+            match event {
+                Event::State { to, .. } => *moved = Some(*to),
+                Event::PathDown { path, .. } => {
+                    if let Some(link) = links.iter_mut().find(|link| link.key == *path) {
+                        link.doom(now);
+                    }
+                }
+                Event::PathUp(_) => {}
+                _ => return,
+            }
+            if let Role::Client(dialer) = &mut *role {
+                dialer.note(now, event);
+            }
+        });
     }
 
     /// Ends a session that nobody holds, once what was queued is delivered.

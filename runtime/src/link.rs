@@ -49,6 +49,8 @@ pub(crate) struct Link {
     output: Option<OutBuffer>,
     phase: Phase,
     end: Option<PathEnd>,
+    /// The session knows that the connection is closed, and has nothing more for it.
+    told: bool,
 }
 
 fn path_end(error: &io::Error) -> PathEnd {
@@ -66,7 +68,7 @@ impl Link {
         let fresh = !rest.is_empty();
         let block = rest.capacity();
         let (output, phase, end) = (None, Phase::Live, None);
-        Link { key, socket, input: rest, block, expected: 0, fresh, output, phase, end }
+        Link { key, socket, input: rest, block, expected: 0, fresh, output, phase, end, told: false }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -131,19 +133,17 @@ impl Link {
             }
         }
         self.put_aside();
-        if let Some(end) = self.end {
-            if matches!(self.phase, Phase::Live | Phase::Flushing(_)) {
-                core.handle_path_closed(now, self.key, end);
-            }
+        let late = self.deadline().is_some_and(|at| at <= now).then_some(PathEnd::Local);
+        if let Some(end) = self.end.or(late) {
+            self.tell(now, core, end);
             self.drop_output();
             self.phase = Phase::Gone;
         }
-        if self.deadline().is_some_and(|at| at <= now) {
-            if matches!(self.phase, Phase::Flushing(_)) {
-                core.handle_path_closed(now, self.key, PathEnd::Local);
-            }
-            self.drop_output();
-            self.phase = Phase::Gone;
+    }
+
+    fn tell(&mut self, now: Timestamp, core: &mut session::Session, end: PathEnd) {
+        if !std::mem::replace(&mut self.told, true) {
+            core.handle_path_closed(now, self.key, end);
         }
     }
 
@@ -175,7 +175,7 @@ impl Link {
 
     /// Asks the session for output, unless the last is still under way.
     pub(crate) fn pull(&mut self, now: Timestamp, core: &mut session::Session) {
-        if self.output.is_some() || !matches!(self.phase, Phase::Live | Phase::Flushing(_)) {
+        if self.output.is_some() || self.told {
             return;
         }
         let mut output = take_output();
@@ -188,7 +188,7 @@ impl Link {
         if answer == Transmit::CloseAfterFlush {
             self.doom(now);
             // The session need not keep the path while the last bytes leave.
-            core.handle_path_closed(now, self.key, PathEnd::Local);
+            self.tell(now, core, PathEnd::Local);
             if self.output.is_none() {
                 self.linger();
             }
@@ -224,6 +224,9 @@ impl Link {
         }
         self.drop_output();
         if self.end.is_some() {
+            return true;
+        }
+        if !self.told && self.phase != Phase::Live {
             return true;
         }
         self.linger();
