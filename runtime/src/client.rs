@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sheetbend_core::client::{Connector, ConnectorConfig};
-use sheetbend_core::session::{self, Cause, Config, State as Lifecycle};
+use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Mode};
+use sheetbend_core::rng::Rng;
+use sheetbend_core::session::{self, Cause, Config, PathMode, State as Lifecycle};
 
 use crate::address::{Address, AddressError, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
@@ -47,7 +48,8 @@ fn list(failures: &[(String, String)]) -> String {
 pub struct ClientBuilder {
     endpoints: Vec<Address>,
     config: Config,
-    connector: ConnectorConfig,
+    connector: Option<ConnectorConfig>,
+    standby: Option<usize>,
     max_request: Option<usize>,
     keep_trying: bool,
 }
@@ -69,9 +71,15 @@ impl ClientBuilder {
         self
     }
 
-    /// When endpoints are tried, and tried again.
+    /// When endpoints are tried, and tried again. Its number of endpoints and mode are filled in.
     pub fn connector(mut self, config: ConnectorConfig) -> ClientBuilder {
-        self.connector = config;
+        self.connector = Some(config);
+        self
+    }
+
+    /// How many paths are kept up in standby mode; by default two, if there are as many endpoints.
+    pub fn standby_paths(mut self, count: usize) -> ClientBuilder {
+        self.standby = Some(count);
         self
     }
 
@@ -162,7 +170,13 @@ impl Client {
             .zip(0..)
             .map(|(address, rank)| Endpoint { address: address.clone(), name: address.to_string().into(), rank })
             .collect();
-        let connector = Connector::new(settings.connector.clone(), endpoints.len(), self.runtime.seed(), now);
+        let mut config = settings.connector.clone().unwrap_or_else(|| ConnectorConfig::new(endpoints.len()));
+        config.endpoints = endpoints.len();
+        config.mode = match settings.config.mode {
+            PathMode::Single => Mode::Single,
+            PathMode::Standby => Mode::Standby { paths: settings.standby.unwrap_or(endpoints.len().min(2)) },
+        };
+        let connector = Connector::new(config, Rng::from_seed(self.runtime.seed()), now);
         let dialer = Dialer::new(connector, endpoints, self.runtime.clone());
         let driver = Driver::new(shared.clone(), Role::Client(Box::new(dialer)));
         self.runtime.spawn(Box::pin(driver));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use sheetbend_core::client::Connector;
+use sheetbend_core::client::connector::{self, AttemptId, Connector, Down, Verdict};
 use sheetbend_core::handshake::Security;
-use sheetbend_core::session::{Event, PathInfo, PathKey};
+use sheetbend_core::session::{Event, PathEnd, PathError, PathInfo, PathKey};
 use sheetbend_core::time::Timestamp;
 
 use crate::address::Address;
@@ -35,13 +35,13 @@ pub(crate) fn security(address: &Address) -> Security {
 enum Progress {
     Connecting(BoxFuture<'static, io::Result<Box<dyn Socket>>>),
     Connected(Box<dyn Socket>),
-    Failed(String),
+    Failed(String, Down),
     /// Its path is in the handshake, or up.
     Path { key: PathKey, up: bool },
 }
 
 struct Attempt {
-    id: u64,
+    id: AttemptId,
     endpoint: usize,
     progress: Progress,
 }
@@ -54,6 +54,8 @@ pub(crate) struct Dialer {
     attempts: Vec<Attempt>,
     /// Something to poll came since the last poll.
     fresh: bool,
+    /// Paths that the connector has no use for.
+    unwanted: Vec<PathKey>,
     /// What went wrong last at each endpoint, until the first path is up.
     errors: Option<Vec<Option<String>>>,
 }
@@ -61,7 +63,7 @@ pub(crate) struct Dialer {
 impl Dialer {
     pub(crate) fn new(connector: Connector, endpoints: Vec<Endpoint>, runtime: Arc<dyn Runtime>) -> Dialer {
         let errors = Some(vec![None; endpoints.len()]);
-        Dialer { connector, endpoints, runtime, attempts: Vec::new(), fresh: false, errors }
+        Dialer { connector, endpoints, runtime, attempts: Vec::new(), fresh: false, unwanted: Vec::new(), errors }
     }
 
     /// Polls the connections under way.
@@ -72,7 +74,7 @@ impl Dialer {
                 match future.as_mut().poll(cx) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(socket)) => attempt.progress = Progress::Connected(socket),
-                    Poll::Ready(Err(error)) => attempt.progress = Progress::Failed(error.to_string()),
+                    Poll::Ready(Err(error)) => attempt.progress = Progress::Failed(error.to_string(), Down::Failed),
                 }
             }
         }
@@ -90,7 +92,7 @@ impl Dialer {
             info.rank = endpoint.rank;
             let next = match state.core.open_path(now, info) {
                 Ok(key) => Progress::Path { key, up: false },
-                Err(error) => Progress::Failed(error.to_string()),
+                Err(error) => Progress::Failed(error.to_string(), Down::Failed),
             };
             let before = std::mem::replace(&mut attempt.progress, next);
             if let (Progress::Connected(socket), Progress::Path { key, .. }) = (before, &attempt.progress) {
@@ -103,60 +105,105 @@ impl Dialer {
     pub(crate) fn note(&mut self, now: Timestamp, event: &Event) {
         match event {
             Event::PathUp(path) => {
-                if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.is(*path)) {
-                    attempt.progress = Progress::Path { key: *path, up: true };
-                    self.connector.path_up(now, attempt.id);
-                    self.errors = None;
+                let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.is(*path)) else { return };
+                attempt.progress = Progress::Path { key: *path, up: true };
+                if self.connector.handle_path_up(now, attempt.id) == Verdict::Drop {
+                    self.unwanted.push(*path);
                 }
+                self.errors = None;
             }
             Event::PathDown { path, error, end, .. } => {
                 let Some(index) = self.attempts.iter().position(|attempt| attempt.is(*path)) else { return };
+                let down = match error {
+                    Some(PathError::Rejected { .. }) => Down::Rejected,
+                    Some(PathError::Abandoned(_)) => Down::Abandoned,
+                    _ => Down::Failed,
+                };
                 if matches!(self.attempts[index].progress, Progress::Path { up: true, .. }) {
                     let attempt = self.attempts.swap_remove(index);
-                    self.connector.path_down(now, attempt.id);
+                    self.connector.handle_path_down(now, attempt.id, down);
                 } else {
-                    let why = error.as_ref().map_or_else(|| format!("closed in the handshake ({end:?})"), |error| error.to_string());
-                    self.attempts[index].progress = Progress::Failed(why);
+                    let why = match error {
+                        Some(error) => error.to_string(),
+                        None => format!("the connection ended in the handshake ({end:?})"),
+                    };
+                    self.attempts[index].progress = Progress::Failed(why, down);
                 }
             }
             _ => {}
         }
     }
 
-    /// Starts what is due. Tells whether, before there was any path, an endpoint failed.
-    pub(crate) fn dial(&mut self, now: Timestamp, state: &mut State) -> bool {
-        let mut news = false;
-        let mut index = 0;
-        while index < self.attempts.len() {
-            if !matches!(self.attempts[index].progress, Progress::Failed(_)) {
-                index += 1;
-                continue;
-            }
-            let attempt = self.attempts.swap_remove(index);
-            self.connector.connect_failed(now, attempt.id);
-            if let (Some(errors), Progress::Failed(why)) = (&mut self.errors, attempt.progress) {
-                errors[attempt.endpoint] = Some(why);
-                news = true;
-            }
-        }
+    /// Does what the connector wants. Tells whether, before there was any path, an endpoint failed.
+    pub(crate) fn dial(&mut self, now: Timestamp, state: &mut State, links: &mut [Link]) -> bool {
+        let news = self.report_failures(now);
         if !state.core.wants_path() {
             self.attempts.retain(|attempt| matches!(attempt.progress, Progress::Path { .. }));
             return news;
         }
+        if self.connector.poll_timeout().is_some_and(|at| at <= now) {
+            self.connector.handle_timeout(now);
+        }
+        while let Some(event) = self.connector.poll_event() {
+            match event {
+                connector::Event::GiveUp(attempt) | connector::Event::Surplus(attempt) => {
+                    self.give_up(attempt.attempt_id);
+                }
+                _ => {}
+            }
+        }
+        for path in self.unwanted.drain(..) {
+            if let Some(link) = links.iter_mut().find(|link| link.key == path) {
+                state.core.handle_path_closed(now, path, PathEnd::Local);
+                link.drop_path(now);
+            }
+        }
         while let Some(next) = self.connector.poll_connect(now) {
             let future = self.runtime.connect(self.endpoints[next.endpoint].address.clone());
             let progress = Progress::Connecting(future);
-            self.attempts.push(Attempt { id: next.id, endpoint: next.endpoint, progress });
+            self.attempts.push(Attempt { id: next.attempt_id, endpoint: next.endpoint, progress });
             self.fresh = true;
         }
         if let (true, Some(errors)) = (news, &self.errors) {
             let known = self.endpoints.iter().zip(errors);
-            state.unreachable = known
-                .filter_map(|(endpoint, why)| Some((endpoint.name.to_string(), why.clone()?)))
-                .collect();
+            state.unreachable =
+                known.filter_map(|(endpoint, why)| Some((endpoint.name.to_string(), why.clone()?))).collect();
             state.exhausted = state.unreachable.len() == self.endpoints.len();
         }
         news
+    }
+
+    fn report_failures(&mut self, now: Timestamp) -> bool {
+        let mut news = false;
+        let mut index = 0;
+        while index < self.attempts.len() {
+            if !matches!(self.attempts[index].progress, Progress::Failed(..)) {
+                index += 1;
+                continue;
+            }
+            let attempt = self.attempts.swap_remove(index);
+            let Progress::Failed(why, down) = attempt.progress else { continue };
+            self.connector.handle_path_down(now, attempt.id, down);
+            if let Some(errors) = &mut self.errors {
+                errors[attempt.endpoint] = Some(why);
+                news = true;
+            }
+        }
+        news
+    }
+
+    /// Drops an attempt, wherever it stands. A path of it reports its end as usual.
+    fn give_up(&mut self, id: AttemptId) {
+        let Some(index) = self.attempts.iter().position(|attempt| attempt.id == id) else { return };
+        match self.attempts[index].progress {
+            Progress::Path { key, .. } => self.unwanted.push(key),
+            _ => {
+                let attempt = self.attempts.swap_remove(index);
+                if let Some(errors) = &mut self.errors {
+                    errors[attempt.endpoint] = Some("no answer in time".to_owned());
+                }
+            }
+        }
     }
 
     /// Whether a connection was started that nobody has polled.

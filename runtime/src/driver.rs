@@ -126,7 +126,7 @@ impl Driver {
             link.pull(now, &mut state.core);
         }
         if let Role::Client(dialer) = &mut self.role {
-            if dialer.dial(now, state) {
+            if dialer.dial(now, state, &mut self.links) {
                 state.waits.wake(Interest::Lifecycle, wakes);
             }
         }

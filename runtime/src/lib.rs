@@ -42,7 +42,7 @@ pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};
 pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 
-pub use sheetbend_core::client::ConnectorConfig;
+pub use sheetbend_core::client::connector::Config as ConnectorConfig;
 pub use sheetbend_core::server::AcceptorConfig;
 pub use sheetbend_core::session::{
     Cause, Config, Delivery, DeliveryKind, Message, OpenError, Outcome, PathEnd, PathMode, PathStats, Progress,

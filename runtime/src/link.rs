@@ -127,7 +127,7 @@ impl Link {
                 // The session notes the error and reports it as the path's end; its last words are
                 // asked for by `pull` like any other output.
                 let _ = core.handle_input(now, self.key, &mut self.input, self.block);
-                self.expected = core.expected(self.key);
+                self.expected = core.missing(&self.input);
             } else {
                 self.input.clear();
             }
@@ -170,6 +170,15 @@ impl Link {
     pub(crate) fn doom(&mut self, now: Timestamp) {
         if self.phase == Phase::Live {
             self.phase = Phase::Flushing(now + CLOSE_LINGER);
+        }
+    }
+
+    /// The session no longer knows the path: what is queued has a moment to leave.
+    pub(crate) fn drop_path(&mut self, now: Timestamp) {
+        self.told = true;
+        self.doom(now);
+        if self.output.is_none() {
+            self.linger();
         }
     }
 
