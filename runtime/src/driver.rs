@@ -79,7 +79,7 @@ impl Driver {
         state.now = now;
         self.work(now, state, again, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
-        let done = state.core.is_terminal() && self.links.is_empty() && state.inbox.is_empty();
+        let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
         match &state.driver {
             Some(own) if own.will_wake(cx.waker()) => {}
             _ => state.driver = Some(cx.waker().clone()),
@@ -156,7 +156,7 @@ impl Driver {
 
     /// Ends a session that nobody holds, once what was queued is delivered.
     fn end_orphan(&mut self, now: Timestamp, state: &mut State) {
-        if !state.orphaned || state.core.is_terminal() {
+        if !state.orphaned || state.core.state().is_terminal() {
             return;
         }
         let until = *self.orphan_until.get_or_insert(now + ORPHAN_LINGER);
@@ -168,10 +168,10 @@ impl Driver {
     fn deadline(&self, state: &mut State) -> Option<Timestamp> {
         let core = state.core.poll_timeout().map(|(at, _)| at);
         let dialer = match &self.role {
-            Role::Client(dialer) if !state.core.is_terminal() => dialer.deadline(),
+            Role::Client(dialer) if !state.core.state().is_terminal() => dialer.deadline(),
             _ => None,
         };
-        let orphan = self.orphan_until.filter(|_| !state.core.is_terminal());
+        let orphan = self.orphan_until.filter(|_| !state.core.state().is_terminal());
         let links = self.links.iter().filter_map(Link::deadline).min();
         [core, dialer, orphan, links].into_iter().flatten().min()
     }

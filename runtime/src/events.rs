@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sheetbend_core::session::{self, Cause, Event, PathEnd, PathKey, State as Lifecycle, SwitchCause};
-use sheetbend_core::wire::{ErrorCode, RejectCode};
+use sheetbend_core::wire::ErrorCode;
 
 use crate::shared::{Shared, State};
 use crate::waits::{Interest, Ticket, Waits, WakeList};
@@ -59,13 +59,6 @@ pub enum SessionEvent {
         to: Arc<str>,
         /// Why.
         cause: SwitchCause,
-    },
-    /// The server refused a path.
-    Rejected {
-        /// Why.
-        code: RejectCode,
-        /// In its words.
-        detail: String,
     },
     /// The peer takes nothing new.
     GoAway {
@@ -122,7 +115,6 @@ impl Subscribers {
                 });
                 SessionEvent::Switched { from, to: name(core, to), cause }
             }
-            Event::Rejected { code, detail, .. } => SessionEvent::Rejected { code, detail },
             Event::GoAway { code, reason, address } => SessionEvent::GoAway { code, reason, address },
             _ => return,
         };

@@ -126,9 +126,9 @@ impl Hub {
         refused.map_or(Ok(()), Err)
     }
 
-    fn confirmed(&self, token: u64) {
+    fn confirmed(&self, now: Timestamp, token: u64) {
         let mut hub = self.lock();
-        hub.acceptor.confirmed(token);
+        hub.acceptor.confirmed(now, token);
         let fresh = hub.known.get_mut(&token).and_then(|known| known.fresh.take());
         let mut surplus = None;
         if let Some(owner) = fresh {
@@ -231,7 +231,7 @@ impl Attachment {
     /// The session moved to another state.
     pub(crate) fn report(&mut self, now: Timestamp, to: Lifecycle) {
         if to == Lifecycle::Connected && !std::mem::replace(&mut self.confirmed, true) {
-            self.hub.confirmed(self.token);
+            self.hub.confirmed(now, self.token);
         }
         if to.is_terminal() && !std::mem::replace(&mut self.ended, true) {
             self.hub.closed(now, self.token, to);

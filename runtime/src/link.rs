@@ -9,7 +9,7 @@ use sheetbend_core::session::{self, PathEnd, PathKey, Transmit};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
-use crate::pool::{BLOCK, give_block, give_output, take_block, take_output};
+use crate::pool::{give_block, give_output, take_block, take_output};
 use crate::rt::Socket;
 
 /// How long a socket may take to be flushed and closed by the peer, once its path has ended.

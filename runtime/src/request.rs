@@ -51,7 +51,7 @@ pub struct Request<'a> {
     shared: &'a Shared,
     stage: Stage,
     ticket: Option<Ticket>,
-    head: SmallVec<[u8; 40]>,
+    head: SmallVec<[u8; 32]>,
     head_written: usize,
     payload: Bytes,
     answer: Bytes,

@@ -109,7 +109,7 @@ impl ServerBuilder {
             }
         }
         let addresses = listeners.iter().map(|listener| listener.local_address()).collect();
-        let acceptor = Acceptor::new(self.acceptor, runtime.seed());
+        let acceptor = Acceptor::new(self.acceptor, runtime.seed(), runtime.now());
         let max_handshakes = self.max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
         let max_request = self.max_request.unwrap_or(DEFAULT_MAX_REQUEST);
         let hub = Arc::new(Hub::new(acceptor, runtime.clone(), max_handshakes, max_request));

@@ -155,7 +155,7 @@ impl SendStream {
             if progress.complete {
                 return Poll::Ready(Ok(()));
             }
-            let ended = state.core.is_terminal();
+            let ended = state.core.state().is_terminal();
             let slot = state.slot(self.key);
             if let Some(code) = slot.stopped {
                 return Poll::Ready(Err(StreamError::Stopped(code)));

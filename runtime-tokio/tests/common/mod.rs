@@ -79,7 +79,7 @@ impl Relay {
                         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                         _ = cut.changed() => {
                             // Every other cut is a reset.
-                            if cut.borrow().is_multiple_of(2) {
+                            if *cut.borrow() % 2 == 0 {
                                 let _ = near.set_zero_linger();
                                 let _ = far.set_zero_linger();
                             }
