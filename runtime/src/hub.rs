@@ -6,8 +6,9 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
-use sheetbend_core::server::{Acceptor, Incoming, Route};
-use sheetbend_core::session::State as Lifecycle;
+use sheetbend_core::server::registry::Ended;
+use sheetbend_core::server::{Acceptor, Routed, SessionToken};
+use sheetbend_core::session::{Incoming, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 
@@ -27,7 +28,7 @@ struct Known {
 
 pub(crate) struct HubState {
     pub(crate) acceptor: Acceptor,
-    known: BTreeMap<u64, Known>,
+    known: BTreeMap<SessionToken, Known>,
     queue: VecDeque<Session>,
     acceptors: Vec<Waker>,
     /// The task that listens and watches the acceptor's deadlines.
@@ -94,12 +95,12 @@ impl Hub {
         let now = self.runtime.now();
         let mut hub = self.lock();
         let (shared, task) = match hub.acceptor.route(now, &incoming) {
-            Route::Reject(record) => return Err((socket, record)),
-            Route::Existing { token } => match hub.known.get(&token) {
+            Routed::Reject(rejected) => return Err((socket, rejected.record)),
+            Routed::Existing { token } => match hub.known.get(&token) {
                 Some(known) => (known.shared.clone(), None),
                 None => return Err((socket, Bytes::new())),
             },
-            Route::New { token, session } => {
+            Routed::New { token, session } => {
                 let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.max_request));
                 let fresh = Some(Arc::new(Owner(shared.clone())));
                 hub.known.insert(token, Known { shared: shared.clone(), fresh });
@@ -126,13 +127,13 @@ impl Hub {
         refused.map_or(Ok(()), Err)
     }
 
-    fn confirmed(&self, now: Timestamp, token: u64) {
+    fn confirmed(&self, now: Timestamp, token: SessionToken) {
         let mut hub = self.lock();
-        hub.acceptor.confirmed(now, token);
+        let wanted = hub.acceptor.confirmed(now, token) && !hub.stopped;
         let fresh = hub.known.get_mut(&token).and_then(|known| known.fresh.take());
         let mut surplus = None;
         if let Some(owner) = fresh {
-            if hub.queue.len() < ACCEPT_QUEUE && !hub.stopped {
+            if hub.queue.len() < ACCEPT_QUEUE && wanted {
                 hub.queue.push_back(Session::new(owner));
             } else {
                 surplus = Some(owner);
@@ -145,9 +146,10 @@ impl Hub {
         wake_all(acceptors);
     }
 
-    fn closed(&self, now: Timestamp, token: u64, state: Lifecycle) {
+    fn closed(&self, now: Timestamp, token: SessionToken, state: Lifecycle) {
         let mut hub = self.lock();
-        hub.acceptor.closed(now, token, state);
+        let why = if state == Lifecycle::Failed { Ended::Expired } else { Ended::Closed };
+        hub.acceptor.ended(now, token, why);
         let known = hub.known.remove(&token);
         let mut wakers = Vec::new();
         if hub.known.is_empty() {
@@ -213,7 +215,7 @@ impl Hub {
             hub.acceptor.poll_timeout()
         };
         for shared in expired {
-            shared.lock().core.close(now, ErrorCode::LIMIT, "the server's limits on sessions");
+            shared.lock().core.close(now, ErrorCode::TIMEOUT, "not confirmed in time");
         }
         deadline
     }
@@ -222,7 +224,7 @@ impl Hub {
 /// How a server's session reports to its server.
 pub(crate) struct Attachment {
     hub: Arc<Hub>,
-    token: u64,
+    token: SessionToken,
     confirmed: bool,
     ended: bool,
 }

@@ -43,7 +43,7 @@ pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
-pub use sheetbend_core::server::AcceptorConfig;
+pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
     Cause, Config, Delivery, DeliveryKind, Message, OpenError, Outcome, PathEnd, PathMode, PathStats, Progress,
     SendError, State, Stats, StreamError, SwitchCause,

@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use sheetbend_core::server::{Acceptor, AcceptorConfig, Incoming};
-use sheetbend_core::session::{Config, PathInfo};
+use sheetbend_core::server::Acceptor;
+use sheetbend_core::server::registry::Config as RegistryConfig;
+use sheetbend_core::session::{Config, Incoming, PathInfo};
 use sheetbend_core::time::Timestamp;
 
 use crate::address::{Address, AddressError, ToAddress};
@@ -53,7 +54,8 @@ pub enum BindError {
 #[derive(Default)]
 pub struct ServerBuilder {
     addresses: Vec<Address>,
-    acceptor: AcceptorConfig,
+    config: Config,
+    registry: RegistryConfig,
     max_request: Option<usize>,
     max_handshakes: Option<usize>,
 }
@@ -71,13 +73,13 @@ impl ServerBuilder {
     /// The configuration of every session. Without a security floor in it, the weakest of the
     /// listening addresses' is the floor.
     pub fn config(mut self, config: Config) -> ServerBuilder {
-        self.acceptor.session = config;
+        self.config = config;
         self
     }
 
-    /// Limits on sessions, and all else about accepting them; holds the sessions' configuration too.
-    pub fn acceptor(mut self, config: AcceptorConfig) -> ServerBuilder {
-        self.acceptor = config;
+    /// Limits on sessions, and all else about taking them in.
+    pub fn registry(mut self, config: RegistryConfig) -> ServerBuilder {
+        self.registry = config;
         self
     }
 
@@ -99,8 +101,9 @@ impl ServerBuilder {
     /// When there is no address, or one cannot be listened on.
     pub async fn bind(mut self, runtime: Arc<dyn Runtime>) -> Result<Server, BindError> {
         let weakest = self.addresses.iter().map(security).min().ok_or(BindError::NoAddress)?;
-        let floor = &mut self.acceptor.session.security_floor;
-        *floor = floor.or(Some(weakest));
+        let floor = self.config.security_floor.unwrap_or(weakest);
+        self.config.security_floor = Some(floor);
+        self.registry.floor = self.registry.floor.max(floor);
         let mut listeners = Vec::new();
         for address in self.addresses {
             match runtime.listen(address.clone()).await {
@@ -109,7 +112,7 @@ impl ServerBuilder {
             }
         }
         let addresses = listeners.iter().map(|listener| listener.local_address()).collect();
-        let acceptor = Acceptor::new(self.acceptor, runtime.seed(), runtime.now());
+        let acceptor = Acceptor::new(self.registry, self.config, runtime.seed(), runtime.now());
         let max_handshakes = self.max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
         let max_request = self.max_request.unwrap_or(DEFAULT_MAX_REQUEST);
         let hub = Arc::new(Hub::new(acceptor, runtime.clone(), max_handshakes, max_request));
@@ -147,7 +150,7 @@ impl Server {
     /// resume meanwhile. `address` tells clients where to go instead; it may be empty.
     pub fn drain(&self, address: &str) {
         let now = self.hub.runtime.now();
-        self.hub.lock().acceptor.drain(address);
+        self.hub.lock().acceptor.drain(Some(address.to_owned()));
         for shared in self.hub.sessions() {
             shared.lock().core.drain(now, address);
         }
