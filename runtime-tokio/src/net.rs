@@ -128,7 +128,14 @@ pub(crate) fn listen_unix(path: &Path) -> io::Result<Box<dyn Listener>> {
         }
         other => other?,
     };
-    Ok(Box::new(UnixAcceptor(listener, path.to_owned())))
+    Ok(Box::new(UnixAcceptor { listener, path: path.to_owned(), file: file_id(path) }))
+}
+
+/// What tells this socket file from a later one of the same name.
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 #[cfg(unix)]
@@ -141,25 +148,32 @@ fn is_stale(path: &Path) -> bool {
 }
 
 #[cfg(unix)]
-struct UnixAcceptor(UnixListener, PathBuf);
+struct UnixAcceptor {
+    listener: UnixListener,
+    path: PathBuf,
+    file: Option<(u64, u64)>,
+}
 
 #[cfg(unix)]
 impl Listener for UnixAcceptor {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Socket>>> {
-        let (stream, _) = ready!(self.0.poll_accept(cx))?;
-        let name = format!("{} (client)", self.1.display());
+        let (stream, _) = ready!(self.listener.poll_accept(cx))?;
+        let name = format!("{} (client)", self.path.display());
         Poll::Ready(Ok(Box::new(UnixSocket(stream, name))))
     }
 
     fn local_address(&self) -> Address {
-        Address::Unix(self.1.clone())
+        Address::Unix(self.path.clone())
     }
 }
 
 #[cfg(unix)]
 impl Drop for UnixAcceptor {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.1);
+        // Another server may have taken the name over.
+        if self.file.is_some() && self.file == file_id(&self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

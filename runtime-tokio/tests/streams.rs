@@ -103,11 +103,17 @@ async fn a_hundred_streams_do_not_mix() {
     let pair = pair("tcp").await;
     let peer = pair.peer.clone();
     let reader = tokio::spawn(async move {
+        let mut readers = Vec::new();
         for _ in 0..100 {
             let mut stream = peer.accept_uni(Class::BULK).await.unwrap();
-            let all = stream.read_to_end(1 << 20).await.unwrap();
-            assert_eq!(all.len(), 50_000 + usize::from(all[0]));
-            assert!(all.iter().all(|byte| *byte == all[0]));
+            readers.push(tokio::spawn(async move {
+                let all = stream.read_to_end(1 << 20).await.unwrap();
+                assert_eq!(all.len(), 50_000 + usize::from(all[0]));
+                assert!(all.iter().all(|byte| *byte == all[0]));
+            }));
+        }
+        for reader in readers {
+            reader.await.unwrap();
         }
     });
     for number in 0..100u8 {
@@ -121,15 +127,8 @@ async fn a_hundred_streams_do_not_mix() {
 }
 
 #[tokio::test]
-async fn reset_stop_and_limits_are_told() {
+async fn stop_and_limits_are_told() {
     let pair = pair("mem").await;
-    let mut send = pair.client.open_uni(Class::BULK).await.unwrap();
-    send.write_all(b"half").await.unwrap();
-    let mut recv = pair.peer.accept_uni(Class::BULK).await.unwrap();
-    assert_eq!(recv.read_chunk(100).await.unwrap().unwrap(), "half");
-    send.reset(77).unwrap();
-    assert_eq!(recv.read_chunk(100).await.unwrap_err(), StreamError::Reset(77));
-
     let mut send = pair.client.open_uni(Class::BULK).await.unwrap();
     send.write_all(b"unwanted").await.unwrap();
     let mut recv = pair.peer.accept_uni(Class::BULK).await.unwrap();
@@ -166,4 +165,15 @@ async fn a_writer_waits_for_a_reader_that_rests() {
     assert!(!writer.is_finished(), "the window holds the writer");
     assert_eq!(recv.read_to_end(1 << 24).await.unwrap().len(), 8 * 1024 * 1024 + 1);
     writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_is_no_end_of_the_stream() {
+    let pair = pair("mem").await;
+    let mut send = pair.client.open_uni(Class::BULK).await.unwrap();
+    send.write_all(b"half").await.unwrap();
+    let mut recv = pair.peer.accept_uni(Class::BULK).await.unwrap();
+    assert_eq!(recv.read_chunk(100).await.unwrap().unwrap(), "half");
+    send.reset(77).unwrap();
+    assert_eq!(recv.read_chunk(100).await.unwrap_err(), StreamError::Reset(77));
 }

@@ -77,7 +77,9 @@ impl Driver {
         let mut guard = shared.lock_driver();
         let state = &mut *guard;
         state.now = now;
-        self.work(now, state, again, &mut wakes, &mut moved);
+        let busy = again;
+        again |= self.adopt(now, state);
+        self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
         match &state.driver {
@@ -105,14 +107,20 @@ impl Driver {
         if again { Turn::Again } else { Turn::Idle }
     }
 
-    /// Everything that happens under the lock.
-    fn work(&mut self, now: Timestamp, state: &mut State, busy: bool, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
+    /// Takes in new sockets. Tells whether there are any: nobody has looked at them yet.
+    fn adopt(&mut self, now: Timestamp, state: &mut State) -> bool {
+        let before = self.links.len();
         for new in state.inbox.drain(..) {
             self.links.push(Link::new(new.key, new.socket, new.rest));
         }
         if let Role::Client(dialer) = &mut self.role {
             dialer.open_paths(now, state, &mut self.links);
         }
+        self.links.len() > before
+    }
+
+    /// Everything else that happens under the lock.
+    fn work(&mut self, now: Timestamp, state: &mut State, busy: bool, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
         }
