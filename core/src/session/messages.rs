@@ -366,6 +366,62 @@ impl Session {
         Ok(found)
     }
 
+    /// [`Session::recv_message`] that copies the payload into `buffer`, which is cleared first: no
+    /// allocation once the buffer is large enough. `false`: there is none.
+    pub fn recv_message_into(
+        &mut self,
+        now: Timestamp,
+        class: Class,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, Misbehaviour> {
+        buffer.clear();
+        if self.copy_ordered(now, class, buffer)? {
+            return Ok(true);
+        }
+        Ok(match self.recv_message(now, class)? {
+            Some(message) => {
+                buffer.extend_from_slice(&message.payload);
+                true
+            }
+            None => false,
+        })
+    }
+
+    /// The next ordered message, if all of it is there and it is the ordered ones' turn.
+    fn copy_ordered(
+        &mut self,
+        now: Timestamp,
+        class: Class,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, Misbehaviour> {
+        let Some(messages) = &mut self.messages else {
+            return Ok(false);
+        };
+        let channel = &mut messages.channels[class.index()];
+        let waiting = !channel.whole.is_empty() || !channel.unreliable.is_empty();
+        if channel.partial.is_some() || (waiting && channel.took_ordered) {
+            return Ok(false);
+        }
+        let Some(key) = channel.inbound else {
+            return Ok(false);
+        };
+        let Some(recv) = self.streams.get_mut(key).and_then(|stream| stream.recv.as_mut()) else {
+            return Ok(false);
+        };
+        let Ok(Some((len, prefix))) = peek_length(recv) else {
+            return Ok(false);
+        };
+        if len > self.local.max_message || recv.readable() < len + prefix as u64 {
+            return Ok(false);
+        }
+        recv.skip(prefix);
+        buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+        recv.read_into(buffer);
+        channel.took_ordered = true;
+        self.after_read(now, key, len + prefix as u64);
+        Ok(true)
+    }
+
     fn recv_unreliable(&mut self, class: Class) -> Option<Message> {
         let payload = self.messages.as_mut()?.channels[class.index()]
             .unreliable

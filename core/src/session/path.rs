@@ -76,6 +76,13 @@ impl ControlBudget {
         }
     }
 
+    /// What this end sends calls for credit and the like in return: it earns them their price.
+    #[inline]
+    pub(super) fn earn(&mut self, bytes: usize) {
+        let earned = u32::try_from(bytes / 4096).unwrap_or(0) + 1;
+        self.tokens = self.tokens.saturating_add(earned).min(CONTROL_BURST);
+    }
+
     /// Takes the price of one control frame, or tells that the peer floods.
     pub(super) fn spend(&mut self, now: Timestamp) -> bool {
         if self.tokens == 0 {
@@ -147,7 +154,6 @@ pub(super) struct Path {
     /// Set while [`Stage::Closing`]: what ended it.
     pub(super) error: Option<PathError>,
     pub(super) budget: ControlBudget,
-    pub(super) opened_at: Timestamp,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
     pub(super) records_sent: u64,
@@ -195,7 +201,6 @@ impl Path {
             close_due: false,
             error: None,
             budget: ControlBudget::new(now),
-            opened_at: now,
             bytes_sent: 0,
             bytes_received: 0,
             records_sent: 0,

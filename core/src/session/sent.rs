@@ -92,14 +92,6 @@ impl SentLog {
         self.in_flight > 0
     }
 
-    /// When the oldest eliciting record under way was sent.
-    pub(super) fn oldest_eliciting(&self) -> Option<Timestamp> {
-        self.records
-            .iter()
-            .find(|record| record.eliciting)
-            .map(|record| record.sent_at)
-    }
-
     /// Takes the front record; its items are the first `items` of the item queue.
     pub(super) fn pop(&mut self) -> Option<SentRecord> {
         let record = self.records.pop_front()?;

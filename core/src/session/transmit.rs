@@ -191,6 +191,7 @@ impl Session {
         path.records_sent += 1;
         path.last_sent = now;
         if draft.eliciting {
+            path.budget.earn(bytes);
             if !was_waiting {
                 path.progress_at = now;
             }
