@@ -232,7 +232,8 @@ impl Session {
         let live = self
             .paths
             .iter()
-            .filter(|(other, path)| *other != slot && path.is_live())
+            // PROTOCOL 6.2: those in their handshake too, as they may be live before this one is.
+            .filter(|(other, path)| *other != slot && path.stage != Stage::Closing)
             .map(|(_, path)| path.id)
             .collect();
         let path = &mut self.paths[slot];
@@ -300,6 +301,7 @@ impl Session {
                 }
                 self.floor = Some(floor);
                 self.first_welcome = Some(welcome.clone());
+                self.handshake = Handshake::Done;
                 self.identity = Some(Identity {
                     id: welcome.session_id(),
                     routing: welcome.routing().clone(),
@@ -327,6 +329,7 @@ impl Session {
         }
         let frame = handshake_frame(HandshakeKind::Confirm, |out| confirm.encode(out));
         self.paths[slot].handshake.push(frame);
+        self.paths[slot].peer_in_flight = self.peer.in_flight;
         self.open_for_data(now, slot);
         Ok(())
     }

@@ -57,7 +57,17 @@ impl Session {
             buffer.clear();
             return Ok(());
         }
-        let result = self.take_records(now, slot, buffer, block_capacity);
+        let mut limits = self.limits_in(slot);
+        let mut result = self.take_records(now, slot, &limits, buffer, block_capacity);
+        // PROTOCOL 3.1: what comes behind the end of a handshake is judged by the limits after it.
+        while result.is_ok() && self.paths[slot].stage != Stage::Closing {
+            let changed = self.limits_in(slot);
+            if changed == limits {
+                break;
+            }
+            limits = changed;
+            result = self.take_records(now, slot, &limits, buffer, block_capacity);
+        }
         if let Err(error) = &result {
             self.path_failed(now, slot, error.clone());
         }
@@ -68,11 +78,11 @@ impl Session {
         &mut self,
         now: Timestamp,
         slot: usize,
+        limits: &RecordLimits,
         buffer: &mut BytesMut,
         capacity: usize,
     ) -> Result<(), PathError> {
-        let limits = self.limits_in(slot);
-        let complete = complete_prefix(buffer, &limits)?.complete;
+        let complete = complete_prefix(buffer, limits)?.complete;
         if complete == 0 {
             return Ok(());
         }
@@ -109,11 +119,13 @@ impl Session {
 
     fn limits_in(&self, slot: usize) -> RecordLimits {
         let path = &self.paths[slot];
-        let done = matches!(path.stage, Stage::Live);
+        if path.stage != Stage::Live {
+            return RecordLimits::HANDSHAKE;
+        }
         RecordLimits {
             max_body: self.local.max_record as usize,
-            require_crc: !done || path.crc,
-            allow_lz4: done && self.lz4(),
+            require_crc: path.crc,
+            allow_lz4: self.lz4(),
         }
     }
 
@@ -406,13 +418,13 @@ impl Session {
                 Err(Misbehaviour::NeverOpened { id })
             };
         }
+        self.check_early_stream(id.kind(), class, id.index())?;
         let Some(place) = opening_index(id.kind()) else {
             if id.index() != 0 {
                 return Err(Misbehaviour::StreamLimit { id, limit: 1 });
             }
             return Ok(self.open_ordered_in(class));
         };
-        self.check_early_stream(id.kind(), class, id.index())?;
         let opening = &mut self.classes[class.index()].opening[place];
         if id.index() < opening.next_remote {
             return Ok(None);

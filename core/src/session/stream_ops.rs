@@ -80,7 +80,10 @@ impl Session {
         let Some(id) = StreamId::new(side, kind, class, index) else {
             return Err(OpenError::Exhausted);
         };
-        let send = Some(SendHalf::new(state.stream_credit_out));
+        // PROTOCOL 5.6: early credit is for requests alone; WELCOME brings that of other streams.
+        let early = self.identity.is_none() && kind != Kind::Bi;
+        let credit = if early { 0 } else { state.stream_credit_out };
+        let send = Some(SendHalf::new(credit));
         let recv = (kind == Kind::Bi).then(|| self.new_recv(class));
         let urgency = self.classes[class.index()].urgency;
         Ok(self.streams.insert(self.side, id, urgency, send, recv))

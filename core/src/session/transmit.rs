@@ -142,7 +142,10 @@ impl Session {
             self.put_session_control(slot, &mut draft);
         }
         if data {
-            self.put_datagrams(now, slot, &mut draft);
+            // PROTOCOL 5.6: no datagram is early data.
+            if !stage_early {
+                self.put_datagrams(now, slot, &mut draft);
+            }
             self.put_streams(slot, limit - in_flight, &mut draft);
         }
         self.finish_record(now, slot, draft)
