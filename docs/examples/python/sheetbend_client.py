@@ -119,7 +119,7 @@ def peer_credit(data):
     max_data, per_stream, streams = numbers(8, 8), numbers(9, 8), numbers(10, 24)
     require(11 not in found or found[11].varint() == 0, "the server wants an encrypted carrier")
     return (max_data[REQUESTS] if max_data else 1048576, per_stream[REQUESTS] if per_stream else 262144,
-            streams[REQUESTS * 3] if streams else 1024)
+            streams[REQUESTS * 3] if streams else 1024, found[1].varint() if 1 in found else 65536)
 
 class Stream:
     """A request: bytes out, bytes in, both by offset."""
@@ -212,14 +212,16 @@ class Session:
         welcome_t = message[reader.at:-32]
         require(reader.varint() == 1, "version")
         self.id, self.routing, share = reader.take(16), reader.counted(), reader.take(32)
-        self.max_data, self.max_stream_data, self.max_streams = peer_credit(reader.counted())
+        credit = peer_credit(reader.counted())
+        self.max_data, self.max_stream_data, self.max_streams, self.max_record = credit
         require(len(reader.rest()) == 32, "WELCOME's length")
         dh = x25519(self.secret, share)
         require(any(dh), "a weak share")
         size = lambda part: len(part).to_bytes(4, "big")
         th = sha256(b"sheetbend/1 transcript", size(self.hello_t), self.hello_t, size(welcome_t), welcome_t)
         prk = mac(th, dh)
-        keys = {name: mac(prk, b"sheetbend/1 ", name.encode(), b"\1") for name in ("welcome", "confirm", "join", "joined")}
+        labels = ("welcome", "confirm", "join", "joined")
+        keys = {name: mac(prk, b"sheetbend/1 ", name.encode(), b"\1") for name in labels}
         expected = mac(keys["welcome"], th, path.id.to_bytes(8, "big"))
         require(hmac.compare_digest(expected, message[-32:]), "WELCOME's MAC")
         self.keys, self.secret = keys, None
@@ -279,26 +281,23 @@ class Session:
         stream = Stream(self.next_index << 6 | REQUESTS << 3, out, self.max_stream_data)
         self.next_index += 1
         self.streams[stream.id] = stream
-        for start in range(0, len(out), 16000):
-            self.put(self.paths[0], "data", stream.id, start, min(start + 16000, len(out)))
+        step = min(self.max_record, 65536) - 32  # room for the frame's header
+        for start in range(0, len(out), step):
+            self.put(self.paths[0], "data", stream, start, min(start + step, len(out)))
         return stream
 
     def put(self, path, kind, *what):
         """Sends something that must arrive, and remembers in which record it went."""
         if kind == "data":
-            number, start, end = what
-            if number not in self.streams:
-                return  # answered: the server has it
-            out = self.streams[number].out
-            offset = b"" if path.ends.get(("out", number), 0) == start else varint(start)
-            path.ends["out", number] = end
-            frame = bytes([0x20 | (end == len(out)) | bool(offset) << 1]) + varint(number) + offset + out[start:end]
+            stream, start, end = what
+            out = stream.out
+            offset = b"" if path.ends.get(("out", stream.id), 0) == start else varint(start)
+            path.ends["out", stream.id] = end
+            frame = bytes([0x20 | (end == len(out)) | bool(offset) << 1]) + varint(stream.id) + offset + out[start:end]
         elif kind == "class credit":
             frame = varint(MAX_DATA) + varint(REQUESTS) + varint(self.class_granted)
-        elif what[0] in self.streams:
-            frame = varint(MAX_STREAM_DATA) + varint(what[0]) + varint(self.streams[what[0]].granted)
         else:
-            return
+            frame = varint(MAX_STREAM_DATA) + varint(what[0].id) + varint(what[0].granted)
         path.send(frame, [(kind, *what)])
 
     def answer(self, stream):
@@ -392,7 +391,7 @@ class Session:
             self.put(path, "class credit")
         if stream.final is None and stream.granted - len(stream.answer) < WINDOW // 2:
             stream.granted = len(stream.answer) + WINDOW
-            self.put(path, "stream credit", number)
+            self.put(path, "stream credit", stream)
 
     def close(self):
         path = self.paths[0]
