@@ -139,18 +139,17 @@ impl Peer {
             }
         }
         let session = &mut self.session;
-        self.answers
-            .retain(|&key, rest| match session.write(key, rest) {
-                Ok(count) if count < rest.len() => {
-                    rest.drain(..count);
-                    true
-                }
-                _ => {
-                    let _ = session.finish(key);
-                    session.release(key);
-                    false
-                }
-            });
+        self.answers.retain(|&key, rest| match session.write(key, rest) {
+            Ok(count) if count < rest.len() => {
+                rest.drain(..count);
+                true
+            }
+            _ => {
+                let _ = session.finish(key);
+                session.release(key);
+                false
+            }
+        });
     }
 }
 
@@ -266,9 +265,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let now = clock();
         while let Ok((tcp, from)) = listener.accept() {
             let info = PathInfo::new(format!("tcp://{from}"), "tcp", Security::Plain);
-            server
-                .waiting
-                .push((Incoming::new(now, info), Socket::new(tcp)?));
+            server.waiting.push((Incoming::new(now, info), Socket::new(tcp)?));
         }
         if !server.turn(now) {
             std::thread::sleep(Duration::from_millis(1));

@@ -1,7 +1,7 @@
 //! Every example in `docs/PROTOCOL.md` is what this crate writes, and reads. PROTOCOL 12.1.
 //!
-//! An example is a block that opens with three backquotes, `hex`, and words `key=value`; the bytes follow in hexadecimal. The test
-//! builds what the words say, compares the bytes, and decodes them again.
+//! An example is a block that opens with three backquotes, `hex`, and words `key=value`; the bytes follow
+//! in hexadecimal. The test builds what the words say, compares the bytes, and decodes them again.
 
 use std::collections::BTreeMap;
 
@@ -151,7 +151,10 @@ fn every_example_is_right() {
         }
     }
     let counts: Vec<_> = counts.into_iter().collect();
-    assert_eq!(counts, EXPECTED, "examples went missing, or new ones are not counted");
+    assert_eq!(
+        counts, EXPECTED,
+        "examples went missing, or new ones are not counted"
+    );
 }
 
 fn check_varint(example: &Example) {
@@ -188,6 +191,68 @@ fn check_stream_id(example: &Example) {
     assert_eq!(bytes, example.bytes, "line {}", example.line);
 }
 
+/// PROTOCOL 5.5: a default that the page does not know would be another protocol.
+#[test]
+fn the_defaults_of_parameters_are_those_of_the_page() {
+    let params = Params::default();
+    let each = |values: &[u64]| {
+        assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+        format!("{} each", thousands(values[0]))
+    };
+    let [other, requests, ..] = params.max_streams;
+    for (class, limits) in params
+        .max_streams
+        .iter()
+        .enumerate()
+        .filter(|(class, _)| *class != 1)
+    {
+        assert_eq!(*limits, other, "class {class}");
+    }
+    assert_eq!((requests.uni, requests.unordered), (other.uni, other.unordered));
+    let streams = [other.bi, other.uni, other.unordered].map(thousands).join(", ");
+    let streams = format!("{streams} each; class 1, kind 0: {}", thousands(requests.bi));
+    let expected = [
+        ("max_record", thousands(u64::from(params.max_record))),
+        ("lz4", u64::from(params.lz4).to_string()),
+        (
+            "resume_timeout_ms",
+            thousands(params.resume_timeout.as_millis() as u64),
+        ),
+        ("heartbeat_ms", thousands(params.heartbeat.as_millis() as u64)),
+        (
+            "max_ack_delay_us",
+            thousands(params.max_ack_delay.as_micros() as u64),
+        ),
+        ("in_flight", thousands(params.in_flight)),
+        ("max_data", each(&params.max_data)),
+        ("max_stream_data", each(&params.max_stream_data)),
+        ("max_streams", streams),
+        ("floor", params.floor.value().to_string()),
+        ("max_message", thousands(params.max_message)),
+        ("max_datagram", thousands(u64::from(params.max_datagram))),
+    ];
+    for (name, default) in expected {
+        let cells = PAGE
+            .lines()
+            .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
+            .find(|cells| cells.len() == 7 && cells[2] == name);
+        assert_eq!(cells.map(|cells| cells[4]), Some(default.as_str()), "{name}");
+    }
+}
+
+/// With commas between groups of three digits.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 // ---- frames ----
 
 /// What the words of an example say a frame holds, where it is not borrowed from them.
@@ -212,14 +277,16 @@ impl Parts {
             }
         });
         Parts {
-            data: example
-                .has("data")
-                .then(|| example.data())
-                .unwrap_or_default(),
-            body: example
-                .has("body")
-                .then(|| unhex(example.text("body")))
-                .unwrap_or_default(),
+            data: if example.has("data") {
+                example.data()
+            } else {
+                Vec::new()
+            },
+            body: if example.has("body") {
+                unhex(example.text("body"))
+            } else {
+                Vec::new()
+            },
             counts: counts.collect(),
             addresses: list("addresses"),
         }
@@ -287,7 +354,8 @@ impl Parts {
             "PATH_STATUS" => Frame::PathStatus {
                 path: number("path"),
                 seq: number("seq"),
-                status: [PathStatus::Active, PathStatus::Standby, PathStatus::Leave][number("status") as usize],
+                status: [PathStatus::Active, PathStatus::Standby, PathStatus::Leave]
+                    [number("status") as usize],
                 in_flight: number("in_flight"),
             },
             "ADVERTISE" => Frame::Advertise(AdvertiseFrame {
@@ -440,11 +508,7 @@ impl Handshake {
         let keys = SessionKeys::server(&server, &hello, &welcome).expect("good shares");
         keys.sign_welcome(&mut welcome);
         SessionKeys::client(&client, &hello, &welcome).expect("the client agrees");
-        Handshake {
-            hello,
-            welcome,
-            keys,
-        }
+        Handshake { hello, welcome, keys }
     }
 
     /// PROTOCOL 12.3.
@@ -485,10 +549,7 @@ impl Handshake {
             live: [5, 7].into_iter().collect(),
             proof: [0; 32],
         };
-        join.proof = self
-            .keys
-            .join_proof(&join, Some(&EXPORTER))
-            .expect("an exporter");
+        join.proof = self.keys.join_proof(&join, Some(&EXPORTER)).expect("an exporter");
         join
     }
 
@@ -627,10 +688,7 @@ fn check_value(example: &Example) {
         "sha256_joined" => sha(&joined),
         "confirm_join_proof" => {
             let confirm = unproven(body(|out| session.confirm_join().encode(out)));
-            hmac(
-                &key("confirm"),
-                &[b"join", &sha(&join), &sha(&joined), &confirm],
-            )
+            hmac(&key("confirm"), &[b"join", &sha(&join), &sha(&joined), &confirm])
         }
         name => match name.strip_prefix("key_") {
             Some(label) => key(&label.replace('_', " ")),

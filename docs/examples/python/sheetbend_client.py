@@ -4,7 +4,7 @@
     python3 sheetbend_client.py 127.0.0.1:4433 [method]
 
 It opens a session over TCP, makes a request, cuts the connection with a second request under way, joins the
-same session over a new connection, gets that answer and a third one there, and closes. Numbers in comments are
+same session over a new connection, gets that answer and a third one there, and closes. Numbers in comments name
 sections of the page. It shows the protocol; X25519 in Python is neither fast nor safe against timing.
 """
 import hashlib, hmac, os, socket, sys, time
@@ -119,7 +119,7 @@ def peer_credit(data):
     max_data, per_stream, streams = numbers(8, 8), numbers(9, 8), numbers(10, 24)
     require(11 not in found or found[11].varint() == 0, "the server wants an encrypted carrier")
     return (max_data[REQUESTS] if max_data else 1048576, per_stream[REQUESTS] if per_stream else 262144,
-            streams[REQUESTS * 3] if streams else 1024, found[1].varint() if 1 in found else 65536)
+            streams[REQUESTS * 3] if streams else 16384, found[1].varint() if 1 in found else 65536)
 
 class Stream:
     """A request: bytes out, bytes in, both by offset."""

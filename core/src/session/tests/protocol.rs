@@ -53,7 +53,10 @@ fn small_records_do_not_shrink_the_handshake() {
     options.server.params.token = vec![2; 4096];
     options.client.early_data = true;
     let mut world = World::new(options);
-    let key = world.client.open(Kind::Bi, Class::REQUESTS).expect("early credit");
+    let key = world
+        .client
+        .open(Kind::Bi, Class::REQUESTS)
+        .expect("early credit");
     let data = pattern(10_000, 1);
     assert_eq!(world.client.write(key, &data), Ok(data.len()));
     world.connect();
