@@ -62,7 +62,7 @@ impl Driver {
         }
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
+    fn turn(&mut self, cx: &mut Context<'_>, last: bool) -> Turn {
         let mut again = false;
         for link in &mut self.links {
             again |= link.fill(cx);
@@ -77,7 +77,9 @@ impl Driver {
         let mut guard = shared.lock_driver();
         let state = &mut *guard;
         state.now = now;
-        let busy = again;
+        // A driver that wakes late takes in what its sockets hold before it judges by the clock, but a
+        // peer that never stops sending does not stop the clock.
+        let busy = again && !last;
         again |= self.adopt(now, state);
         self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
@@ -120,11 +122,17 @@ impl Driver {
     }
 
     /// Everything else that happens under the lock.
-    fn work(&mut self, now: Timestamp, state: &mut State, busy: bool, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
+    fn work(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        busy: bool,
+        wakes: &mut WakeList,
+        moved: &mut Option<Lifecycle>,
+    ) {
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
         }
-        // A driver that wakes late takes in what its sockets hold before it judges by the clock.
         if !busy && state.core.poll_timeout().is_some_and(|(at, _)| at <= now) {
             state.core.handle_timeout(now);
         }
@@ -133,17 +141,23 @@ impl Driver {
         for link in &mut self.links {
             link.pull(now, &mut state.core);
         }
-        if let Role::Client(dialer) = &mut self.role {
-            if dialer.dial(now, state, &mut self.links) {
-                state.waits.wake(Interest::Lifecycle, wakes);
-            }
+        if let Role::Client(dialer) = &mut self.role
+            && dialer.dial(now, state, &mut self.links)
+        {
+            state.waits.wake(Interest::Lifecycle, wakes);
         }
         // Closing a path may itself be news.
         self.take_events(now, state, wakes, moved);
         self.links.retain(|link| !link.is_gone());
     }
 
-    fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
+    fn take_events(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        wakes: &mut WakeList,
+        moved: &mut Option<Lifecycle>,
+    ) {
         let Driver { links, role, .. } = self;
         state.take_events(wakes, |event| {
             match event {
@@ -197,7 +211,10 @@ impl Driver {
         if self.armed == Timestamp::MAX {
             return false;
         }
-        let expired = self.timer.as_mut().is_some_and(|timer| timer.poll_expired(cx).is_ready());
+        let expired = self
+            .timer
+            .as_mut()
+            .is_some_and(|timer| timer.poll_expired(cx).is_ready());
         if expired {
             self.armed = Timestamp::MAX;
         }
@@ -217,8 +234,8 @@ impl Future for Driver {
             return Poll::Pending;
         }
         this.deferred = false;
-        for _ in 0..TURNS {
-            match this.turn(cx) {
+        for left in (0..TURNS).rev() {
+            match this.turn(cx, left == 0) {
                 Turn::Again => {}
                 Turn::Idle => return Poll::Pending,
                 Turn::Done => return Poll::Ready(()),

@@ -30,7 +30,10 @@ pub(crate) struct Openers {
 
 impl Openers {
     fn line(&mut self, what: (Kind, Class)) -> Option<&mut Line> {
-        self.lines.iter_mut().find(|(of, _)| *of == what).map(|(_, line)| line)
+        self.lines
+            .iter_mut()
+            .find(|(of, _)| *of == what)
+            .map(|(_, line)| line)
     }
 
     fn join(&mut self, what: (Kind, Class), waker: Waker) -> u64 {
@@ -74,7 +77,10 @@ impl State {
             }
             *ticket = None;
         }
-        let in_line = self.openers.line(what).is_some_and(|line| !line.waiting.is_empty());
+        let in_line = self
+            .openers
+            .line(what)
+            .is_some_and(|line| !line.waiting.is_empty());
         if !in_line || self.core.state().is_terminal() {
             match self.core.open(what.0, what.1) {
                 Ok(key) => {
@@ -117,7 +123,9 @@ impl State {
 
     /// Leaves the line; a stream that was opened meanwhile is given up.
     pub(crate) fn leave_line(&mut self, what: (Kind, Class), ticket: u64) {
-        let Some(line) = self.openers.line(what) else { return };
+        let Some(line) = self.openers.line(what) else {
+            return;
+        };
         if let Some(key) = line.granted.remove(&ticket) {
             self.core.release(key);
         } else if let Ok(place) = line.waiting.binary_search_by_key(&ticket, |(ticket, _)| *ticket) {
@@ -135,7 +143,11 @@ pub(crate) struct Open<'a> {
 
 /// Opens a stream, waiting for credit if need be.
 pub(crate) fn open(shared: &Shared, kind: Kind, class: Class) -> Open<'_> {
-    Open { shared, what: (kind, class), ticket: None }
+    Open {
+        shared,
+        what: (kind, class),
+        ticket: None,
+    }
 }
 
 impl Future for Open<'_> {

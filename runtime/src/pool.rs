@@ -16,7 +16,10 @@ const WATCHED: usize = 32;
 /// How many of the watched are looked at for one block.
 const LOOKS: usize = 4;
 
-static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks { free: Vec::new(), watched: VecDeque::new() });
+static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks {
+    free: Vec::new(),
+    watched: VecDeque::new(),
+});
 static OUTPUTS: Mutex<Vec<OutBuffer>> = Mutex::new(Vec::new());
 
 struct Blocks {
@@ -70,7 +73,7 @@ pub(crate) fn give_block(mut block: BytesMut, size: usize) {
 
 /// An empty output buffer.
 pub(crate) fn take_output() -> OutBuffer {
-    OUTPUTS.lock().pop().unwrap_or_else(OutBuffer::new)
+    OUTPUTS.lock().pop().unwrap_or_default()
 }
 
 /// Gives an output buffer back.

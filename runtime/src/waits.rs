@@ -43,10 +43,14 @@ pub(crate) struct Waits {
 impl Waits {
     /// Registers the task of `cx`, or renews its registration.
     pub(crate) fn register(&mut self, interest: Interest, ticket: &mut Option<Ticket>, cx: &Context<'_>) {
-        let index = self.lists.iter().position(|(of, _)| *of == interest).unwrap_or_else(|| {
-            self.lists.push((interest, Vec::new()));
-            self.lists.len() - 1
-        });
+        let index = self
+            .lists
+            .iter()
+            .position(|(of, _)| *of == interest)
+            .unwrap_or_else(|| {
+                self.lists.push((interest, Vec::new()));
+                self.lists.len() - 1
+            });
         let list = &mut self.lists[index].1;
         // Tickets count up, so the list is sorted by them.
         if let Some(Ticket(own)) = *ticket
