@@ -34,8 +34,8 @@ pub fn render(report: &Report, room: Room) -> Vec<String> {
     lines.extend(gap_lines(report, room));
     lines.push(String::new());
     lines.push(format!(
-        "   {} switches over {} in {:.1} s",
-        report.switches.len(),
+        "   {} over {} in {:.1} s",
+        units::counted(report.switches.len() as u64, "switch", "switches"),
         report.transports.join(", "),
         report.seconds
     ));

@@ -180,17 +180,17 @@ pub fn render(view: &View, room: Room) -> Vec<String> {
 pub fn plain_line(view: &View) -> String {
     let carrying = view.paths.iter().find(|path| path.state == PathState::Active);
     one_line(&format!(
-        "{:>5.1} s  on {}  {} requests, {} messages, {} streamed, {} wrong  {} switches{}",
+        "{:.1} s on {}: {} requests, {} messages, {} streamed, {} wrong; {}{}",
         view.elapsed.as_secs_f64(),
         carrying.map_or("no path", |path| &path.name),
         units::count(view.requests.arrived),
         units::count(view.messages.arrived),
         units::bytes(view.stream.arrived),
         view.requests.wrong + view.messages.wrong + view.stream.wrong,
-        view.switches.len(),
+        units::counted(view.switches.len() as u64, "switch", "switches"),
         view.fault
             .as_ref()
-            .map(|fault| format!("  fault: {fault}"))
+            .map(|fault| format!("; fault: {fault}"))
             .unwrap_or_default(),
     ))
 }
@@ -319,7 +319,7 @@ fn traffic_lines(view: &View, room: Room) -> [String; 3] {
 }
 
 fn gap_line(switches: &[Switch], room: Room) -> String {
-    let number = format!("{} switches", switches.len());
+    let number = units::counted(switches.len() as u64, "switch", "switches");
     if switches.is_empty() {
         return format!("   {}", room.paint(Paint::Bold, &number));
     }
@@ -366,7 +366,7 @@ pub(super) mod tests {
         };
         let causes = ["cut", "reset", "stall", "one-way stall", "cut every path"];
         let switch = |n: u64| {
-            let (from, to) = if n % 2 == 0 {
+            let (from, to) = if n.is_multiple_of(2) {
                 ("tcp 1", "unix 2")
             } else {
                 ("unix 2", "tcp 1")
@@ -478,7 +478,7 @@ pub(super) mod tests {
         let line = plain_line(&made_up());
         assert_eq!(
             line,
-            "12.4 s on tcp 1 12,344 requests, 1,234,566 messages, 1.50 GB streamed, 3 wrong 14 switches \
+            "12.4 s on tcp 1: 12,344 requests, 1,234,566 messages, 1.50 GB streamed, 3 wrong; 14 switches; \
              fault: tcp 2 falls silent without closing"
         );
     }

@@ -156,14 +156,14 @@ fn report(args: &ProxyArgs, handle: &ProxyHandle, caused: &Caused, ran: Duration
         return Ok(());
     }
     println!(
-        "{} connections ({} of them without a target), {} there, {} back; {} cuts, {} resets, {} stalls",
-        units::count(total),
+        "{} ({} did not reach the target), {} there, {} back; {}, {}, {}",
+        units::counted(total, "connection", "connections"),
         units::count(unreachable),
         units::bytes(to_target_bytes),
         units::bytes(to_client_bytes),
-        units::count(caused.cuts),
-        units::count(caused.resets),
-        units::count(caused.stalls),
+        units::counted(caused.cuts, "cut", "cuts"),
+        units::counted(caused.resets, "reset", "resets"),
+        units::counted(caused.stalls, "stall", "stalls"),
     );
     Ok(())
 }
