@@ -605,3 +605,69 @@ async fn a_server_that_lies_is_found_out() {
         );
     }
 }
+
+/// A server of one store behind a fault proxy, on real sockets.
+async fn tcp_server(store: Store) -> (crate::proxy::Proxy, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let target = listener.local_addr().expect("bound").into();
+    let task = tokio::spawn(async move {
+        let mut transfers = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let store = store.clone();
+            transfers.spawn(async move {
+                let (mut reader, mut writer) = stream.into_split();
+                let _ = receive(&store, &mut reader, &mut writer, |_, _, _| {}).await;
+            });
+        }
+    });
+    let listen: crate::address::ListenAddress = "127.0.0.1:0".parse().expect("an address");
+    (
+        crate::proxy::Proxy::start(&listen.0, &target)
+            .await
+            .expect("start"),
+        task,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_gets_through_a_proxy_that_cuts_and_resets() {
+    let bench = bench(Limits::default());
+    let content = data(20_000_000, 9);
+    let mut outgoing = Outgoing::open(&bench.source("data", &content))
+        .await
+        .expect("opens");
+    let (proxy, server) = tcp_server(bench.store.clone()).await;
+    let handle = proxy.handle();
+    let breaker = tokio::spawn({
+        let handle = handle.clone();
+        async move {
+            for fault in 1..=8 {
+                handle
+                    .wait_for(|counters| counters.to_target_bytes > fault * 2_000_000)
+                    .await;
+                if fault % 2 == 0 {
+                    handle.cut()
+                } else {
+                    handle.reset()
+                };
+            }
+        }
+    });
+    let (host, port) = handle.address().host_port().expect("TCP");
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let stream = tokio::net::TcpStream::connect((host, port))
+            .await
+            .expect("connect");
+        let (mut reader, mut writer) = stream.into_split();
+        match outgoing.send(&mut reader, &mut writer, |_| {}).await {
+            Ok(sent) => break assert!(sent.resumed_at > 0),
+            Err(error) => assert!(error.is_retryable() && attempts < 1000, "{error}"),
+        }
+    }
+    breaker.abort();
+    server.abort();
+    assert!(std::fs::read(bench.stored("data")).expect("there") == content);
+    assert_eq!(bench.names(), ["data"]);
+}
