@@ -60,15 +60,19 @@ impl Progress {
         self.bar.set_prefix(shown);
     }
 
-    /// So many bytes of the current file are there.
+    /// So many bytes of the current file have been sent. The bar does not go back when some of them have to
+    /// be sent again.
     pub fn position(&self, bytes: u64) {
-        self.bar.set_position(self.before + bytes);
+        self.bar
+            .set_position(self.bar.position().max(self.before + bytes));
     }
 
     /// So many bytes of the current file were there when the stream began: they count as done, not as speed.
     pub fn resumed_at(&self, bytes: u64) {
-        self.bar.set_position(self.before + bytes);
-        self.bar.reset_eta();
+        if self.before + bytes > self.bar.position() {
+            self.bar.set_position(self.before + bytes);
+            self.bar.reset_eta();
+        }
     }
 
     /// The session has switched paths so often.
@@ -107,7 +111,7 @@ pub struct FileReport {
     pub ok: bool,
     /// Its size.
     pub bytes: u64,
-    /// How many bytes the server had before; all of them if it had the file.
+    /// How many bytes the server had before this run; all of them if it had the file.
     pub resumed_at: u64,
     /// The SHA-256 that both sides computed, in hexadecimal.
     pub sha256: Option<String>,
@@ -124,7 +128,7 @@ impl FileReport {
             file,
             ok: true,
             bytes,
-            resumed_at: sent.resumed_at,
+            resumed_at: sent.held_before,
             sha256,
             error: None,
         }
@@ -218,7 +222,8 @@ mod tests {
 
     fn files() -> Vec<FileReport> {
         let sent = Sent {
-            resumed_at: 400,
+            held_before: 400,
+            resumed_at: 700,
             sha256: Sha256([0xab; 32]),
         };
         vec![

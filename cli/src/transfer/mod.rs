@@ -8,6 +8,7 @@
 //! Neither side trusts the other: names are reduced to plain file names ([`name`]), everything has a limit
 //! ([`store::Limits`]), and both compare the SHA-256 that they computed from what they read or wrote.
 
+mod hashed;
 pub mod name;
 pub mod receive;
 mod receive_file;

@@ -1,12 +1,12 @@
 //! The disk's side of receiving: runs on a thread that may block.
 
+use super::Sha256;
+use super::hashed::Hashed;
 use super::store::{Claim, refusal};
 use super::wire::{Offer, Reason, Refusal};
-use super::{CHUNK_BYTES, Sha256};
 use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use sha2::Digest;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -72,6 +72,7 @@ pub(super) struct Incoming {
     /// Whether the file is the finished one of an earlier run, which is only compared.
     finished: bool,
     have: u64,
+    hashed: Hashed,
     offer: Offer,
     // Dropped last: the next stream of this transfer opens the file when this one has closed it.
     claim: Claim,
@@ -90,15 +91,21 @@ impl Incoming {
                 Err(error) => return Err(error.into()),
             }
         } else if let Some((file, have)) = open_regular(&claim, &claim.partial, OFlags::RDWR)? {
-            let have = if have > offer.size { 0 } else { have };
-            file.set_len(have)?;
-            // What is claimed to be held must be held after a power cut too.
-            file.sync_data()?;
+            let hashed = claim.remembered(&file)?;
+            let (have, hashed) = if have > offer.size {
+                (0, Hashed::default())
+            } else {
+                (have, hashed)
+            };
+            if have == 0 {
+                file.set_len(0)?;
+            }
             claim.store().reserve(&claim, offer.size - have, false)??;
             return Ok(Incoming {
                 file,
                 finished: false,
                 have,
+                hashed,
                 offer,
                 claim,
             });
@@ -110,6 +117,7 @@ impl Incoming {
                     file,
                     finished: true,
                     have,
+                    hashed: Hashed::default(),
                     offer,
                     claim,
                 });
@@ -129,6 +137,7 @@ impl Incoming {
             file,
             finished: false,
             have: 0,
+            hashed: Hashed::default(),
             offer,
             claim,
         })
@@ -145,42 +154,45 @@ impl Incoming {
     }
 
     /// Writes and hashes what comes until it is told to commit, or until nothing more can come.
-    pub(super) fn run(self, mut jobs: mpsc::Receiver<Job>) -> Result<Verdict, Trouble> {
-        let mut hasher = sha2::Sha256::new();
-        self.hash_held(&mut hasher)?;
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<Verdict, Trouble> {
+        self.hashed
+            .catch_up(&self.file, self.have, || !jobs.is_closed())?;
         let mut position = self.have;
         while let Some(job) = jobs.blocking_recv() {
             match job {
                 Job::Data(data) => {
                     self.file.write_all_at(&data, position)?;
-                    hasher.update(&data);
+                    // A hash that did not catch up, because the stream broke meanwhile, is of no use here.
+                    if self.hashed.to() >= position {
+                        self.hashed.take(position, &data);
+                    }
                     position += data.len() as u64;
                     self.claim.arrived(data.len() as u64);
                 }
-                Job::Commit(theirs) => return self.commit(theirs, Sha256(hasher.finalize().into())),
+                Job::Commit(theirs) => {
+                    self.hashed.catch_up(&self.file, position, || true)?;
+                    return self.commit(theirs);
+                }
             }
         }
-        if !self.finished {
-            self.file.sync_data()?;
+        let Incoming {
+            file,
+            finished,
+            hashed,
+            claim,
+            ..
+        } = self;
+        if !finished {
+            claim.remember(&file, hashed)?;
+            // The next stream of this transfer need not wait for the disk.
+            drop(claim);
+            file.sync_data()?;
         }
         Ok(Verdict::Incomplete(position))
     }
 
-    fn hash_held(&self, hasher: &mut sha2::Sha256) -> io::Result<()> {
-        let mut buffer = vec![0; CHUNK_BYTES];
-        let mut position = 0;
-        while position < self.have {
-            let wanted = usize::try_from(self.have - position)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
-            self.file.read_exact_at(&mut buffer[..wanted], position)?;
-            hasher.update(&buffer[..wanted]);
-            position += wanted as u64;
-        }
-        Ok(())
-    }
-
-    fn commit(self, theirs: Sha256, ours: Sha256) -> Result<Verdict, Trouble> {
+    fn commit(self, theirs: Sha256) -> Result<Verdict, Trouble> {
+        let ours = self.hashed.finish();
         let folder = self.claim.store().folder();
         let (partial, name) = (self.claim.partial.as_str(), self.offer.name.as_str());
         let replace = self.claim.store().limits().replace;

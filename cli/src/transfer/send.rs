@@ -1,7 +1,8 @@
 //! Sending one file over one stream, and over the next one if that breaks.
 
+use super::hashed::Hashed;
 use super::name::{FileName, NameError};
-use super::send_file::{self, Hashed};
+use super::send_file;
 use super::wire::{Offer, Reason, Refusal, Reply, WireError};
 use super::{CHUNKS_AHEAD, Sha256, TransferId};
 use bytes::Bytes;
@@ -34,6 +35,8 @@ pub struct Outgoing {
     fresh: bool,
     /// Whether that has happened before.
     mismatched: bool,
+    /// What the receiver held when it was first asked.
+    held_before: Option<u64>,
 }
 
 /// A file's state, as far as its metadata tells.
@@ -46,6 +49,8 @@ struct State {
 /// A file that the receiver has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
+    /// How many bytes the receiver held when the first stream of this run began.
+    pub held_before: u64,
     /// How many bytes the receiver held when the last stream began.
     pub resumed_at: u64,
     /// The content, as both sides computed it.
@@ -177,6 +182,7 @@ impl Outgoing {
             state,
             hashed,
             fresh: false,
+            held_before: None,
             mismatched: false,
         })
     }
@@ -235,6 +241,7 @@ impl Outgoing {
             Err(error) => return Err(self.broken(error)),
         };
         self.fresh = false;
+        self.held_before.get_or_insert(resumed_at);
         progress(resumed_at);
         let mut disk = Disk::start(self, resumed_at);
         let verdict = Reply::read(reader);
@@ -281,6 +288,7 @@ impl Outgoing {
         let ours = self.hashed.finish();
         match verdict {
             Ok(Reply::Stored(theirs)) if theirs == ours => Ok(Sent {
+                held_before: self.held_before.unwrap_or(resumed_at),
                 resumed_at,
                 sha256: ours,
             }),
@@ -288,6 +296,7 @@ impl Outgoing {
                 // The receiver has forgotten what it held; what was hashed here is not to be trusted either.
                 let again = !self.mismatched;
                 (self.fresh, self.mismatched) = (true, true);
+                self.held_before = None;
                 self.hashed = Hashed::default();
                 Err(SendError::Mismatch {
                     path: self.path.clone(),

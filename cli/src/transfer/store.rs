@@ -1,17 +1,23 @@
 //! The folder that received files go to, and who may write what into it.
 
 use super::TransferId;
+use super::hashed::Hashed;
 use super::name::FileName;
 use super::wire::{Reason, Refusal};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedMutexGuard, watch};
+
+/// How many unfinished transfers' hashes are remembered.
+const MAX_REMEMBERED: usize = 64;
 
 /// What a store takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,9 +65,23 @@ struct Inner {
     limits: Limits,
     /// The transfers under way, by the names of their partial files.
     active: Mutex<BTreeMap<String, Arc<Slot>>>,
+    /// The hashes of unfinished transfers, by the names of their partial files. Without them, a transfer
+    /// that breaks again and again would be read from its beginning each time.
+    remembered: Mutex<BTreeMap<String, Remembered>>,
     /// Held while room is counted and reserved.
     counting: Mutex<()>,
 }
+
+/// A hash of a partial file, and the state of the file that it is good for.
+#[derive(Debug)]
+struct Remembered {
+    hashed: Hashed,
+    state: FileState,
+}
+
+/// Size and time of the last change.
+#[derive(Debug, PartialEq, Eq)]
+struct FileState(i64, i64, i64);
 
 #[derive(Debug)]
 struct Slot {
@@ -100,12 +120,12 @@ impl Store {
         std::fs::create_dir_all(path)?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         let folder = rustix::fs::open(path, flags, Mode::empty())?;
-        let active = Mutex::new(BTreeMap::new());
         Ok(Store(Arc::new(Inner {
             folder,
             limits,
-            active,
-            counting: Mutex::new(()),
+            active: Mutex::default(),
+            remembered: Mutex::default(),
+            counting: Mutex::default(),
         })))
     }
 
@@ -120,6 +140,10 @@ impl Store {
 
     fn active(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Slot>>> {
         self.0.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, BTreeMap<String, Remembered>> {
+        self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the sole right to a transfer, which an older stream of the same transfer gives up.
@@ -227,6 +251,17 @@ impl Store {
     }
 }
 
+impl FileState {
+    fn of(file: &File) -> io::Result<FileState> {
+        let metadata = file.metadata()?;
+        Ok(FileState(
+            metadata.size() as i64,
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+        ))
+    }
+}
+
 impl Slot {
     fn new() -> Self {
         Slot {
@@ -248,6 +283,27 @@ impl Claim {
             newest: self.slot.newest.subscribe(),
             number: self.number,
         }
+    }
+
+    /// The hash that goes with the partial file as it is, if one is remembered.
+    pub(super) fn remembered(&self, file: &File) -> io::Result<Hashed> {
+        let remembered = self.store.remembered().remove(&self.partial);
+        let state = FileState::of(file)?;
+        Ok(remembered
+            .filter(|known| known.state == state)
+            .map(|known| known.hashed)
+            .unwrap_or_default())
+    }
+
+    /// Remembers the hash for the next stream of this transfer.
+    pub(super) fn remember(&self, file: &File, hashed: Hashed) -> io::Result<()> {
+        let state = FileState::of(file)?;
+        let mut all = self.store.remembered();
+        if all.len() >= MAX_REMEMBERED {
+            all.pop_first();
+        }
+        all.insert(self.partial.clone(), Remembered { hashed, state });
+        Ok(())
     }
 
     /// So many of the expected bytes have come.
