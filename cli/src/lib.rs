@@ -2,19 +2,19 @@
 //!
 //! Nothing here is a public interface: the command is the product, and its flags are what stays stable.
 // A command reads the clock and talks to people; the core below it does neither.
-#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::disallowed_methods)]
 
 pub mod address;
 pub mod args;
 pub mod demo;
 pub mod failure;
+pub mod output;
 pub mod progress;
 pub mod proxy;
 pub mod transfer;
 pub mod units;
 
 use clap::Parser;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Parses the command line, runs the command, and reports its failure as one line on stderr.
@@ -46,8 +46,7 @@ fn finish(outcome: Result<(), failure::Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // A closed stderr leaves nobody to tell.
-            let _ = writeln!(io::stderr(), "sheetbend: {failure}");
+            output::aside(&failure.to_string());
             ExitCode::from(failure.code())
         }
     }

@@ -1,5 +1,6 @@
 //! What `sheetbend send` shows while it works, and what it prints at the end.
 
+use crate::output;
 use crate::transfer::send::Sent;
 use crate::units;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -92,8 +93,7 @@ impl Progress {
 
     /// A line above the bar, as for a new attempt.
     pub fn note(&self, line: &str) {
-        self.bar
-            .suspend(|| eprintln!("sheetbend: {}", crate::failure::one_line(line)));
+        self.bar.suspend(|| output::aside(line));
     }
 
     /// Removes the bar.

@@ -3,6 +3,7 @@
 use super::{Counters, Proxy, ProxyHandle};
 use crate::args::ProxyArgs;
 use crate::failure::Failure;
+use crate::output;
 use crate::units;
 use serde::Serialize;
 use std::time::Duration;
@@ -53,9 +54,9 @@ pub async fn run(args: ProxyArgs) -> Result<(), Failure> {
     );
     // With --json, stdout holds the one object only.
     if args.json {
-        eprintln!("sheetbend: {line}")
+        output::aside(&line);
     } else {
-        println!("{line}")
+        output::line(&line)?;
     }
     let start = Instant::now();
     let caused = break_things(&args, &handle).await;
@@ -70,7 +71,8 @@ async fn break_things(args: &ProxyArgs, handle: &ProxyHandle) -> Caused {
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(end);
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(end, interrupted);
     let mut cut = Ticker::new(args.cut_every);
     let mut reset = Ticker::new(args.reset_every);
     let mut stall = Ticker::new(args.stall_every);
@@ -78,7 +80,7 @@ async fn break_things(args: &ProxyArgs, handle: &ProxyHandle) -> Caused {
     loop {
         tokio::select! {
             () = &mut end => return caused,
-            _ = tokio::signal::ctrl_c() => return caused,
+            _ = &mut interrupted => return caused,
             () = cut.tick() => {
                 handle.cut();
                 caused.cuts += 1;
@@ -152,10 +154,9 @@ fn report(args: &ProxyArgs, handle: &ProxyHandle, caused: &Caused, ran: Duration
     };
     if args.json {
         let text = serde_json::to_string(&summary).map_err(|error| Failure::failed(error.to_string()))?;
-        println!("{text}");
-        return Ok(());
+        return output::line(&text);
     }
-    println!(
+    output::line(&format!(
         "{} ({} did not reach the target), {} there, {} back; {}, {}, {}",
         units::counted(total, "connection", "connections"),
         units::count(unreachable),
@@ -164,6 +165,5 @@ fn report(args: &ProxyArgs, handle: &ProxyHandle, caused: &Caused, ran: Duration
         units::counted(caused.cuts, "cut", "cuts"),
         units::counted(caused.resets, "reset", "resets"),
         units::counted(caused.stalls, "stall", "stalls"),
-    );
-    Ok(())
+    ))
 }
