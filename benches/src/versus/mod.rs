@@ -1,0 +1,65 @@
+//! The side-by-side run: the same loads on sheetbend and on its peers, in one process, in interleaved rounds.
+//!
+//! | row | load | peers |
+//! |---|---|---|
+//! | `rtt` | one caller, 64-byte echoes one after the other | raw-naive, yamux |
+//! | `rps` | 64-byte echoes, 1 to 1024 in flight on one connection | raw-naive, raw-callers, yamux |
+//! | `bulk` | one stream, 16 or 64 KiB a write, bytes received | raw-naive, yamux |
+//! | `streams` | 100 streams of 1 MiB each, bytes received | raw-naive (100 connections), yamux |
+//! | `idle` | resident memory of an idle session, client and server together | raw-naive, yamux |
+//!
+//! Both ends of every load run in one process over loopback TCP, on one tokio runtime that is made for that
+//! measurement alone. Before the rounds, every peer's variants (buffer sizes, windows, stream per request or
+//! per caller, …) run briefly and the best one is kept; the settings are part of the report. Each file of a
+//! test family says what it measures; [`peer`] is the seam that a peer implements.
+
+mod args;
+mod bulk;
+mod case;
+mod idle;
+mod load;
+mod net;
+mod ours;
+mod peer;
+mod raw_callers;
+mod raw_naive;
+mod report;
+mod rps;
+mod rtt;
+mod runner;
+mod streams;
+mod usage;
+mod yamux;
+mod yamux_socket;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Args;
+
+/// Runs the command.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    usage::raise_file_limit();
+    if let Some(key) = &args.idle_child {
+        return exit(idle::child(key, args.idle_variant, args.sessions));
+    }
+    exit(runner::run(&args).and_then(|outcome| {
+        report::print(&outcome, args.json)?;
+        match outcome.errors.is_empty() {
+            true => Ok(()),
+            false => Err(std::io::Error::other(outcome.errors.join("; "))),
+        }
+    }))
+}
+
+fn exit(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("versus: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! sheetbend itself: a session at its default settings (CRC on) over one TCP path on loopback.
+
+use std::future::Future;
+use std::io;
+
+use bytes::Bytes;
+use sheetbend_tokio::{Class, Session};
+
+use super::bulk::payload;
+use super::case::Test;
+use super::load::{Caller, ECHO_BYTES, Load};
+use super::peer::{Keep, Peer, Starting};
+use super::rps::spawn_callers;
+use super::rtt::echo_in_turn;
+use super::streams::{Arrivals, WRITE_BYTES};
+
+/// The key in the report.
+pub(crate) const KEY: &str = "ours";
+
+/// sheetbend over one TCP path.
+pub(crate) struct Ours;
+
+impl Peer for Ours {
+    fn key(&self) -> &'static str {
+        KEY
+    }
+
+    fn variants(&self, test: Test) -> Vec<String> {
+        let label = match test {
+            Test::Rtt | Test::Rps => "defaults, CRC on, a request each, one task answers",
+            Test::Bulk | Test::Streams => "defaults, CRC on, chunks passed by reference",
+            Test::Idle => "defaults, CRC on, heartbeats on",
+        };
+        vec![label.into()]
+    }
+
+    fn rtt<'a>(&'a self, _variant: usize, load: &'a Load) -> Starting<'a> {
+        Box::pin(async move {
+            let (client, server, keep) = pair().await?;
+            load.spawn(answer(server));
+            echo_in_turn(Requests(client), load);
+            Ok(Some(keep))
+        })
+    }
+
+    fn rps<'a>(&'a self, _variant: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
+        Box::pin(async move {
+            let (client, server, keep) = pair().await?;
+            load.spawn(answer(server));
+            spawn_callers((0..in_flight).map(|_| Requests(client.clone())), load);
+            Ok(Some(keep))
+        })
+    }
+
+    fn bulk<'a>(&'a self, _variant: usize, write_bytes: usize, load: &'a Load) -> Starting<'a> {
+        Box::pin(async move {
+            let (client, server, keep) = pair().await?;
+            let mut sender = client.open_uni(Class::BULK).await.map_err(io::Error::other)?;
+            let chunk = Bytes::from(payload(write_bytes));
+            let counter = load.counter();
+            load.spawn(async move {
+                loop {
+                    sender.write_chunk(chunk.clone()).await.map_err(io::Error::other)?;
+                }
+            });
+            load.spawn(async move {
+                let mut receiver = server.accept_uni(Class::BULK).await.map_err(io::Error::other)?;
+                while let Some(chunk) = receiver.read_chunk(usize::MAX).await.map_err(io::Error::other)? {
+                    counter.add(chunk.len() as u64);
+                }
+                Ok(())
+            });
+            Ok(Some(keep))
+        })
+    }
+
+    fn streams<'a>(&'a self, _variant: usize, count: usize, bytes: usize, load: &'a Load) -> Starting<'a> {
+        Box::pin(async move {
+            let (client, server, keep) = pair().await?;
+            let arrivals = Arrivals::new();
+            let (counter, arrived) = (load.counter(), arrivals.clone());
+            load.spawn(async move {
+                loop {
+                    let mut stream = server.accept_uni(Class::BULK).await.map_err(io::Error::other)?;
+                    let (counter, arrived) = (counter.clone(), arrived.clone());
+                    tokio::spawn(async move {
+                        while let Ok(Some(chunk)) = stream.read_chunk(usize::MAX).await {
+                            counter.add(chunk.len() as u64);
+                        }
+                        arrived.one_arrived();
+                    });
+                }
+            });
+            let chunk = Bytes::from(payload(WRITE_BYTES));
+            let stopping = load.clone();
+            load.spawn(async move {
+                while !stopping.stopped() {
+                    for _ in 0..count {
+                        let mut stream = client.open_uni(Class::BULK).await.map_err(io::Error::other)?;
+                        let chunk = chunk.clone();
+                        tokio::spawn(async move {
+                            let mut left = bytes;
+                            while left > 0 {
+                                let part = chunk.slice(..left.min(chunk.len()));
+                                left -= part.len();
+                                if stream.write_chunk(part).await.is_err() {
+                                    return;
+                                }
+                            }
+                            let _ = stream.finish();
+                        });
+                    }
+                    arrivals.wait_for(count).await;
+                }
+                Ok(())
+            });
+            Ok(Some(keep))
+        })
+    }
+
+    fn idle<'a>(&'a self, _variant: usize, sessions: usize) -> Starting<'a> {
+        Box::pin(async move {
+            let server = sheetbend_tokio::bind("tcp://127.0.0.1:0").await.map_err(io::Error::other)?;
+            let address = server.addresses()[0].clone();
+            let mut kept = Vec::with_capacity(sessions);
+            for _ in 0..sessions {
+                let client = sheetbend_tokio::connect(&address).await.map_err(io::Error::other)?;
+                let accepted = server.accept().await.ok_or_else(gone)?;
+                // The task waits for requests as a server's would, for as long as the session lives.
+                tokio::spawn(answer(accepted));
+                Requests(client.clone()).call(&[7; ECHO_BYTES]).await?;
+                kept.push(client);
+            }
+            Ok(Some(Box::new((server, kept)) as Keep))
+        })
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the server stopped")
+}
+
+async fn pair() -> io::Result<(Session, Session, Keep)> {
+    let server = sheetbend_tokio::bind("tcp://127.0.0.1:0").await.map_err(io::Error::other)?;
+    let client = sheetbend_tokio::connect(&server.addresses()[0]).await.map_err(io::Error::other)?;
+    let accepted = server.accept().await.ok_or_else(gone)?;
+    let keep = Box::new((server, client.clone(), accepted.clone()));
+    Ok((client, accepted, keep))
+}
+
+/// Answers every request with its payload, in one task.
+async fn answer(session: Session) -> io::Result<()> {
+    while let Ok(mut request) = session.accept_request().await {
+        let payload = request.take_payload();
+        request.respond(payload);
+    }
+    Ok(())
+}
+
+struct Requests(Session);
+
+impl Caller for Requests {
+    fn call(
+        &mut self,
+        request: &[u8; ECHO_BYTES],
+    ) -> impl Future<Output = io::Result<[u8; ECHO_BYTES]>> + Send {
+        let payload = Bytes::copy_from_slice(request);
+        async move {
+            let answer = self.0.request("echo", payload).await.map_err(io::Error::other)?;
+            answer[..].try_into().map_err(io::Error::other)
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The seam: what a peer implements to take part.
+
+use std::any::Any;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+
+use super::case::{Case, Shape, Test};
+use super::load::Load;
+
+/// What must live while a load runs. It is dropped, inside the runtime, when the measurement is over.
+pub(crate) type Keep = Box<dyn Any + Send>;
+
+/// A load being started. `Ok(None)` says that the peer does not take part in that test.
+pub(crate) type Starting<'a> = Pin<Box<dyn Future<Output = io::Result<Option<Keep>>> + Send + 'a>>;
+
+/// One contender.
+///
+/// Each function sets client and server up on loopback TCP (port 0) within the current runtime, spawns
+/// whatever generates and answers the load, and returns at once with what must be kept alive. The work itself
+/// belongs in spawned tasks, since the function runs outside the runtime's workers. The load's tasks count what
+/// they finish into [`Load::counter`], may look at [`Load::stopped`], and report trouble with [`Load::fail`];
+/// they need no tidy end, as the runtime is shut down with them.
+///
+/// The loads are shared: [`rtt::echo_in_turn`](super::rtt::echo_in_turn) and
+/// [`rps::spawn_callers`](super::rps::spawn_callers) take anything that is a [`Caller`](super::load::Caller);
+/// [`bulk::write_forever`](super::bulk::write_forever) and [`bulk::read_forever`](super::bulk::read_forever)
+/// take tokio's `AsyncWrite` and `AsyncRead`.
+pub(crate) trait Peer: Send + Sync {
+    /// The key in the report.
+    fn key(&self) -> &'static str;
+
+    /// The settings that are worth trying in a test, one label each. The best is found before the rounds; its
+    /// index comes back as `variant`. Whoever runs at default settings has one.
+    fn variants(&self, _test: Test) -> Vec<String> {
+        vec!["defaults".into()]
+    }
+
+    /// One caller, one 64-byte echo after the other.
+    fn rtt<'a>(&'a self, _variant: usize, _load: &'a Load) -> Starting<'a> {
+        absent()
+    }
+
+    /// 64-byte echoes with `in_flight` requests under way on one connection at all times.
+    fn rps<'a>(&'a self, _variant: usize, _in_flight: usize, _load: &'a Load) -> Starting<'a> {
+        absent()
+    }
+
+    /// One stream that is written `write_bytes` at a time without end; counts bytes where they are received.
+    fn bulk<'a>(&'a self, _variant: usize, _write_bytes: usize, _load: &'a Load) -> Starting<'a> {
+        absent()
+    }
+
+    /// `count` streams at once of `bytes` each, opened, written and ended, over and over; counts bytes where
+    /// they are received.
+    fn streams<'a>(&'a self, _variant: usize, _count: usize, _bytes: usize, _load: &'a Load) -> Starting<'a> {
+        absent()
+    }
+
+    /// `sessions` sessions, both ends, each of which has carried one 64-byte echo and is silent since. Returns
+    /// when all are; dropping what it returns may close them.
+    fn idle<'a>(&'a self, _variant: usize, _sessions: usize) -> Starting<'a> {
+        absent()
+    }
+}
+
+/// Starts a case's load on a peer.
+pub(crate) fn start<'a>(peer: &'a dyn Peer, case: &Case, variant: usize, load: &'a Load) -> Starting<'a> {
+    match case.shape {
+        Shape::Rtt => peer.rtt(variant, load),
+        Shape::Rps { in_flight } => peer.rps(variant, in_flight, load),
+        Shape::Bulk { write_bytes } => peer.bulk(variant, write_bytes, load),
+        Shape::Streams { count, bytes } => peer.streams(variant, count, bytes, load),
+        Shape::Idle { sessions } => peer.idle(variant, sessions),
+    }
+}
+
+/// All contenders in the order of a round.
+pub(crate) fn all() -> Vec<Box<dyn Peer>> {
+    vec![
+        Box::new(super::ours::Ours),
+        Box::new(super::raw_naive::RawNaive),
+        Box::new(super::raw_callers::RawCallers),
+        Box::new(super::yamux::Yamux),
+    ]
+}
+
+/// A peer that does not take part in a test.
+pub(crate) fn absent<'a>() -> Starting<'a> {
+    Box::pin(async { Ok(None) })
+}

@@ -1,0 +1,617 @@
+//! Decides when to connect to which endpoint.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::policy::{Backoff, BackoffPolicy};
+use crate::rng::Rng;
+use crate::time::Timestamp;
+
+#[cfg(test)]
+mod tests;
+
+/// The most paths that a session may have, and so the most that a connector keeps up. PROTOCOL 6.2.
+pub const MAX_PATHS: usize = 8;
+
+/// After so many failures in a row an endpoint's share may go to others.
+const FAILED_OUT: u32 = 3;
+
+/// Names a connection attempt, and the path that comes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId(u64);
+
+impl AttemptId {
+    /// The number; counts up from 0.
+    pub const fn value(self) -> u64 {
+        self.0
+    }
+}
+
+/// Connect now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The endpoint's index.
+    pub endpoint: usize,
+    /// To be given back with the outcome.
+    pub attempt_id: AttemptId,
+}
+
+/// How many paths to keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One.
+    Single,
+    /// This many (1 to [`MAX_PATHS`]), on different endpoints where possible.
+    Standby {
+        /// The number.
+        paths: usize,
+    },
+}
+
+impl Mode {
+    fn paths(self) -> usize {
+        match self {
+            Mode::Single => 1,
+            Mode::Standby { paths } => paths.clamp(1, MAX_PATHS),
+        }
+    }
+}
+
+/// Why a path or attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// It failed: closed, reset, timed out.
+    Failed,
+    /// The server sent REJECT. PROTOCOL 5.7.
+    Rejected,
+    /// This end gave it up, by its own choice or at the server's wish.
+    Abandoned,
+}
+
+/// What becomes of a path whose handshake is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Use it.
+    Keep,
+    /// Close it: the attempt was given up, or the connector has stopped.
+    Drop,
+}
+
+/// What the driver is to do or know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Stop this attempt: it took too long or is not needed. Nothing is to be reported back.
+    GiveUp(Attempt),
+    /// More paths are up than wanted: abandon this one, then report it down as usual.
+    Surplus(Attempt),
+    /// Nothing is up or under way, and every endpoint's backoff has reached its limit. Only
+    /// [`Connector::handle_network_change`] starts anew.
+    Exhausted,
+}
+
+/// The settings of a [`Connector`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many endpoints there are; the lower the index, the more it is preferred.
+    pub endpoints: usize,
+    /// How many paths to keep up.
+    pub mode: Mode,
+    /// The time between the starts of attempts that race (RFC 8305 §5).
+    pub stagger: Duration,
+    /// While no path is up, an endpoint whose attempt has not finished is tried once more after
+    /// this long; after each further one twice as long. A SYN may be lost, a connection mute. Early
+    /// in an outage an endpoint that was up before is tried at twice the time its handshake took.
+    pub hedge_after: Duration,
+    /// An attempt that has not finished by then is given up.
+    pub connect_timeout: Duration,
+    /// A path that lives longer has proven its endpoint, whose backoff starts over.
+    pub proven_after: Duration,
+    /// Each endpoint's delays. Its cap holds in the long run.
+    pub backoff: BackoffPolicy,
+    /// The cap on delays in the first [`early_for`](Config::early_for) of an outage.
+    pub early_cap: Duration,
+    /// How long that is.
+    pub early_for: Duration,
+    /// The cap on delays from then until [`outage_for`](Config::outage_for) into an outage.
+    pub outage_cap: Duration,
+    /// How long that is.
+    pub outage_for: Duration,
+    /// The least delay after a REJECT; jittered down to half of it.
+    pub rejected_delay: Duration,
+    /// The most attempts under way.
+    pub max_in_flight: usize,
+    /// The most attempts under way to one endpoint.
+    pub max_in_flight_per_endpoint: usize,
+}
+
+impl Config {
+    /// The defaults for `endpoints` endpoints and one path.
+    pub fn new(endpoints: usize) -> Config {
+        Config {
+            endpoints,
+            mode: Mode::Single,
+            stagger: Duration::from_millis(100),
+            hedge_after: Duration::from_millis(400),
+            connect_timeout: Duration::from_secs(5),
+            proven_after: Duration::from_secs(1),
+            backoff: BackoffPolicy::decorrelated(Duration::from_millis(10), Duration::from_secs(10)),
+            early_cap: Duration::from_millis(100),
+            early_for: Duration::from_secs(2),
+            outage_cap: Duration::from_secs(2),
+            outage_for: Duration::from_secs(5),
+            rejected_delay: Duration::from_millis(500),
+            max_in_flight: 8,
+            max_in_flight_per_endpoint: 4,
+        }
+    }
+}
+
+struct Endpoint {
+    backoff: Backoff,
+    /// `Timestamp::MAX` once the backoff has reached its limit.
+    not_before: Timestamp,
+    /// In a row, without a proven path between them.
+    failures: u32,
+    /// Its last answer was REJECT: not to be hurried.
+    rejected: bool,
+    /// How long its handshakes take: the slowest of late.
+    took: Option<Duration>,
+}
+
+#[derive(Clone, Copy)]
+struct InFlight {
+    attempt: Attempt,
+    started: Timestamp,
+}
+
+#[derive(Clone, Copy)]
+struct Path {
+    attempt: Attempt,
+    since: Timestamp,
+    /// Told to go; does not count any more.
+    surplus: bool,
+}
+
+/// Keeps paths up: the machine that decides when to connect to which endpoint.
+///
+/// - Inputs: [`handle_connect_failed`](Self::handle_connect_failed),
+///   [`handle_path_up`](Self::handle_path_up), [`handle_path_down`](Self::handle_path_down),
+///   [`handle_network_change`](Self::handle_network_change), [`handle_timeout`](Self::handle_timeout).
+/// - Commands: [`set_target`](Self::set_target), [`stop`](Self::stop).
+/// - Outputs, to be drained in this order after any of them: [`poll_connect`](Self::poll_connect),
+///   [`poll_event`](Self::poll_event), [`poll_timeout`](Self::poll_timeout).
+///
+/// While no path is up, every endpoint that is not backing off is tried, in order of preference and
+/// staggered, and the first that proves its handshake wins. Each endpoint backs off on its own; only
+/// a path that lived for a while starts its backoff over. The delays are short early in an outage
+/// and longer later; an outage ends when a path has proven itself, not when one opened.
+pub struct Connector {
+    config: Config,
+    rng: Rng,
+    now: Timestamp,
+    endpoints: Vec<Endpoint>,
+    in_flight: SmallVec<[InFlight; 4]>,
+    paths: SmallVec<[Path; 4]>,
+    /// No racing start before this.
+    gate: Timestamp,
+    /// Since when no path has proven itself.
+    outage: Option<Timestamp>,
+    next_id: u64,
+    stopped: bool,
+    exhausted: bool,
+    events: VecDeque<Event>,
+}
+
+impl Connector {
+    /// A connector that starts at once.
+    pub fn new(config: Config, rng: Rng, now: Timestamp) -> Connector {
+        let endpoint = |_| Endpoint {
+            backoff: Backoff::new(config.backoff.clone()),
+            not_before: now,
+            failures: 0,
+            rejected: false,
+            took: None,
+        };
+        Connector {
+            endpoints: (0..config.endpoints).map(endpoint).collect(),
+            config,
+            rng,
+            now,
+            in_flight: SmallVec::new(),
+            paths: SmallVec::new(),
+            gate: now,
+            outage: Some(now),
+            next_id: 0,
+            stopped: false,
+            exhausted: false,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The transport could not be opened, or the handshake failed.
+    pub fn handle_connect_failed(&mut self, now: Timestamp, attempt_id: AttemptId) {
+        self.handle_path_down(now, attempt_id, Down::Failed);
+    }
+
+    /// The handshake of an attempt is proven: for a client, WELCOME or JOINED was verified.
+    pub fn handle_path_up(&mut self, now: Timestamp, attempt_id: AttemptId) -> Verdict {
+        self.advance(now);
+        let Some(InFlight { attempt, started }) = self.take_in_flight(attempt_id) else {
+            return Verdict::Drop;
+        };
+        let endpoint = &mut self.endpoints[attempt.endpoint];
+        endpoint.rejected = false;
+        let took = now.since(started);
+        endpoint.took = Some(
+            endpoint
+                .took
+                .map_or(took, |before| took.max(before / 4 * 3 + took / 4)),
+        );
+        self.paths.push(Path {
+            attempt,
+            since: now,
+            surplus: false,
+        });
+        self.trim();
+        Verdict::Keep
+    }
+
+    /// A path is down, or an attempt under way ended for another cause than failure. An unknown id
+    /// (of an attempt that was given up) changes nothing.
+    pub fn handle_path_down(&mut self, now: Timestamp, attempt_id: AttemptId, cause: Down) {
+        self.advance(now);
+        let (attempt, proven) = if let Some(in_flight) = self.take_in_flight(attempt_id) {
+            (in_flight.attempt, false)
+        } else if let Some(at) = self
+            .paths
+            .iter()
+            .position(|path| path.attempt.attempt_id == attempt_id)
+        {
+            let path = self.paths.remove(at);
+            (path.attempt, now.since(path.since) > self.config.proven_after)
+        } else {
+            return;
+        };
+        // The next in a race need not wait for one that has failed (RFC 8305 §5).
+        self.gate = now;
+        if proven {
+            let endpoint = &mut self.endpoints[attempt.endpoint];
+            endpoint.backoff.reset();
+            endpoint.failures = 0;
+            endpoint.not_before = now;
+        }
+        if self.paths_up() == 0 && self.outage.is_none() {
+            self.begin_outage(now);
+        }
+        if !proven || cause == Down::Rejected {
+            self.back_off(now, attempt.endpoint, cause);
+        }
+        self.check_exhausted();
+    }
+
+    /// The machine is on another network: what failed on the old one says nothing about this one.
+    pub fn handle_network_change(&mut self, now: Timestamp) {
+        self.advance(now);
+        for endpoint in &mut self.endpoints {
+            endpoint.backoff.reset();
+            endpoint.not_before = now;
+            endpoint.failures = 0;
+            endpoint.rejected = false;
+            endpoint.took = None;
+        }
+        self.exhausted = false;
+        self.gate = now;
+        if self.paths.is_empty() {
+            self.outage = Some(now);
+        }
+    }
+
+    /// The deadline of [`poll_timeout`](Self::poll_timeout) has come.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.advance(now);
+        let timeout = self.config.connect_timeout;
+        while let Some(at) = self.in_flight.iter().position(|a| a.started + timeout <= now) {
+            let late = self.in_flight.remove(at).attempt;
+            self.events.push_back(Event::GiveUp(late));
+            self.gate = now;
+            self.back_off(now, late.endpoint, Down::Failed);
+        }
+        self.check_exhausted();
+    }
+
+    /// Changes how many paths to keep up.
+    pub fn set_target(&mut self, mode: Mode) {
+        self.config.mode = mode;
+        self.trim();
+    }
+
+    /// Gives up what is under way and starts nothing more. Paths that are up stay up.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+        let given_up = self.in_flight.drain(..).map(|a| Event::GiveUp(a.attempt));
+        self.events.extend(given_up);
+    }
+
+    /// The next thing to do or know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next attempt to start now.
+    pub fn poll_connect(&mut self, now: Timestamp) -> Option<Attempt> {
+        self.advance(now);
+        let (at, endpoint) = self.next_start()?;
+        if at > now {
+            return None;
+        }
+        if !self.has_room(endpoint) {
+            self.give_up_oldest(endpoint);
+        }
+        let attempt = Attempt {
+            endpoint,
+            attempt_id: AttemptId(self.next_id),
+        };
+        self.next_id += 1;
+        self.in_flight.push(InFlight {
+            attempt,
+            started: now,
+        });
+        self.gate = now + self.config.stagger;
+        Some(attempt)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) and poll again; at once while an event
+    /// waits or an attempt is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        if !self.events.is_empty() {
+            return Some(self.now);
+        }
+        let start = self.next_start().map(|(at, _)| at.max(self.now));
+        let give_up = self
+            .in_flight
+            .iter()
+            .map(|a| a.started + self.config.connect_timeout);
+        give_up.chain(start).min()
+    }
+
+    /// How many paths are up, those not counted that are to go.
+    pub fn paths_up(&self) -> usize {
+        self.paths.iter().filter(|path| !path.surplus).count()
+    }
+
+    /// How many attempts are under way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Takes note of the time, and of a path that has proven itself by it.
+    fn advance(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        let proven = |path: &Path| now.since(path.since) > self.config.proven_after;
+        if self.outage.is_some() && self.paths.iter().any(proven) {
+            self.outage = None;
+        }
+    }
+
+    fn take_in_flight(&mut self, id: AttemptId) -> Option<InFlight> {
+        let at = self.in_flight.iter().position(|a| a.attempt.attempt_id == id)?;
+        Some(self.in_flight.remove(at))
+    }
+
+    fn give_up_oldest(&mut self, endpoint: usize) {
+        // Attempts stand in the order of their starts.
+        if let Some(at) = self.in_flight.iter().position(|a| a.attempt.endpoint == endpoint) {
+            self.events
+                .push_back(Event::GiveUp(self.in_flight.remove(at).attempt));
+        }
+    }
+
+    /// When to start the next attempt, and where.
+    fn next_start(&self) -> Option<(Timestamp, usize)> {
+        if self.stopped {
+            return None;
+        }
+        let gate = if self.in_flight.is_empty() {
+            Timestamp::ZERO
+        } else {
+            self.gate
+        };
+        let next = if self.paths_up() == 0 {
+            self.next_in_race(gate)
+        } else {
+            self.next_to_fill(gate)
+        };
+        next.filter(|(at, _)| *at < Timestamp::MAX)
+    }
+
+    /// No path is up: every endpoint that is not backing off.
+    fn next_in_race(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
+        let at = |index: usize| Some((self.race_start(index)?.max(gate), index));
+        (0..self.endpoints.len()).filter_map(at).min()
+    }
+
+    /// When an endpoint may be tried (once more) in a race.
+    fn race_start(&self, index: usize) -> Option<Timestamp> {
+        let endpoint = &self.endpoints[index];
+        let started = self
+            .in_flight
+            .iter()
+            .filter(|a| a.attempt.endpoint == index)
+            .map(|a| a.started);
+        let (Some(oldest), Some(last)) = (started.clone().min(), started.clone().max()) else {
+            return self.has_room(index).then_some(endpoint.not_before);
+        };
+        // How long its handshake takes is known: early in the outage it is tried again and again at
+        // that pace, and attempts that had several times as long make room.
+        if let (Some(took), Some(outage)) = (endpoint.took, self.outage) {
+            let pace = took
+                .saturating_mul(2)
+                .clamp(self.config.stagger, Duration::from_secs(1));
+            let room = if self.has_room(index) {
+                last
+            } else {
+                oldest + pace.saturating_mul(3)
+            };
+            let at = (last + pace).max(room).max(endpoint.not_before);
+            if at < outage + self.config.early_for {
+                return Some(at);
+            }
+        }
+        let doublings = u32::try_from(started.count())
+            .unwrap_or(u32::MAX)
+            .saturating_sub(1)
+            .min(16);
+        let hedge = last + self.config.hedge_after.saturating_mul(1 << doublings);
+        self.has_room(index).then(|| hedge.max(endpoint.not_before))
+    }
+
+    /// Whether the limits allow one more attempt to this endpoint.
+    fn has_room(&self, index: usize) -> bool {
+        let same = self
+            .in_flight
+            .iter()
+            .filter(|a| a.attempt.endpoint == index)
+            .count();
+        same < self.config.max_in_flight_per_endpoint && self.in_flight.len() < self.config.max_in_flight
+    }
+
+    /// Some path is up: as many more as are wanted, on different endpoints where possible.
+    fn next_to_fill(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
+        let loads = self.loads();
+        let level = if self.paths_up() + self.in_flight.len() < self.config.mode.paths() {
+            // The least served of those that work, and those that work no more and are served less.
+            let works =
+                |(load, endpoint): &(&Load, &Endpoint)| load.paths > 0 || endpoint.failures < FAILED_OUT;
+            loads
+                .iter()
+                .zip(&self.endpoints)
+                .filter(works)
+                .map(|(load, _)| load.total())
+                .min()?
+        } else if self.in_flight.is_empty() {
+            // All wanted paths are up, but unevenly: look whether an endpoint that failed is back.
+            loads.iter().map(|load| load.paths).max()?.checked_sub(2)?
+        } else {
+            return None;
+        };
+        let candidates =
+            (0..loads.len()).filter(|&index| loads[index].total() <= level && self.has_room(index));
+        let at = |index: usize| {
+            (
+                self.endpoints[index].not_before.max(gate),
+                loads[index].total(),
+                index,
+            )
+        };
+        candidates.map(at).min().map(|(at, _, index)| (at, index))
+    }
+
+    fn loads(&self) -> SmallVec<[Load; 8]> {
+        let mut loads: SmallVec<[Load; 8]> = smallvec::smallvec![Load::default(); self.endpoints.len()];
+        for path in self.paths.iter().filter(|path| !path.surplus) {
+            loads[path.attempt.endpoint].paths += 1;
+        }
+        for attempt in &self.in_flight {
+            loads[attempt.attempt.endpoint].in_flight += 1;
+        }
+        loads
+    }
+
+    /// Gives up attempts and paths beyond the target.
+    fn trim(&mut self) {
+        let target = self.config.mode.paths();
+        let up = self.paths_up();
+        if up == 0 {
+            return;
+        }
+        while self.in_flight.len() > target.saturating_sub(up) {
+            // First those to an endpoint that is served already, then the least preferred, then the newest.
+            let loads = self.loads();
+            let worst = (0..self.in_flight.len()).max_by_key(|at| {
+                let attempt = self.in_flight[*at].attempt;
+                (
+                    loads[attempt.endpoint].total(),
+                    attempt.endpoint,
+                    attempt.attempt_id,
+                )
+            });
+            let Some(worst) = worst else { break };
+            self.events
+                .push_back(Event::GiveUp(self.in_flight.remove(worst).attempt));
+        }
+        for _ in target..up {
+            let loads = self.loads();
+            let candidates = self.paths.iter_mut().filter(|path| !path.surplus);
+            let worst = candidates.max_by_key(|path| {
+                let endpoint = path.attempt.endpoint;
+                (loads[endpoint].paths, endpoint, path.attempt.attempt_id)
+            });
+            let Some(worst) = worst else { break };
+            worst.surplus = true;
+            self.events.push_back(Event::Surplus(worst.attempt));
+        }
+    }
+
+    /// The last path is gone: endpoints that rest for long from better days are looked at again soon.
+    fn begin_outage(&mut self, now: Timestamp) {
+        self.outage = Some(now);
+        for endpoint in &mut self.endpoints {
+            if endpoint.rejected || endpoint.not_before == Timestamp::MAX {
+                continue;
+            }
+            let soon = now + self.rng.duration(Duration::ZERO, self.config.early_cap);
+            endpoint.not_before = endpoint.not_before.min(soon);
+        }
+    }
+
+    fn back_off(&mut self, now: Timestamp, index: usize, cause: Down) {
+        let cap = match self.outage.map(|since| now.since(since)) {
+            Some(age) if age < self.config.early_for => self.config.early_cap,
+            Some(age) if age < self.config.outage_for => self.config.outage_cap,
+            _ => Duration::MAX,
+        };
+        let endpoint = &mut self.endpoints[index];
+        endpoint.rejected = cause == Down::Rejected;
+        if cause != Down::Abandoned {
+            endpoint.failures = endpoint.failures.saturating_add(1);
+        }
+        let Some(mut delay) = endpoint.backoff.next_within(now, &mut self.rng, cap) else {
+            endpoint.not_before = Timestamp::MAX;
+            return;
+        };
+        if endpoint.rejected {
+            let least = self.config.rejected_delay;
+            delay = delay.max(self.rng.duration(least / 2, least));
+        }
+        endpoint.not_before = now + delay;
+    }
+
+    fn check_exhausted(&mut self) {
+        let over = self.paths.is_empty()
+            && self.in_flight.is_empty()
+            && self
+                .endpoints
+                .iter()
+                .all(|endpoint| endpoint.not_before == Timestamp::MAX);
+        if over && !self.exhausted && !self.stopped {
+            self.events.push_back(Event::Exhausted);
+        }
+        self.exhausted = over;
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Load {
+    paths: usize,
+    in_flight: usize,
+}
+
+impl Load {
+    fn total(self) -> usize {
+        self.paths + self.in_flight
+    }
+}

@@ -1,0 +1,542 @@
+//! The connector, driven by its own deadlines against simulated endpoints.
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn ms(n: u64) -> Timestamp {
+    Timestamp::from_nanos(n * 1_000_000)
+}
+
+fn in_ms(at: Timestamp) -> u64 {
+    at.as_nanos() / 1_000_000
+}
+
+/// How an endpoint behaves.
+#[derive(Clone, Copy, Debug)]
+enum Server {
+    /// Proves its handshake after this long.
+    Up { after_ms: u64 },
+    /// Refuses after this long.
+    Refuses { after_ms: u64 },
+    /// Sends REJECT after this long.
+    Rejects { after_ms: u64 },
+    /// Says nothing.
+    Mute,
+    /// Proves its handshake, then dies after this long.
+    Flaps { after_ms: u64, life_ms: u64 },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    Failed(AttemptId),
+    Rejected(AttemptId),
+    Up(Attempt, Option<u64>),
+    Down(AttemptId),
+    /// The endpoint's behaviour changes; its paths are cut if it is not up any more.
+    Change(usize, Server),
+}
+
+struct World {
+    connector: Connector,
+    now: Timestamp,
+    servers: Vec<Server>,
+    agenda: Vec<(Timestamp, Happens)>,
+    given_up: Vec<AttemptId>,
+    dropped: Vec<AttemptId>,
+    /// (ms, endpoint) of every start.
+    starts: Vec<(u64, usize)>,
+    /// (ms, endpoint) of every path that came up.
+    ups: Vec<(u64, usize)>,
+    up: Vec<Attempt>,
+    surplus: usize,
+    exhausted: usize,
+    limits: (usize, usize),
+}
+
+impl World {
+    fn new(seed: u8, servers: &[Server], edit: impl FnOnce(&mut Config)) -> World {
+        let mut config = Config::new(servers.len());
+        edit(&mut config);
+        let limits = (config.max_in_flight, config.max_in_flight_per_endpoint);
+        World {
+            connector: Connector::new(config, Rng::from_seed([seed; 32]), Timestamp::ZERO),
+            now: Timestamp::ZERO,
+            servers: servers.to_vec(),
+            agenda: Vec::new(),
+            given_up: Vec::new(),
+            dropped: Vec::new(),
+            starts: Vec::new(),
+            ups: Vec::new(),
+            up: Vec::new(),
+            surplus: 0,
+            exhausted: 0,
+            limits,
+        }
+    }
+
+    fn at(&mut self, at_ms: u64, what: Happens) {
+        self.agenda.push((ms(at_ms), what));
+    }
+
+    fn run_to(&mut self, end_ms: u64) {
+        let (mut turns_here, mut last) = (0, self.now);
+        loop {
+            self.drain();
+            let deadline = self.connector.poll_timeout();
+            let next = self.agenda.iter().map(|(at, _)| *at).min();
+            let Some(at) = deadline
+                .into_iter()
+                .chain(next)
+                .min()
+                .filter(|at| *at <= ms(end_ms))
+            else {
+                break;
+            };
+            self.now = self.now.max(at);
+            turns_here = if self.now == last { turns_here + 1 } else { 0 };
+            last = self.now;
+            assert!(turns_here < 100, "no progress at {:?}: {deadline:?}", self.now);
+            while let Some(i) = self.agenda.iter().position(|(at, _)| *at <= self.now) {
+                let (_, what) = self.agenda.remove(i);
+                self.happen(what);
+            }
+            if deadline.is_some_and(|deadline| deadline <= self.now) {
+                self.connector.handle_timeout(self.now);
+            }
+        }
+        self.now = ms(end_ms);
+    }
+
+    fn drain(&mut self) {
+        self.connect();
+        while let Some(event) = self.connector.poll_event() {
+            match event {
+                Event::GiveUp(attempt) => self.given_up.push(attempt.attempt_id),
+                Event::Surplus(attempt) => {
+                    self.surplus += 1;
+                    self.up.retain(|path| *path != attempt);
+                    self.connector
+                        .handle_path_down(self.now, attempt.attempt_id, Down::Abandoned);
+                }
+                Event::Exhausted => self.exhausted += 1,
+            }
+        }
+        self.connect();
+        assert!(self.dropped.drain(..).all(|id| self.given_up.contains(&id)));
+        self.check();
+    }
+
+    fn connect(&mut self) {
+        while let Some(attempt) = self.connector.poll_connect(self.now) {
+            self.starts.push((in_ms(self.now), attempt.endpoint));
+            let id = attempt.attempt_id;
+            let after = |after_ms: u64| self.now + MS * u32::try_from(after_ms).unwrap();
+            match self.servers[attempt.endpoint] {
+                Server::Up { after_ms } => self.agenda.push((after(after_ms), Happens::Up(attempt, None))),
+                Server::Refuses { after_ms } => self.agenda.push((after(after_ms), Happens::Failed(id))),
+                Server::Rejects { after_ms } => self.agenda.push((after(after_ms), Happens::Rejected(id))),
+                Server::Flaps { after_ms, life_ms } => {
+                    self.agenda
+                        .push((after(after_ms), Happens::Up(attempt, Some(life_ms))));
+                }
+                Server::Mute => {}
+            }
+            self.check();
+        }
+    }
+
+    fn happen(&mut self, what: Happens) {
+        match what {
+            Happens::Failed(id) => self.connector.handle_connect_failed(self.now, id),
+            Happens::Rejected(id) => self.connector.handle_path_down(self.now, id, Down::Rejected),
+            Happens::Up(attempt, life_ms) => {
+                let given_up = self.given_up.contains(&attempt.attempt_id);
+                let verdict = self.connector.handle_path_up(self.now, attempt.attempt_id);
+                assert!(verdict == Verdict::Drop || !given_up);
+                if verdict == Verdict::Drop {
+                    // Its event may still wait.
+                    self.dropped.push(attempt.attempt_id);
+                }
+                if verdict == Verdict::Keep {
+                    self.ups.push((in_ms(self.now), attempt.endpoint));
+                    self.up.push(attempt);
+                    if let Some(life_ms) = life_ms {
+                        self.at(in_ms(self.now) + life_ms, Happens::Down(attempt.attempt_id));
+                    }
+                }
+            }
+            Happens::Down(id) => {
+                self.up.retain(|path| path.attempt_id != id);
+                self.connector.handle_path_down(self.now, id, Down::Failed);
+            }
+            Happens::Change(endpoint, server) => {
+                self.servers[endpoint] = server;
+                if !matches!(server, Server::Up { .. }) {
+                    for path in self.up.extract_if(.., |path| path.endpoint == endpoint) {
+                        self.connector
+                            .handle_path_down(self.now, path.attempt_id, Down::Failed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(&self) {
+        let c = &self.connector;
+        assert!(c.in_flight() <= self.limits.0);
+        for endpoint in 0..self.servers.len() {
+            let same = c
+                .in_flight
+                .iter()
+                .filter(|a| a.attempt.endpoint == endpoint)
+                .count();
+            assert!(same <= self.limits.1);
+        }
+        if !c.stopped && c.paths_up() == 0 && !c.exhausted && !self.servers.is_empty() {
+            assert!(c.poll_timeout().is_some(), "all is down and nothing is planned");
+        }
+        // One more than wanted only while the place of a doubled path is looked at.
+        assert!(c.paths_up() == 0 || c.paths_up() + c.in_flight() <= c.config.mode.paths() + 1);
+    }
+
+    fn starts_between(&self, from_ms: u64, to_ms: u64) -> usize {
+        self.starts
+            .iter()
+            .filter(|(at, _)| (from_ms..to_ms).contains(at))
+            .count()
+    }
+}
+
+fn standby(paths: usize) -> impl FnOnce(&mut Config) {
+    move |config| config.mode = Mode::Standby { paths }
+}
+
+const UP: Server = Server::Up { after_ms: 2 };
+const REFUSES: Server = Server::Refuses { after_ms: 1 };
+
+#[test]
+fn one_path_and_then_silence() {
+    let mut world = World::new(1, &[UP, UP], |_| ());
+    world.run_to(60_000);
+    assert_eq!(world.starts, [(0, 0)]);
+    assert_eq!(world.ups, [(2, 0)]);
+    assert_eq!(world.connector.poll_timeout(), None);
+}
+
+/// RFC 8305 §5: staggered, in order, and at once after a failure.
+#[test]
+fn the_race() {
+    let mut world = World::new(
+        1,
+        &[Server::Mute, Server::Mute, Server::Up { after_ms: 30 }, UP],
+        |_| (),
+    );
+    world.run_to(1000);
+    assert_eq!(world.starts, [(0, 0), (100, 1), (200, 2)]);
+    assert_eq!(world.ups, [(230, 2)]);
+    assert_eq!(world.given_up.len(), 2);
+
+    let mut world = World::new(1, &[REFUSES, REFUSES, UP], |_| ());
+    world.run_to(1000);
+    assert_eq!(world.starts[..3], [(0, 0), (1, 1), (2, 2)]);
+    assert_eq!(world.ups, [(4, 2)]);
+}
+
+#[test]
+fn a_slow_endpoint_that_wins_after_all() {
+    let mut world = World::new(1, &[Server::Up { after_ms: 350 }, Server::Mute], |_| ());
+    world.run_to(10_000);
+    assert_eq!(world.starts, [(0, 0), (100, 1)]);
+    assert_eq!(world.ups, [(350, 0)]);
+}
+
+/// The gate of the brief outage: refused connections for up to a second, on loopback.
+#[test]
+fn a_short_outage_ends_soon_after_the_endpoint_is_back() {
+    for seed in 0..50 {
+        for cut_ms in [5, 50, 200, 500, 1000, 1900] {
+            let mut world = World::new(seed, &[UP], |_| ());
+            world.at(5000, Happens::Change(0, REFUSES));
+            world.at(5000 + cut_ms, Happens::Change(0, UP));
+            world.run_to(20_000);
+            let back = world.ups.last().unwrap().0;
+            assert_eq!(world.ups.len(), 2);
+            assert!(
+                back <= 5000 + cut_ms + 105,
+                "seed {seed}, cut {cut_ms}: back at {back}"
+            );
+            assert!(world.starts_between(5000, 5000 + cut_ms) <= 8 + cut_ms as usize / 10);
+        }
+    }
+}
+
+/// The same when the endpoint is mute: attempts that hang do not hold up the next.
+#[test]
+fn a_mute_outage_is_hedged() {
+    for seed in 0..20 {
+        for cut_ms in [100, 500, 1000, 1800] {
+            let mut world = World::new(seed, &[UP], |_| ());
+            world.at(5000, Happens::Change(0, Server::Mute));
+            world.at(5000 + cut_ms, Happens::Change(0, UP));
+            world.run_to(20_000);
+            let back = world.ups.last().unwrap().0;
+            assert_eq!(world.ups.len(), 2);
+            assert!(
+                back <= 5000 + 2 * cut_ms.max(400) + 10,
+                "seed {seed}, cut {cut_ms}: back at {back}"
+            );
+        }
+    }
+}
+
+/// An endpoint never seen before may be slow: attempts to it are not cut short.
+#[test]
+fn a_mute_stranger_is_hedged_with_patience() {
+    let mut world = World::new(1, &[Server::Mute], |_| ());
+    world.run_to(4999);
+    assert_eq!(world.starts, [(0, 0), (400, 0), (1200, 0), (2800, 0)]);
+    assert!(world.given_up.is_empty());
+    world.servers[0] = UP;
+    world.run_to(6000);
+    assert_eq!(world.given_up.len(), 4);
+    assert_eq!(world.connector.paths_up(), 1);
+}
+
+/// A slow link's handshakes are not cut short by the pace of a fast one's.
+#[test]
+fn a_slow_endpoint_sets_its_own_pace() {
+    let slow = Server::Up { after_ms: 700 };
+    let mut world = World::new(1, &[slow], |_| ());
+    world.at(5000, Happens::Change(0, Server::Mute));
+    world.at(5001, Happens::Change(0, slow));
+    world.run_to(20_000);
+    assert!(world.ups.last().unwrap().0 <= 6701, "{:?}", world.ups);
+    assert!(world.starts_between(5000, 20_000) <= 2);
+}
+
+#[test]
+fn delays_grow_with_the_outage() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, &[REFUSES], |_| ());
+        world.run_to(120_000);
+        assert!(world.starts_between(0, 2000) >= 20);
+        let later: Vec<_> = world.starts.iter().filter(|(at, _)| *at > 15_000).collect();
+        assert!((9..60).contains(&later.len()), "{}", later.len());
+        let gaps = world.starts.windows(2).map(|pair| pair[1].0 - pair[0].0);
+        assert!(gaps.clone().max().unwrap() <= 10_001);
+        let early = world
+            .starts
+            .windows(2)
+            .take_while(|pair| pair[0].0 < 1999)
+            .map(|pair| pair[1].0 - pair[0].0);
+        assert!(early.max().unwrap() <= 101);
+        let middle = world
+            .starts
+            .windows(2)
+            .filter(|pair| pair[0].0 < 4999)
+            .map(|pair| pair[1].0 - pair[0].0);
+        assert!(middle.max().unwrap() <= 2001);
+    }
+}
+
+/// NUMBERS: an unproven transport never resets its backoff.
+#[test]
+fn a_flapping_endpoint_backs_off() {
+    for seed in 0..10 {
+        let flaps = Server::Flaps {
+            after_ms: 1,
+            life_ms: 50,
+        };
+        let mut world = World::new(seed, &[flaps], |_| ());
+        world.run_to(120_000);
+        let late = world.starts_between(60_000, 120_000);
+        assert!((5..120).contains(&late), "seed {seed}: {late}");
+        // One that lives for longer than a second is tried again without delay.
+        let lives = Server::Flaps {
+            after_ms: 1,
+            life_ms: 1500,
+        };
+        let mut world = World::new(seed, &[lives], |_| ());
+        world.run_to(30_000);
+        assert!(
+            world
+                .starts
+                .iter()
+                .enumerate()
+                .all(|(n, (at, _))| *at == n as u64 * 1501),
+            "{:?}",
+            world.starts
+        );
+    }
+}
+
+#[test]
+fn rejections_are_not_hurried() {
+    let mut world = World::new(3, &[Server::Rejects { after_ms: 1 }], |_| ());
+    world.run_to(2000);
+    assert!((3..=9).contains(&world.starts.len()), "{:?}", world.starts);
+}
+
+#[test]
+fn attempts_time_out() {
+    let mut world = World::new(3, &[Server::Mute], |config| config.max_in_flight_per_endpoint = 1);
+    world.run_to(10_400);
+    assert_eq!(world.starts[0], (0, 0));
+    assert!(world.starts[1].0 >= 5010, "{:?}", world.starts);
+    assert_eq!(world.given_up.len(), world.starts.len() - 1);
+}
+
+#[test]
+fn standby_uses_different_endpoints() {
+    let mut world = World::new(1, &[UP, UP, UP], standby(2));
+    world.run_to(5000);
+    assert_eq!(world.ups.iter().map(|up| up.1).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(world.starts.len(), 2);
+    // The first dies for good: the third takes its place at once.
+    world.at(5000, Happens::Change(0, REFUSES));
+    world.run_to(5010);
+    assert_eq!(world.ups.last().unwrap().1, 2);
+    assert_eq!(world.connector.paths_up(), 2);
+    world.run_to(60_000);
+    assert_eq!(world.connector.paths_up(), 2);
+    assert_eq!(world.surplus, 0);
+    assert_eq!(world.connector.poll_timeout(), None);
+}
+
+#[test]
+fn standby_doubles_up_only_when_it_must() {
+    // One endpoint: both paths on it.
+    let mut world = World::new(1, &[UP], standby(2));
+    world.run_to(1000);
+    assert_eq!(world.connector.paths_up(), 2);
+    // Two endpoints, one of them dead: doubled after some failures, and undone when it is back.
+    let mut world = World::new(1, &[UP, REFUSES], standby(2));
+    world.run_to(5000);
+    assert_eq!(world.connector.paths_up(), 2);
+    assert!(world.up.iter().all(|path| path.endpoint == 0));
+    assert!(world.starts.iter().filter(|start| start.1 == 1).count() >= 3);
+    world.at(5000, Happens::Change(1, UP));
+    world.run_to(60_000);
+    let mut on: Vec<_> = world.up.iter().map(|path| path.endpoint).collect();
+    on.sort_unstable();
+    assert_eq!((on, world.surplus), (vec![0, 1], 1));
+    assert_eq!(world.connector.poll_timeout(), None);
+}
+
+#[test]
+fn a_resting_endpoint_is_looked_at_when_the_last_path_dies() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, &[UP, REFUSES], standby(2));
+        world.run_to(300_000);
+        world.at(300_000, Happens::Change(1, UP));
+        world.at(300_001, Happens::Change(0, REFUSES));
+        world.run_to(300_150);
+        assert!(
+            !world.up.is_empty() && world.up.iter().all(|path| path.endpoint == 1),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn targets_change() {
+    let mut world = World::new(1, &[UP, UP], |_| ());
+    world.run_to(1000);
+    world.connector.set_target(Mode::Standby { paths: 2 });
+    world.run_to(2000);
+    assert_eq!(world.connector.paths_up(), 2);
+    world.connector.set_target(Mode::Single);
+    world.run_to(3000);
+    assert_eq!(world.up.iter().map(|path| path.endpoint).collect::<Vec<_>>(), [0]);
+    world.connector.set_target(Mode::Standby { paths: usize::MAX });
+    world.run_to(9000);
+    assert_eq!(world.connector.paths_up(), MAX_PATHS);
+    world.connector.stop();
+    world.at(9000, Happens::Change(0, REFUSES));
+    world.at(9000, Happens::Change(1, REFUSES));
+    let starts = world.starts.len();
+    world.run_to(60_000);
+    assert_eq!(world.starts.len(), starts);
+    assert_eq!(world.connector.poll_timeout(), None);
+}
+
+#[test]
+fn stopping_gives_up_what_is_under_way() {
+    let mut world = World::new(1, &[Server::Up { after_ms: 500 }, Server::Mute], |_| ());
+    world.run_to(300);
+    world.connector.stop();
+    world.run_to(2000);
+    assert_eq!(world.given_up.len(), 2);
+    assert!(world.ups.is_empty());
+}
+
+#[test]
+fn limits_of_the_backoff_exhaust() {
+    let mut world = World::new(1, &[REFUSES, REFUSES], |config| {
+        config.backoff = BackoffPolicy::constant(10 * MS).with_max_attempts(3);
+    });
+    world.run_to(10_000);
+    assert_eq!((world.starts.len(), world.exhausted), (8, 1));
+    assert_eq!(world.connector.poll_timeout(), None);
+    world.servers[0] = UP;
+    world.connector.handle_network_change(ms(10_000));
+    world.run_to(10_010);
+    assert_eq!(world.ups, [(10_002, 0)]);
+}
+
+#[test]
+fn unknown_ids_and_no_endpoints() {
+    let mut connector = Connector::new(Config::new(0), Rng::from_seed([0; 32]), ms(0));
+    assert_eq!(
+        (connector.poll_connect(ms(0)), connector.poll_timeout()),
+        (None, None)
+    );
+    assert_eq!(connector.handle_path_up(ms(1), AttemptId(9)), Verdict::Drop);
+    connector.handle_path_down(ms(1), AttemptId(9), Down::Failed);
+    connector.handle_connect_failed(ms(1), AttemptId(9));
+    connector.handle_network_change(ms(2));
+    connector.set_target(Mode::Standby { paths: 0 });
+    connector.handle_timeout(ms(3));
+    connector.stop();
+}
+
+/// Random worlds: the invariants of `World::check` hold all along, and once all endpoints are up
+/// for good every wanted path stands within the longest delay.
+#[test]
+fn random_worlds_heal() {
+    bolero::check!()
+        .with_type::<(u8, u8, u8, Vec<(u16, u8, u8)>)>()
+        .for_each(|(seed, n, paths, changes)| {
+            let n = usize::from(n % 4) + 1;
+            let paths = usize::from(paths % 4) + 1;
+            let mut world = World::new(*seed, &vec![UP; n], standby(paths));
+            let mut at = 0;
+            for (wait, endpoint, kind) in changes {
+                at += u64::from(*wait) % 4000;
+                let server = match kind % 6 {
+                    0 => REFUSES,
+                    1 => Server::Mute,
+                    2 => Server::Rejects { after_ms: 20 },
+                    3 => Server::Flaps {
+                        after_ms: 10,
+                        life_ms: u64::from(*wait) % 1500,
+                    },
+                    4 => Server::Up {
+                        after_ms: u64::from(*wait) % 6000,
+                    },
+                    _ => UP,
+                };
+                world.at(at, Happens::Change(usize::from(*endpoint) % n, server));
+            }
+            world.run_to(at);
+            for endpoint in 0..n {
+                world.at(at, Happens::Change(endpoint, UP));
+            }
+            world.run_to(at + 40_000);
+            assert_eq!(world.connector.paths_up(), paths);
+            let spread: std::collections::BTreeSet<_> = world.up.iter().map(|path| path.endpoint).collect();
+            assert_eq!(spread.len(), n.min(paths));
+            assert_eq!(world.connector.poll_timeout(), None);
+        });
+}

@@ -1,0 +1,7 @@
+//! The server's side: which session an incoming path belongs to.
+
+pub mod acceptor;
+pub mod registry;
+
+pub use acceptor::{Acceptor, Routed};
+pub use registry::{Registry, SessionToken};

@@ -1,0 +1,113 @@
+//! What a session may be told; every limit has a name and a default.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::handshake::{Params, Security};
+use crate::wire::Class;
+
+/// How a session uses several paths (DESIGN "Scheduling"). A seam: *aggregate* and *redundant* join it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathMode {
+    /// One path; another is opened when it fails.
+    Single,
+    /// One path carries the data and a second is kept warm.
+    #[default]
+    Standby,
+}
+
+/// How a class of streams is treated by the scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassConfig {
+    /// 0 goes first, 7 last. Streams of one urgency share in round robin.
+    pub urgency: u8,
+}
+
+/// Configuration of a session; one end's wishes. What the ends agree on is in PROTOCOL 5.5.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What this end announces to its peer.
+    pub params: Params,
+    /// How several paths are used.
+    pub mode: PathMode,
+    /// Treatment of each class, by its number.
+    pub classes: [ClassConfig; Class::COUNT],
+    /// The weakest carrier that the session accepts. `None`: whatever its first path offers.
+    pub security_floor: Option<Security>,
+    /// Client: whether what is sent before WELCOME may go as early data (PROTOCOL 5.6). Only for work
+    /// that may be run twice, as a copy of the first bytes can be replayed much later.
+    pub early_data: bool,
+    /// Bytes that all streams together may hold unsent or unacknowledged. A writer beyond it waits.
+    pub max_send_buffer: u64,
+    /// Bytes of reliable messages that may wait or be unacknowledged; also counts of messages, at
+    /// 64 bytes each. Beyond it [`super::SendError::Full`] is the answer.
+    pub max_message_queue: u64,
+    /// Received unreliable messages and datagrams that wait to be read, in bytes. The oldest goes.
+    pub max_datagram_queue: u64,
+    /// Receive windows grow up to this for one stream, in bytes.
+    pub max_stream_window: u64,
+    /// Receive windows grow up to this for one class, in bytes.
+    pub max_class_window: u64,
+    /// A path that has not finished its handshake by then ends.
+    pub handshake_timeout: Duration,
+    /// Time without progress, at least, before a path is suspect.
+    pub min_suspicion: Duration,
+    /// Time without progress or answer, at least, before a suspect path is dead.
+    pub min_death: Duration,
+}
+
+/// Upper bound on paths attached to one session at a time, those in handshake included.
+pub const MAX_PATHS: usize = 8;
+
+impl Default for Config {
+    fn default() -> Config {
+        let mut classes = [ClassConfig { urgency: 4 }; Class::COUNT];
+        classes[Class::CONTROL.index()].urgency = 0;
+        classes[Class::REQUESTS.index()].urgency = 2;
+        classes[Class::EVENTS.index()].urgency = 3;
+        classes[Class::BULK.index()].urgency = 6;
+        Config {
+            params: Params::default(),
+            mode: PathMode::default(),
+            classes,
+            security_floor: None,
+            early_data: false,
+            max_send_buffer: 32 * 1024 * 1024,
+            max_message_queue: 4 * 1024 * 1024,
+            max_datagram_queue: 256 * 1024,
+            max_stream_window: 32 * 1024 * 1024,
+            max_class_window: 48 * 1024 * 1024,
+            handshake_timeout: Duration::from_secs(10),
+            min_suspicion: Duration::from_millis(50),
+            min_death: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a session knows of the connection under a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathInfo {
+    /// For people: `tcp://127.0.0.1:4433`.
+    pub name: Arc<str>,
+    /// The kind of transport: `tcp`, `unix`, `mem`.
+    pub transport: &'static str,
+    /// What protects the bytes on it, as this end sees it.
+    pub security: Security,
+    /// Lower is preferred where evidence does not decide.
+    pub rank: u32,
+    /// The TLS exporter's 32 bytes, where this end itself ends TLS.
+    pub exporter: Option<[u8; 32]>,
+}
+
+impl PathInfo {
+    /// A plain path.
+    pub fn new(name: impl Into<Arc<str>>, transport: &'static str, security: Security) -> PathInfo {
+        PathInfo {
+            name: name.into(),
+            transport,
+            security,
+            rank: 0,
+            exporter: None,
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! Datagrams and unreliable messages: numbered, deduplicated in a window (PROTOCOL 4.6).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Session;
+use super::error::SendError;
+use super::event::{Event, MessageId, Outcome};
+use super::timers::TimerKind;
+use crate::time::Timestamp;
+use crate::wire::Class;
+
+/// Numbers behind the highest one within which a repeat is known; older ones are dropped.
+const WINDOW: u64 = 1024;
+
+#[derive(Debug)]
+pub(super) struct Datagram {
+    pub(super) number: u64,
+    pub(super) class: Option<Class>,
+    pub(super) payload: Bytes,
+    expires: Timestamp,
+    id: MessageId,
+    sent: bool,
+}
+
+/// Which numbers have been seen.
+#[derive(Default)]
+struct Seen {
+    /// One past the highest.
+    next: u64,
+    bits: Box<[u64; (WINDOW / 64) as usize]>,
+}
+
+impl Seen {
+    /// Marks `number`; false for a repeat or one that is too old to tell.
+    fn insert(&mut self, number: u64) -> bool {
+        let Some(end) = number.checked_add(1) else {
+            return false;
+        };
+        if end > self.next {
+            let skipped = number - self.next;
+            if skipped >= WINDOW {
+                self.bits.fill(0);
+            } else {
+                for passed in self.next..number {
+                    self.clear(passed);
+                }
+            }
+            self.next = end;
+            self.clear(number);
+        } else if self.next - number > WINDOW {
+            return false;
+        }
+        let (word, bit) = place(number);
+        let seen = self.bits[word] & bit != 0;
+        self.bits[word] |= bit;
+        !seen
+    }
+
+    fn clear(&mut self, number: u64) {
+        let (word, bit) = place(number);
+        self.bits[word] &= !bit;
+    }
+}
+
+fn place(number: u64) -> (usize, u64) {
+    let index = number % WINDOW;
+    ((index / 64) as usize, 1 << (index % 64))
+}
+
+#[derive(Default)]
+pub(super) struct Datagrams {
+    next_number: u64,
+    outgoing: VecDeque<Datagram>,
+    outgoing_bytes: u64,
+    /// Sent, within their time to live, not yet acknowledged.
+    waiting: BTreeMap<u64, Datagram>,
+    waiting_bytes: u64,
+    next_id: u64,
+    seen: Option<Seen>,
+    raw: VecDeque<Bytes>,
+    raw_blocked: bool,
+    /// Bytes received and unread, unreliable messages included.
+    received_bytes: u64,
+    pub(super) dropped: u64,
+}
+
+impl Datagrams {
+    pub(super) fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    pub(super) fn put_back(&mut self, datagram: Datagram) {
+        self.outgoing_bytes += cost(&datagram);
+        self.outgoing.push_front(datagram);
+    }
+
+    pub(super) fn taken(&mut self, len: usize) {
+        self.received_bytes = self.received_bytes.saturating_sub(len as u64 + OVERHEAD);
+    }
+}
+
+const OVERHEAD: u64 = 64;
+
+fn cost(datagram: &Datagram) -> u64 {
+    datagram.payload.len() as u64 + OVERHEAD
+}
+
+impl Session {
+    /// Sends a datagram: at most once, or never.
+    pub fn send_datagram(&mut self, now: Timestamp, payload: Bytes) -> Result<(), SendError> {
+        if self.state.is_terminal() {
+            return Err(SendError::Ended);
+        }
+        let (len, max) = (payload.len() as u64, self.max_datagram_out());
+        if len > max {
+            return Err(SendError::TooLarge { len, max });
+        }
+        self.send_unreliable(now, None, Duration::from_secs(1), payload, false)
+            .map(|_| ())
+    }
+
+    pub(super) fn max_datagram_out(&self) -> u64 {
+        // One record must hold it, header and number included.
+        u64::from(
+            self.peer
+                .max_datagram
+                .min(self.peer.max_record.saturating_sub(32)),
+        )
+    }
+
+    pub(super) fn send_unreliable(
+        &mut self,
+        now: Timestamp,
+        class: Option<Class>,
+        ttl: Duration,
+        payload: Bytes,
+        track: bool,
+    ) -> Result<MessageId, SendError> {
+        let limit = self.config.max_datagram_queue;
+        let datagrams = &mut self.datagrams;
+        let held = datagrams.outgoing_bytes + datagrams.waiting_bytes;
+        if held > 0 && held + payload.len() as u64 + OVERHEAD > limit {
+            self.datagram_sender_blocked = true;
+            return Err(SendError::Full);
+        }
+        // Ids of unreliable messages are odd above 2^62, apart from those of the others.
+        let id = if track {
+            datagrams.next_id += 1;
+            MessageId((1 << 62) + datagrams.next_id)
+        } else {
+            MessageId(0)
+        };
+        let number = datagrams.next_number;
+        datagrams.next_number += 1;
+        let datagram = Datagram {
+            number,
+            class,
+            payload,
+            expires: now + ttl,
+            id,
+            sent: false,
+        };
+        datagrams.outgoing_bytes += cost(&datagram);
+        datagrams.outgoing.push_back(datagram);
+        self.arm_ttl();
+        Ok(id)
+    }
+
+    fn arm_ttl(&mut self) {
+        let queued = self
+            .datagrams
+            .outgoing
+            .iter()
+            .map(|datagram| datagram.expires)
+            .min();
+        let waiting = self
+            .datagrams
+            .waiting
+            .values()
+            .map(|datagram| datagram.expires)
+            .min();
+        match queued.into_iter().chain(waiting).min() {
+            Some(at) if !self.timers.is_set(TimerKind::Ttl) => self.timers.set(TimerKind::Ttl, at),
+            Some(_) => {}
+            None => self.timers.clear(TimerKind::Ttl),
+        }
+    }
+
+    /// The next datagram that fits into `room` and has not expired.
+    pub(super) fn next_datagram(&mut self, now: Timestamp, room: usize) -> Option<Datagram> {
+        loop {
+            let datagram = self.datagrams.outgoing.pop_front()?;
+            self.datagrams.outgoing_bytes = self.datagrams.outgoing_bytes.saturating_sub(cost(&datagram));
+            if datagram.expires <= now {
+                self.datagram_gone(&datagram);
+                continue;
+            }
+            if datagram.payload.len() > room {
+                self.datagrams.put_back(datagram);
+                return None;
+            }
+            return Some(datagram);
+        }
+    }
+
+    pub(super) fn datagram_sent(&mut self, now: Timestamp, mut datagram: Datagram) {
+        datagram.sent = true;
+        // A raw datagram is sent once; a message is kept for its time to live.
+        if datagram.class.is_some() && datagram.expires > now {
+            self.datagrams.waiting_bytes += cost(&datagram);
+            self.datagrams.waiting.insert(datagram.number, datagram);
+        } else {
+            self.datagram_space();
+        }
+    }
+
+    fn take_waiting(&mut self, number: u64) -> Option<Datagram> {
+        let datagram = self.datagrams.waiting.remove(&number)?;
+        self.datagrams.waiting_bytes = self.datagrams.waiting_bytes.saturating_sub(cost(&datagram));
+        Some(datagram)
+    }
+
+    pub(super) fn datagram_acked(&mut self, number: u64) {
+        if let Some(datagram) = self.take_waiting(number) {
+            if datagram.id.0 != 0 {
+                self.events.push_back(Event::Outcome {
+                    id: datagram.id,
+                    outcome: Outcome::Acknowledged,
+                });
+            }
+            self.datagram_space();
+        }
+    }
+
+    pub(super) fn datagram_lost(&mut self, now: Timestamp, number: u64) {
+        let Some(datagram) = self.take_waiting(number) else {
+            return;
+        };
+        if datagram.expires <= now {
+            self.datagram_gone(&datagram);
+        } else {
+            self.datagrams.put_back(datagram);
+        }
+    }
+
+    fn datagram_gone(&mut self, datagram: &Datagram) {
+        if datagram.id.0 != 0 {
+            let outcome = if datagram.sent {
+                Outcome::Maybe
+            } else {
+                Outcome::NotSent
+            };
+            self.events.push_back(Event::Outcome {
+                id: datagram.id,
+                outcome,
+            });
+        }
+        self.datagram_space();
+    }
+
+    fn datagram_space(&mut self) {
+        let held = self.datagrams.outgoing_bytes + self.datagrams.waiting_bytes;
+        if self.datagram_sender_blocked && held <= self.config.max_datagram_queue / 2 {
+            self.datagram_sender_blocked = false;
+            self.events.push_back(Event::MessageSpace);
+        }
+    }
+
+    /// Lets go of what outlived its time.
+    pub(super) fn expire_datagrams(&mut self, now: Timestamp) {
+        let expired: Vec<u64> = self
+            .datagrams
+            .waiting
+            .iter()
+            .filter(|(_, datagram)| datagram.expires <= now)
+            .map(|(&number, _)| number)
+            .collect();
+        for number in expired {
+            if let Some(datagram) = self.take_waiting(number) {
+                self.datagram_gone(&datagram);
+            }
+        }
+        let queue = std::mem::take(&mut self.datagrams.outgoing);
+        self.datagrams.outgoing_bytes = 0;
+        for datagram in queue {
+            if datagram.expires <= now {
+                self.datagram_gone(&datagram);
+            } else {
+                self.datagrams.outgoing_bytes += cost(&datagram);
+                self.datagrams.outgoing.push_back(datagram);
+            }
+        }
+        self.arm_ttl();
+    }
+
+    pub(super) fn settle_datagrams(&mut self) {
+        for number in self.datagrams.waiting.keys().copied().collect::<Vec<_>>() {
+            if let Some(datagram) = self.take_waiting(number) {
+                self.datagram_gone(&datagram);
+            }
+        }
+        for datagram in std::mem::take(&mut self.datagrams.outgoing) {
+            self.datagram_gone(&datagram);
+        }
+        self.datagrams.outgoing_bytes = 0;
+        self.timers.clear(TimerKind::Ttl);
+    }
+
+    // ---- receiving ----
+
+    pub(super) fn take_datagram(&mut self, number: u64, class: Option<Class>, data: &[u8]) {
+        if !self
+            .datagrams
+            .seen
+            .get_or_insert_with(Seen::default)
+            .insert(number)
+        {
+            return;
+        }
+        let limit = self.config.max_datagram_queue;
+        let size = data.len() as u64 + OVERHEAD;
+        while self.datagrams.received_bytes + size > limit {
+            let dropped = match class {
+                Some(class) => self.drop_oldest_unreliable(class),
+                None => self.datagrams.raw.pop_front().map(|payload| payload.len()),
+            };
+            self.datagrams.dropped += 1;
+            match dropped {
+                Some(len) => self.datagrams.taken(len),
+                // The other queues hold the budget: this one goes.
+                None => return,
+            }
+        }
+        self.datagrams.received_bytes += size;
+        let payload = Bytes::copy_from_slice(data);
+        match class {
+            Some(class) => self.unreliable_came(class, payload),
+            None => {
+                self.datagrams.raw.push_back(payload);
+                if std::mem::take(&mut self.datagrams.raw_blocked) {
+                    self.events.push_back(Event::DatagramReady);
+                }
+            }
+        }
+    }
+
+    /// The oldest unread datagram. [`Event::DatagramReady`] tells when to ask again.
+    pub fn recv_datagram(&mut self) -> Option<Bytes> {
+        match self.datagrams.raw.pop_front() {
+            Some(payload) => {
+                self.datagrams.taken(payload.len());
+                Some(payload)
+            }
+            None => {
+                self.datagrams.raw_blocked = true;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PROTOCOL 4.6: each number once, within the window.
+    #[test]
+    fn repeats_and_the_too_old_are_dropped() {
+        let mut seen = Seen::default();
+        assert!(seen.insert(0));
+        assert!(!seen.insert(0));
+        assert!(seen.insert(5));
+        assert!(seen.insert(3));
+        assert!(!seen.insert(3));
+        assert!(seen.insert(5 + WINDOW));
+        assert!(!seen.insert(5), "below the window");
+        assert!(seen.insert(6));
+        assert!(!seen.insert(u64::MAX), "no number follows the last");
+        assert!(seen.insert(u64::MAX - 1));
+        assert!(!seen.insert(u64::MAX - 1));
+        assert!(seen.insert(u64::MAX - WINDOW));
+    }
+}

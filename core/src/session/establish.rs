@@ -1,0 +1,723 @@
+//! How a session begins, and how further paths join it (PROTOCOL 5 and 6).
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::Session;
+use super::config::{MAX_PATHS, PathInfo};
+use super::error::{Misbehaviour, OpenPathError, PathError};
+use super::event::{PathEnd, SwitchCause};
+use super::keys::PathKey;
+use super::lifecycle::{Cause, State};
+use super::path::{Lane, Path, Stage};
+use super::streams::{ClassState, OPENING_KINDS, class_at};
+use super::timers::TimerKind;
+use crate::handshake::{
+    Confirm, Counts, EphemeralSecret, HandshakeError, Hello, Join, Joined, MAX_COUNTS, Params, Reject,
+    Routing, SessionId, SessionKeys, VERSION, Welcome,
+};
+use crate::time::Timestamp;
+use crate::wire::{
+    Class, Frame, HandshakeKind, Kind, OutBuffer, RecordBuilder, RecordLimits, RejectCode, Side, split_record,
+};
+
+/// Early data: this many bytes in all (PROTOCOL 5.6).
+pub const EARLY_BYTES: u64 = 16 * 1024;
+/// Early data: this many bidirectional streams of the class *requests* (PROTOCOL 5.6).
+pub const EARLY_STREAMS: u64 = 8;
+
+/// Who this session is, once both ends share its secret.
+pub(super) struct Identity {
+    pub(super) id: SessionId,
+    pub(super) routing: Routing,
+    pub(super) keys: SessionKeys,
+}
+
+/// What is needed until the session is confirmed.
+pub(super) enum Handshake {
+    Client {
+        secret: EphemeralSecret,
+        hello: Hello,
+    },
+    /// The client has the secret, the server may not know that yet.
+    Server {
+        welcome: Welcome,
+    },
+    Done,
+}
+
+/// A server's connection before it is known what it wants: its first handshake message.
+#[derive(Debug)]
+pub struct Incoming {
+    info: PathInfo,
+    deadline: Timestamp,
+    first: Option<First>,
+    bytes: u64,
+}
+
+/// The message with which a path begins.
+#[derive(Clone, Debug)]
+pub(crate) enum First {
+    Hello(Hello),
+    Join(Join),
+}
+
+impl Incoming {
+    /// A connection that was just accepted. It has 10 seconds for its first message.
+    pub fn new(now: Timestamp, info: PathInfo) -> Incoming {
+        let deadline = now + std::time::Duration::from_secs(10);
+        Incoming {
+            info,
+            deadline,
+            first: None,
+            bytes: 0,
+        }
+    }
+
+    /// When the connection is to be closed if its first message is not there.
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
+    /// The connection's description.
+    pub fn info(&self) -> &PathInfo {
+        &self.info
+    }
+
+    /// Takes in bytes. `true` once the first message is there; what follows it stays in `buffer` and
+    /// belongs to the session ([`Session::handle_input`]).
+    ///
+    /// # Errors
+    /// Close the connection: what came is not this protocol.
+    pub fn handle_input(&mut self, buffer: &mut BytesMut) -> Result<bool, PathError> {
+        if self.first.is_some() {
+            return Ok(true);
+        }
+        let mut input: &[u8] = buffer;
+        let mut scratch = Vec::new();
+        let Some(record) = split_record(&mut input, &RecordLimits::HANDSHAKE, &mut scratch)? else {
+            return Ok(false);
+        };
+        let mut body = record.body;
+        let first = match Frame::decode(&mut body)? {
+            Some(Frame::Handshake {
+                kind: HandshakeKind::Hello,
+                body,
+            }) => First::Hello(Hello::decode(body)?),
+            Some(Frame::Handshake {
+                kind: HandshakeKind::Join,
+                body,
+            }) => First::Join(Join::decode(body)?),
+            _ => return Err(PathError::UnexpectedHandshake("a path begins with HELLO or JOIN")),
+        };
+        if !body.is_empty() {
+            return Err(PathError::UnexpectedHandshake(
+                "a handshake message has its record to itself",
+            ));
+        }
+        let len = record.wire_len;
+        self.first = Some(first);
+        self.bytes = len as u64;
+        buffer.advance(len);
+        Ok(true)
+    }
+
+    pub(crate) fn first(&self) -> Option<&First> {
+        self.first.as_ref()
+    }
+}
+
+/// A path that was refused: write the record, then close the connection.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// Why.
+    pub code: RejectCode,
+    /// The record with REJECT.
+    pub record: Bytes,
+}
+
+impl Rejected {
+    /// The refusal `reject` as a record.
+    pub fn new(reject: &Reject) -> Rejected {
+        let mut body = Vec::new();
+        reject.encode(&mut body);
+        let mut out = OutBuffer::new();
+        let mut builder = RecordBuilder::begin(&mut out, crate::wire::HANDSHAKE_MAX_BODY, true);
+        builder.frame(&Frame::Handshake {
+            kind: HandshakeKind::Reject,
+            body: &body,
+        });
+        builder.finish();
+        Rejected {
+            code: reject.code,
+            record: Bytes::copy_from_slice(out.chunk()),
+        }
+    }
+}
+
+fn handshake_frame(kind: HandshakeKind, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut body = Vec::with_capacity(256);
+    encode(&mut body);
+    let frame = Frame::Handshake { kind, body: &body };
+    let mut bytes = BytesMut::with_capacity(frame.encoded_len());
+    frame.encode(&mut bytes);
+    bytes.freeze()
+}
+
+impl Session {
+    // ---- client ----
+
+    /// Begins a path over a connection that was just opened: with HELLO while there is no session,
+    /// then with JOIN. [`Session::poll_transmit`] has its first bytes.
+    pub fn open_path(&mut self, now: Timestamp, info: PathInfo) -> Result<PathKey, OpenPathError> {
+        if self.side != Side::Client {
+            return Err(OpenPathError::NotClient);
+        }
+        if self.state.is_terminal() {
+            return Err(OpenPathError::Ended);
+        }
+        if self.paths.len() >= MAX_PATHS {
+            return Err(OpenPathError::TooMany);
+        }
+        if self.floor.is_some_and(|floor| info.security < floor) {
+            return Err(OpenPathError::BelowFloor);
+        }
+        let id = self.next_path_id;
+        self.next_path_id += 1;
+        let joins = self.identity.is_some();
+        let stage = if joins { Stage::JoinSent } else { Stage::HelloSent };
+        let slot = self.insert_path(now, id, info, stage);
+        let frame = if joins {
+            self.make_join(slot)
+        } else {
+            self.make_hello(slot)
+        };
+        self.paths[slot].handshake.push(frame);
+        self.transition(Cause::Opening);
+        Ok(self.path_key(slot))
+    }
+
+    fn insert_path(&mut self, now: Timestamp, id: u64, info: PathInfo, stage: Stage) -> usize {
+        self.next_generation = self.next_generation.wrapping_add(1).max(1);
+        let mut path = Path::new(now, self.next_generation, id, info, stage, self.local.in_flight);
+        path.timers
+            .set(TimerKind::Handshake, now + self.config.handshake_timeout);
+        self.paths.insert(Box::new(path))
+    }
+
+    fn make_hello(&mut self, slot: usize) -> Bytes {
+        let (id, security) = (self.paths[slot].id, self.paths[slot].info.security);
+        if let Handshake::Client { hello, .. } = &self.handshake {
+            let hello = hello.on_path(id);
+            return handshake_frame(HandshakeKind::Hello, |out| hello.encode(out));
+        }
+        let floor = self.config.security_floor.unwrap_or(security);
+        self.floor = Some(floor);
+        self.local.floor = floor;
+        let secret = EphemeralSecret::from_seed(self.rng.bytes());
+        let nonce = self.rng.bytes();
+        // `Session::client` checked the parameters.
+        let hello = Hello::new(id, nonce, secret.share(), self.local.clone())
+            .or_else(|_| Hello::new(id, nonce, secret.share(), Params::default()));
+        let Ok(hello) = hello else { return Bytes::new() };
+        let frame = handshake_frame(HandshakeKind::Hello, |out| hello.encode(out));
+        self.handshake = Handshake::Client { secret, hello };
+        if self.config.early_data {
+            self.early = Some(slot);
+        }
+        frame
+    }
+
+    fn make_join(&mut self, slot: usize) -> Bytes {
+        let nonce = self.rng.bytes();
+        let live = self
+            .paths
+            .iter()
+            .filter(|(other, path)| *other != slot && path.is_live())
+            .map(|(_, path)| path.id)
+            .collect();
+        let path = &mut self.paths[slot];
+        let Some(identity) = &self.identity else {
+            return Bytes::new();
+        };
+        let mut join = Join {
+            session_id: identity.id,
+            routing: identity.routing.clone(),
+            path_id: path.id,
+            nonce,
+            bound: path.info.exporter.is_some(),
+            floor: self.floor.unwrap_or_default(),
+            in_flight: self.local.in_flight,
+            live,
+            proof: [0; 32],
+        };
+        if let Ok(proof) = identity.keys.join_proof(&join, path.info.exporter.as_ref()) {
+            join.proof = proof;
+        }
+        path.exchange.join_hash = Some(join.digest());
+        handshake_frame(HandshakeKind::Join, |out| join.encode(out))
+    }
+
+    // ---- messages ----
+
+    pub(super) fn take_handshake(
+        &mut self,
+        now: Timestamp,
+        slot: usize,
+        kind: HandshakeKind,
+        body: &[u8],
+    ) -> Result<(), PathError> {
+        match (kind, self.paths[slot].stage) {
+            (HandshakeKind::Welcome, Stage::HelloSent) => {
+                self.take_welcome(now, slot, &Welcome::decode(body)?)
+            }
+            (HandshakeKind::Joined, Stage::JoinSent) => self.take_joined(now, slot, &Joined::decode(body)?),
+            (HandshakeKind::Reject, Stage::HelloSent | Stage::JoinSent) => {
+                self.take_reject(now, slot, Reject::decode(body)?)
+            }
+            (HandshakeKind::Confirm, Stage::Welcomed | Stage::Repeated | Stage::Joined) => {
+                self.take_confirm(now, slot, &Confirm::decode(body)?)
+            }
+            (HandshakeKind::Hello, _) => Err(PathError::UnexpectedHandshake("HELLO")),
+            (HandshakeKind::Welcome, _) => Err(PathError::UnexpectedHandshake("WELCOME")),
+            (HandshakeKind::Join, _) => Err(PathError::UnexpectedHandshake("JOIN")),
+            (HandshakeKind::Joined, _) => Err(PathError::UnexpectedHandshake("JOINED")),
+            (HandshakeKind::Confirm, _) => Err(PathError::UnexpectedHandshake("CONFIRM")),
+            (HandshakeKind::Reject, _) => Err(PathError::UnexpectedHandshake("REJECT")),
+        }
+    }
+
+    /// PROTOCOL 5.2.
+    fn take_welcome(&mut self, now: Timestamp, slot: usize, welcome: &Welcome) -> Result<(), PathError> {
+        if welcome.path_id != self.paths[slot].id {
+            return Err(HandshakeError::BadProof.into());
+        }
+        match (&self.handshake, &self.identity) {
+            (Handshake::Client { secret, hello }, None) => {
+                let keys = SessionKeys::client(secret, hello, welcome)?;
+                let floor = hello.params().agree(welcome.params()).floor;
+                if self.paths[slot].info.security < floor {
+                    return Err(HandshakeError::BadProof.into());
+                }
+                self.floor = Some(floor);
+                self.first_welcome = Some(welcome.clone());
+                self.identity = Some(Identity {
+                    id: welcome.session_id(),
+                    routing: welcome.routing().clone(),
+                    keys,
+                });
+                self.adopt_peer(welcome.params().clone());
+            }
+            (_, Some(identity)) => {
+                // The same HELLO over a second path leads to the same session (PROTOCOL 5.1).
+                let Some(first) = &self.first_welcome else {
+                    return Err(HandshakeError::BadProof.into());
+                };
+                identity.keys.verify_repeated(first, welcome)?;
+            }
+            (_, None) => return Err(PathError::UnexpectedHandshake("WELCOME")),
+        }
+        self.early = None;
+        let mut confirm = Confirm {
+            path_id: welcome.path_id,
+            counts: self.counts_to_tell(),
+            proof: [0; 32],
+        };
+        if let Some(identity) = &self.identity {
+            confirm.proof = identity.keys.confirm_hello_proof(&confirm);
+        }
+        let frame = handshake_frame(HandshakeKind::Confirm, |out| confirm.encode(out));
+        self.paths[slot].handshake.push(frame);
+        self.open_for_data(now, slot);
+        Ok(())
+    }
+
+    /// PROTOCOL 6.3.
+    fn take_joined(&mut self, now: Timestamp, slot: usize, joined: &Joined) -> Result<(), PathError> {
+        let (Some(identity), Some(join_hash)) = (&self.identity, self.paths[slot].exchange.join_hash) else {
+            return Err(PathError::UnexpectedHandshake("JOINED"));
+        };
+        if joined.path_id != self.paths[slot].id {
+            return Err(HandshakeError::BadProof.into());
+        }
+        identity.keys.verify_joined(&join_hash, joined)?;
+        let joined_hash = joined.digest();
+        let mut confirm = Confirm {
+            path_id: joined.path_id,
+            counts: self.counts_to_tell(),
+            proof: [0; 32],
+        };
+        confirm.proof = identity
+            .keys
+            .confirm_join_proof(&join_hash, &joined_hash, &confirm);
+        let frame = handshake_frame(HandshakeKind::Confirm, |out| confirm.encode(out));
+        self.paths[slot].handshake.push(frame);
+        self.paths[slot].peer_in_flight = joined.in_flight.max(4096);
+        self.take_counts(now, &joined.counts)?;
+        self.open_for_data(now, slot);
+        Ok(())
+    }
+
+    /// PROTOCOL 5.4, 6.4: the client has proven the secret on this path.
+    fn take_confirm(&mut self, now: Timestamp, slot: usize, confirm: &Confirm) -> Result<(), PathError> {
+        let Some(identity) = &self.identity else {
+            return Err(PathError::UnexpectedHandshake("CONFIRM"));
+        };
+        let path = &self.paths[slot];
+        if confirm.path_id != path.id {
+            return Err(HandshakeError::BadProof.into());
+        }
+        match (path.stage, path.exchange.join_hash, path.exchange.joined_hash) {
+            (Stage::Joined, Some(join), Some(joined)) => {
+                identity.keys.verify_confirm_join(&join, &joined, confirm)?;
+            }
+            _ => identity.keys.verify_confirm_hello(confirm)?,
+        }
+        let joined = path.stage == Stage::Joined;
+        self.confirmed = true;
+        self.handshake = Handshake::Done;
+        self.timers.clear(TimerKind::Handshake);
+        self.take_counts(now, &confirm.counts)?;
+        if joined {
+            self.fence(now, slot);
+        }
+        self.open_for_data(now, slot);
+        Ok(())
+    }
+
+    fn take_reject(&mut self, now: Timestamp, slot: usize, reject: Reject) -> Result<(), PathError> {
+        let Reject {
+            code,
+            detail,
+            address,
+        } = reject;
+        let detail = if address.is_empty() {
+            detail
+        } else {
+            format!("{detail} (go to {address})")
+        };
+        let joining = self.paths[slot].stage == Stage::JoinSent;
+        let gone = [
+            RejectCode::UNKNOWN_SESSION,
+            RejectCode::EXPIRED,
+            RejectCode::CLOSED,
+            RejectCode::REDIRECT,
+        ];
+        let hopeless = [
+            RejectCode::VERSION,
+            RejectCode::SECURITY_FLOOR,
+            RejectCode::REFUSED,
+            RejectCode::MALFORMED,
+        ];
+        let fatal = if joining {
+            gone.contains(&code)
+        } else {
+            hopeless.contains(&code)
+        };
+        // One path's word does not end a session that another path proves alive.
+        let alone = !self.paths.iter().any(|(_, path)| path.may_send());
+        let error = PathError::Rejected {
+            code,
+            detail: detail.clone(),
+        };
+        self.retire_path(now, slot, PathEnd::Local, Some(error));
+        if fatal && alone {
+            self.end_session(now, Cause::Rejected { code, detail });
+        }
+        Ok(())
+    }
+
+    /// Acknowledgements that came with JOINED or CONFIRM (PROTOCOL 6.3).
+    fn take_counts(&mut self, now: Timestamp, counts: &Counts) -> Result<(), PathError> {
+        for count in counts {
+            self.take_ack(now, count.path, count.lane, count.count, 0)?;
+        }
+        Ok(())
+    }
+
+    /// What this end received on paths that the peer may not have settled: the dead ones, newest
+    /// last, and those alive.
+    fn counts_to_tell(&self) -> Counts {
+        let live = self
+            .paths
+            .iter()
+            .flat_map(|(_, path)| path.counts())
+            .filter(|count| count.count > 0);
+        let mut counts: Counts = live
+            .chain(self.dead_counts.iter().rev().copied())
+            .take(MAX_COUNTS)
+            .collect();
+        counts.sort_by_key(|count| (count.path, count.lane));
+        counts
+    }
+
+    /// Paths that the client no longer counts among its own end here (PROTOCOL 6.2).
+    fn fence(&mut self, now: Timestamp, slot: usize) {
+        let path = &self.paths[slot];
+        let (listed, id) = (path.exchange.listed.clone(), path.id);
+        let fenced: Vec<usize> = self
+            .paths
+            .iter()
+            .filter(|(other, path)| {
+                *other != slot && path.may_send() && path.id < id && !listed.contains(&path.id)
+            })
+            .map(|(other, _)| other)
+            .collect();
+        for other in fenced {
+            let code = crate::wire::ErrorCode::FENCED.value();
+            self.retire_path(now, other, PathEnd::Local, Some(PathError::Abandoned(code)));
+        }
+    }
+
+    /// Both ends have proven themselves on the path.
+    fn open_for_data(&mut self, now: Timestamp, slot: usize) {
+        let path = &mut self.paths[slot];
+        let security = path.info.security;
+        path.crc = self.local.wants_crc(security) || self.peer.wants_crc(security);
+        path.max_record = self.peer.max_record as usize;
+        path.peer_in_flight = path.peer_in_flight.max(4096);
+        self.path_live(now, slot);
+    }
+
+    // ---- server ----
+
+    /// A server's session for `hello`, answered with WELCOME on the path that
+    /// [`Session::accept_path`] makes of it.
+    pub(crate) fn server(
+        config: super::Config,
+        seed: [u8; 32],
+        now: Timestamp,
+        hello: &Hello,
+        session_id: SessionId,
+        routing: Routing,
+    ) -> Result<Session, HandshakeError> {
+        let mut session = Session::new(Side::Server, config, seed, now);
+        let own = session.config.security_floor.unwrap_or_default();
+        session.local.floor = own;
+        session.floor = Some(own.max(hello.params().floor));
+        let secret = EphemeralSecret::from_seed(session.rng.bytes());
+        let welcome = Welcome::new(
+            0,
+            VERSION,
+            session_id,
+            routing.clone(),
+            secret.share(),
+            session.local.clone(),
+        )?;
+        let keys = SessionKeys::server(&secret, hello, &welcome)?;
+        session.identity = Some(Identity {
+            id: session_id,
+            routing,
+            keys,
+        });
+        session.handshake = Handshake::Server { welcome };
+        session.adopt_peer(hello.params().clone());
+        session.transition(Cause::Opening);
+        session
+            .timers
+            .set(TimerKind::Handshake, now + session.config.handshake_timeout);
+        Ok(session)
+    }
+
+    /// Attaches a connection whose first message was routed to this session.
+    ///
+    /// # Errors
+    /// Write the refusal's record and close the connection. The session is unharmed.
+    pub fn accept_path(&mut self, now: Timestamp, incoming: Incoming) -> Result<PathKey, Rejected> {
+        let reject = |code, detail: &str| Rejected::new(&Reject::new(code, detail));
+        if self.state.is_terminal() {
+            return Err(reject(RejectCode::CLOSED, "the session has ended"));
+        }
+        let Some(first) = incoming.first.clone() else {
+            return Err(reject(RejectCode::MALFORMED, "no first message"));
+        };
+        if self.floor.is_some_and(|floor| incoming.info.security < floor) {
+            return Err(reject(
+                RejectCode::SECURITY_FLOOR,
+                "this carrier is weaker than the session accepts",
+            ));
+        }
+        match first {
+            First::Hello(hello) => self.accept_hello(now, &hello, incoming),
+            First::Join(join) => self.accept_join(now, &join, incoming),
+        }
+    }
+
+    fn accept_hello(
+        &mut self,
+        now: Timestamp,
+        hello: &Hello,
+        incoming: Incoming,
+    ) -> Result<PathKey, Rejected> {
+        let reject = |code, detail: &str| Rejected::new(&Reject::new(code, detail));
+        let Handshake::Server { welcome } = &self.handshake else {
+            return Err(reject(RejectCode::USE_JOIN, "the session is confirmed"));
+        };
+        let mut welcome = welcome.on_path(hello.path_id());
+        if self.paths.len() >= MAX_PATHS {
+            return Err(reject(RejectCode::TOO_MANY_PATHS, "eight paths are attached"));
+        }
+        if self.path_ids.insert(hello.path_id()).is_err() {
+            return Err(reject(RejectCode::PATH_ID_USED, "the path id was used before"));
+        }
+        let first = !std::mem::replace(&mut self.welcomed, true);
+        if let Some(identity) = &self.identity {
+            identity.keys.sign_welcome(&mut welcome);
+        }
+        let stage = if first { Stage::Welcomed } else { Stage::Repeated };
+        let slot = self.insert_path(now, hello.path_id(), incoming.info, stage);
+        let frame = handshake_frame(HandshakeKind::Welcome, |out| welcome.encode(out));
+        self.begin_accepted(now, slot, incoming.bytes, hello.params().in_flight, frame);
+        if first {
+            self.paths[slot].max_record = self.peer.max_record as usize;
+            self.choose_active(SwitchCause::First);
+        }
+        Ok(self.path_key(slot))
+    }
+
+    fn accept_join(&mut self, now: Timestamp, join: &Join, incoming: Incoming) -> Result<PathKey, Rejected> {
+        let reject = |code, detail: &str| Rejected::new(&Reject::new(code, detail));
+        let Some(identity) = &self.identity else {
+            return Err(reject(RejectCode::UNKNOWN_SESSION, "no session"));
+        };
+        // The proof first: without it nothing else is looked at.
+        if join.session_id != identity.id {
+            return Err(reject(RejectCode::UNKNOWN_SESSION, "another session"));
+        }
+        if let Err(error) = identity.keys.verify_join(join, incoming.info.exporter.as_ref()) {
+            return Err(reject(error.reject_code(), &error.to_string()));
+        }
+        if Some(join.floor) != self.floor {
+            return Err(reject(
+                RejectCode::SECURITY_FLOOR,
+                "the floor is not the session's",
+            ));
+        }
+        if self.paths.len() >= MAX_PATHS {
+            return Err(reject(RejectCode::TOO_MANY_PATHS, "eight paths are attached"));
+        }
+        if self.path_ids.insert(join.path_id).is_err() {
+            return Err(reject(RejectCode::PATH_ID_USED, "the path id was used before"));
+        }
+        let mut joined = Joined {
+            path_id: join.path_id,
+            nonce: self.rng.bytes(),
+            in_flight: self.local.in_flight,
+            counts: self.counts_to_tell(),
+            proof: [0; 32],
+        };
+        let join_hash = join.digest();
+        joined.proof = identity.keys.joined_proof(&join_hash, &joined);
+        let joined_hash = joined.digest();
+        let slot = self.insert_path(now, join.path_id, incoming.info, Stage::Joined);
+        let frame = handshake_frame(HandshakeKind::Joined, |out| joined.encode(out));
+        self.begin_accepted(now, slot, incoming.bytes, join.in_flight, frame);
+        let exchange = &mut self.paths[slot].exchange;
+        exchange.join_hash = Some(join_hash);
+        exchange.joined_hash = Some(joined_hash);
+        exchange.listed = join.live.iter().copied().collect();
+        Ok(self.path_key(slot))
+    }
+
+    fn begin_accepted(&mut self, now: Timestamp, slot: usize, bytes: u64, in_flight: u64, frame: Bytes) {
+        let path = &mut self.paths[slot];
+        path.handshake.push(frame);
+        path.peer_in_flight = in_flight.max(4096);
+        path.bytes_received = bytes;
+        path.records_received = 1;
+        // The record with HELLO or JOIN is the first of its lane (PROTOCOL 3.4).
+        path.lanes[0] = Lane {
+            received: 1,
+            received_at: now,
+            ..Lane::default()
+        };
+    }
+
+    // ---- parameters ----
+
+    /// The peer's announcements come into force (PROTOCOL 5.5).
+    fn adopt_peer(&mut self, peer: Params) {
+        self.peer = peer;
+        for index in 0..Class::COUNT {
+            let class = class_at(index);
+            let limits = self.peer.max_streams[index];
+            let credit = self.peer.max_stream_data[index];
+            self.classes[index].stream_credit_out = credit;
+            for (kind, allowed) in OPENING_KINDS
+                .into_iter()
+                .zip([limits.bi, limits.uni, limits.unordered])
+            {
+                self.take_streams_credit(class, kind, allowed);
+            }
+            self.take_class_credit(class, self.peer.max_data[index]);
+        }
+        for key in self.streams.keys() {
+            let Some(stream) = self.streams.get_mut(key) else {
+                continue;
+            };
+            let credit = self.peer.max_stream_data[stream.id.class().index()];
+            if let Some(send) = stream.send.as_mut() {
+                send.set_max_data(credit);
+            }
+            self.make_ready(key.slot);
+            self.tell_writable(key);
+        }
+    }
+
+    /// Early data is bounded before the server has decided who this is (PROTOCOL 5.6).
+    pub(super) fn check_early(&mut self, bytes: u64) -> Result<(), Misbehaviour> {
+        if self.confirmed || self.side == Side::Client {
+            return Ok(());
+        }
+        self.early_received = self.early_received.saturating_add(bytes);
+        if self.early_received > EARLY_BYTES {
+            Err(Misbehaviour::EarlyData)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether a stream may be opened by the peer before the session is confirmed.
+    pub(super) fn check_early_stream(
+        &self,
+        kind: Kind,
+        class: Class,
+        index: u64,
+    ) -> Result<(), Misbehaviour> {
+        let early = kind == Kind::Bi && class == Class::REQUESTS && index < EARLY_STREAMS;
+        if self.confirmed || self.side == Side::Client || early {
+            Ok(())
+        } else {
+            Err(Misbehaviour::EarlyData)
+        }
+    }
+
+    /// What a client may use before WELCOME: nothing, or the fixed credit of early data.
+    pub(super) fn early_credit(classes: &mut [ClassState; Class::COUNT], enabled: bool) {
+        if enabled {
+            let requests = &mut classes[Class::REQUESTS.index()];
+            requests.send_limit = EARLY_BYTES;
+            requests.stream_credit_out = EARLY_BYTES;
+            requests.opening[0].allowed = EARLY_STREAMS;
+        }
+    }
+
+    /// The session's id, once there is one.
+    pub fn id(&self) -> Option<SessionId> {
+        self.identity.as_ref().map(|identity| identity.id)
+    }
+
+    /// Whether the client has proven itself to this server, or this client has a session.
+    pub fn is_established(&self) -> bool {
+        self.confirmed || (self.side == Side::Client && self.identity.is_some())
+    }
+
+    /// The state before any path (test helper and statistics).
+    pub(super) fn is_client(&self) -> bool {
+        self.side == Side::Client
+    }
+
+    /// Whether the session wants another connection: a client's that has not ended.
+    pub fn wants_path(&self) -> bool {
+        self.is_client() && !self.state.is_terminal() && self.state != State::Closed
+    }
+}

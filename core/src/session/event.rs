@@ -1,0 +1,175 @@
+//! What a session reports. Events carry keys, never data.
+
+use super::config::PathInfo;
+use super::error::PathError;
+use super::keys::{PathKey, StreamKey};
+use super::lifecycle::{Cause, State};
+use crate::wire::{Class, ErrorCode, Kind};
+
+/// Names a message that its sender wants to hear of again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub u64);
+
+/// What became of something that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The peer's session has it.
+    Acknowledged,
+    /// It was put on a path, and the session ended before an acknowledgement.
+    Maybe,
+    /// No byte of it was ever put on a path.
+    NotSent,
+}
+
+/// How a message is to travel (REQUIREMENTS W8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Exactly once, in the order of the class's other ordered messages.
+    Ordered,
+    /// Exactly once, as soon as it is whole.
+    Unordered,
+    /// At most once; not after its time to live.
+    Unreliable {
+        /// How long it may wait, or be sent again when its path dies.
+        ttl: std::time::Duration,
+    },
+}
+
+/// How a received message travelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryKind {
+    /// [`Delivery::Ordered`]
+    Ordered,
+    /// [`Delivery::Unordered`]
+    Unordered,
+    /// [`Delivery::Unreliable`]
+    Unreliable,
+}
+
+/// A received message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its class.
+    pub class: Class,
+    /// How it travelled.
+    pub delivery: DeliveryKind,
+    /// What it says.
+    pub payload: bytes::Bytes,
+}
+
+/// How a path's connection ended, as its driver or the session saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathEnd {
+    /// The peer shut the connection down.
+    Eof,
+    /// The connection was reset.
+    Reset,
+    /// Any other error of the operating system.
+    Io(std::io::ErrorKind),
+    /// This end ended it: an error in what came, silence, or the session's end.
+    Local,
+}
+
+/// Why data moved to another path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchCause {
+    /// It is the first.
+    First,
+    /// The path in use was closed in order.
+    Closed,
+    /// The path in use was reset or failed.
+    Reset,
+    /// The path in use made no progress.
+    Suspect,
+    /// What came over the path in use was corrupt or broke the protocol.
+    Error,
+    /// The peer asked.
+    Abandoned,
+    /// A better one is there.
+    Preferred,
+}
+
+/// Something the application or the driver should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The lifecycle moved.
+    State {
+        /// From where.
+        from: State,
+        /// To where.
+        to: State,
+        /// Why.
+        cause: Cause,
+    },
+    /// A path proved itself and may carry data.
+    PathUp(PathKey),
+    /// A path makes no progress; it is probed and its data sent elsewhere.
+    PathSuspect(PathKey),
+    /// A suspect path made progress again.
+    PathRecovered(PathKey),
+    /// A path ended. Its key names nothing from here on.
+    PathDown {
+        /// Which.
+        path: PathKey,
+        /// How.
+        end: PathEnd,
+        /// What was wrong, where something was.
+        error: Option<PathError>,
+        /// What it was.
+        info: Box<PathInfo>,
+    },
+    /// Data moved to another path.
+    Switched {
+        /// The path in use before, if there was one.
+        from: Option<PathKey>,
+        /// The path in use.
+        to: PathKey,
+        /// Why.
+        cause: SwitchCause,
+    },
+    /// The peer opened a stream: [`super::Session::accept`].
+    Opened {
+        /// Its kind.
+        kind: Kind,
+        /// Its class.
+        class: Class,
+    },
+    /// More streams may be opened.
+    Credit {
+        /// Of this kind.
+        kind: Kind,
+        /// Of this class.
+        class: Class,
+    },
+    /// A read that was blocked may go on.
+    Readable(StreamKey),
+    /// A write that was blocked may go on.
+    Writable(StreamKey),
+    /// Everything written and the end of the stream are acknowledged.
+    Finished(StreamKey),
+    /// The peer wants no more of the stream.
+    Stopped(StreamKey, u64),
+    /// A message of the class may be read.
+    MessageReady(Class),
+    /// A datagram may be read.
+    DatagramReady,
+    /// The message queue has room again.
+    MessageSpace,
+    /// What became of a tracked message.
+    Outcome {
+        /// Which.
+        id: MessageId,
+        /// What.
+        outcome: Outcome,
+    },
+    /// The peer takes nothing new.
+    GoAway {
+        /// Why.
+        code: ErrorCode,
+        /// In words.
+        reason: String,
+        /// Where to go instead; empty if it did not say.
+        address: String,
+    },
+}

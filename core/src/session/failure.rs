@@ -1,0 +1,608 @@
+//! Acknowledgements, suspicion and death of paths, and what moves elsewhere (DESIGN "Failure,
+//! suspicion, death"; PROTOCOL 4.2, 6.6).
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::error::PathError;
+use super::event::{Event, PathEnd, SwitchCause};
+use super::keys::PathKey;
+use super::lifecycle::{Cause, State};
+use super::path::{Lane, Path, Stage, Suspicion, Unsettled};
+use super::sent::Item;
+use super::streams::{Flags, opening_index};
+use super::timers::TimerKind;
+use super::{Abandon, Session};
+use crate::handshake::PathCount;
+use crate::stream::SendState;
+use crate::time::Timestamp;
+use crate::wire::Kind;
+
+/// Probes without an answer before a suspect path is dead.
+const PROBES: u32 = 3;
+/// How many counts of dead paths are kept for JOINED and CONFIRM (PROTOCOL 6.3).
+const MAX_DEAD_COUNTS: usize = 32;
+/// How many dead paths' unacknowledged records are kept for the peer's counts.
+const MAX_UNSETTLED: usize = 8;
+
+impl Session {
+    // ---- acknowledgements ----
+
+    /// PROTOCOL 4.2: `count` records of the lane have been received in order.
+    pub(super) fn take_ack(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        lane: u64,
+        count: u64,
+        delay_us: u64,
+    ) -> Result<(), PathError> {
+        let Some(slot) = self.slot_of_path_id(id) else {
+            return self.ack_unsettled(id, lane, count);
+        };
+        let path = &mut self.paths[slot];
+        let Some(place) = path.lanes.iter().position(|known| known.id == lane) else {
+            return Err(PathError::AckOfUnsent {
+                path: id,
+                lane,
+                count,
+                sent: 0,
+            });
+        };
+        let log = &mut path.lanes[place].sent;
+        if count > log.sent() {
+            return Err(PathError::AckOfUnsent {
+                path: id,
+                lane,
+                count,
+                sent: log.sent(),
+            });
+        }
+        if count <= log.acknowledged {
+            return Ok(());
+        }
+        let mut log = std::mem::take(log);
+        let mut newest = None;
+        let mut bytes = 0;
+        while log.acknowledged < count {
+            let Some(record) = log.pop() else { break };
+            for _ in 0..record.items {
+                if let Some(item) = log.items.pop_front() {
+                    self.item_acked(item);
+                }
+            }
+            if record.eliciting {
+                bytes += u64::from(record.bytes);
+                newest = Some(record);
+            }
+        }
+        log.shrink();
+        let max_delay = self.peer.max_ack_delay;
+        let path = &mut self.paths[slot];
+        path.lanes[place].sent = log;
+        if let Some(record) = newest {
+            let delay = Duration::from_micros(delay_us).min(max_delay);
+            path.rtt.sample(now, now.since(record.sent_at), delay);
+            path.rate.on_delivered(now, bytes, &record, &mut path.rtt);
+            self.progress(now, slot);
+        }
+        Ok(())
+    }
+
+    fn ack_unsettled(&mut self, id: u64, lane: u64, count: u64) -> Result<(), PathError> {
+        let Some(place) = self.unsettled.iter().position(|unsettled| unsettled.id == id) else {
+            // PROTOCOL 4.2: acknowledgements for settled paths are ignored.
+            return Ok(());
+        };
+        let Some(log) = self.unsettled[place]
+            .lanes
+            .iter_mut()
+            .find(|known| known.id == lane)
+            .map(|lane| &mut lane.sent)
+        else {
+            return Ok(());
+        };
+        if count > log.sent() {
+            return Err(PathError::AckOfUnsent {
+                path: id,
+                lane,
+                count,
+                sent: log.sent(),
+            });
+        }
+        let mut log = std::mem::take(log);
+        while log.acknowledged < count {
+            let Some(record) = log.pop() else { break };
+            for _ in 0..record.items {
+                if let Some(item) = log.items.pop_front() {
+                    self.item_acked(item);
+                }
+            }
+        }
+        if let Some(known) = self.unsettled[place]
+            .lanes
+            .iter_mut()
+            .find(|known| known.id == lane)
+        {
+            known.sent = log;
+        }
+        Ok(())
+    }
+
+    /// Evidence that the path delivers.
+    fn progress(&mut self, now: Timestamp, slot: usize) {
+        let max_delay = self.peer.max_ack_delay;
+        let floor = self.config.min_suspicion;
+        let path = &mut self.paths[slot];
+        path.progress_at = now;
+        let recovered = path.suspicion.take().is_some();
+        path.timers.clear(TimerKind::Probe);
+        path.arm_suspicion(max_delay, floor);
+        if recovered {
+            self.events.push_back(Event::PathRecovered(self.path_key(slot)));
+            self.choose_active(SwitchCause::Preferred);
+        }
+    }
+
+    pub(super) fn take_pong(&mut self, now: Timestamp, slot: usize, seq: u64) {
+        let path = &mut self.paths[slot];
+        if seq != path.ping_seq {
+            return;
+        }
+        if let Some(sent) = path.ping_sent.take() {
+            path.rtt.sample(now, now.since(sent), Duration::ZERO);
+            self.progress(now, slot);
+        }
+    }
+
+    #[inline]
+    fn item_acked(&mut self, item: Item) {
+        match item {
+            Item::Stream {
+                key,
+                offset,
+                len,
+                fin,
+            } => {
+                let Some(stream) = self.streams.get_mut(key) else {
+                    return;
+                };
+                let Some(send) = stream.send.as_mut() else { return };
+                let kind = stream.id.kind();
+                let class = stream.id.class();
+                let acked = send.on_acked(offset, len as usize, fin);
+                if acked.complete && !stream.flags.has(Flags::FINISHED_TOLD) {
+                    stream.flags.set(Flags::FINISHED_TOLD);
+                    if kind == Kind::Unordered {
+                        self.unordered_acked(key);
+                    } else if stream.flags.has(Flags::SEND_HELD) {
+                        self.events.push_back(Event::Finished(key));
+                    }
+                }
+                self.credit_buffer(acked.freed, kind == Kind::Ordered);
+                match kind {
+                    Kind::Ordered => self.ordered_acked(class, acked.acked_to),
+                    _ if acked.complete => self.free_if_done(key.slot),
+                    _ => {}
+                }
+            }
+            Item::Reset { key } => {
+                if let Some(send) = self.streams.get_mut(key).and_then(|stream| stream.send.as_mut()) {
+                    send.on_reset_acked();
+                }
+                self.free_if_done(key.slot);
+            }
+            Item::Datagram { number } => self.datagram_acked(number),
+            Item::Abandon { path } => self.abandons.retain(|abandon| abandon.path != path),
+            Item::Stop { .. }
+            | Item::MaxStreamData { .. }
+            | Item::MaxData { .. }
+            | Item::MaxStreams { .. }
+            | Item::Status { .. }
+            | Item::GoAway => {}
+        }
+    }
+
+    /// What the item held goes out again, unless something newer made it pointless.
+    fn item_lost(&mut self, now: Timestamp, item: Item) {
+        match item {
+            Item::Stream {
+                key,
+                offset,
+                len,
+                fin,
+            } => {
+                let Some(stream) = self.streams.get_mut(key) else {
+                    return;
+                };
+                let Some(send) = stream.send.as_mut() else { return };
+                if send.on_lost(offset, len as usize, fin) {
+                    // What was sent once has its credit; it does not wait for the class's.
+                    stream.flags.clear(Flags::CLASS_BLOCKED);
+                    self.make_ready(key.slot);
+                }
+            }
+            Item::Reset { key } => {
+                let due = self.streams.get_mut(key).is_some_and(|stream| {
+                    let due = stream
+                        .send
+                        .as_ref()
+                        .is_some_and(|send| send.state() == SendState::ResetSent);
+                    if due {
+                        stream.flags.set(Flags::RESET_DUE);
+                    }
+                    due
+                });
+                if due {
+                    self.queue_control(key.slot);
+                }
+            }
+            Item::Stop { key } => self.requeue_control(key.slot, key, Flags::STOP_DUE, |stream| {
+                !stream.flags.has(Flags::RECV_DONE)
+            }),
+            Item::MaxStreamData { key, value } => {
+                self.requeue_control(key.slot, key, Flags::CREDIT_DUE, |stream| {
+                    stream
+                        .recv
+                        .as_ref()
+                        .is_some_and(|recv| recv.window().limit() == value)
+                });
+            }
+            Item::MaxData { class, value } => {
+                let state = &mut self.classes[class.index()];
+                if state.window.limit() == value {
+                    state.credit_due = true;
+                    self.class_control = true;
+                }
+            }
+            Item::MaxStreams { class, kind, value } => {
+                if let Some(place) = opening_index(kind) {
+                    let opening = &mut self.classes[class.index()].opening[place];
+                    if opening.granted == value {
+                        opening.due = true;
+                        self.class_control = true;
+                    }
+                }
+            }
+            Item::Datagram { number } => self.datagram_lost(now, number),
+            // It was put on every path there was; a new one is told on its own.
+            Item::Abandon { .. } => {}
+            Item::Status { path, seq } => {
+                if let Some(slot) = self.slot_of_path_id(path) {
+                    let path = &mut self.paths[slot];
+                    path.status_due |= path.status_seq == seq;
+                }
+            }
+            Item::GoAway => self.goaway_due = self.drain_address.is_some(),
+        }
+    }
+
+    fn requeue_control(
+        &mut self,
+        slot: u32,
+        key: super::keys::StreamKey,
+        flag: Flags,
+        still: impl Fn(&super::streams::Stream) -> bool,
+    ) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            if still(stream) {
+                stream.flags.set(flag);
+                self.queue_control(slot);
+            }
+        }
+    }
+
+    // ---- suspicion ----
+
+    /// The path made no progress for its suspicion time.
+    pub(super) fn suspect(&mut self, now: Timestamp, slot: usize) {
+        let interval = self.probe_interval(slot);
+        let path = &mut self.paths[slot];
+        if path.suspicion.is_some() || !path.may_send() {
+            return;
+        }
+        path.suspicion = Some(Suspicion {
+            since: now,
+            probes: 0,
+            condemned: false,
+        });
+        path.ping_due = true;
+        path.timers.set(TimerKind::Probe, now + interval);
+        self.events.push_back(Event::PathSuspect(self.path_key(slot)));
+        self.choose_active(SwitchCause::Suspect);
+        self.reinject_if_elsewhere(now, slot);
+    }
+
+    fn probe_interval(&self, slot: usize) -> Duration {
+        self.paths[slot]
+            .rtt
+            .pto(self.peer.max_ack_delay)
+            .max(self.config.min_death / PROBES)
+    }
+
+    /// A probe was not answered in time.
+    pub(super) fn probe_unanswered(&mut self, now: Timestamp, slot: usize) {
+        let interval = self.probe_interval(slot);
+        let elsewhere = self.has_other_sound_path(slot);
+        let min_death = self.config.min_death;
+        let path = &mut self.paths[slot];
+        let Some(suspicion) = path.suspicion.as_mut() else {
+            return;
+        };
+        suspicion.probes += 1;
+        suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
+        if suspicion.condemned && elsewhere {
+            self.retire_path(now, slot, PathEnd::Local, Some(PathError::Silent));
+            return;
+        }
+        path.ping_due = true;
+        let wait = if suspicion.condemned {
+            interval.max(Duration::from_secs(1))
+        } else {
+            interval
+        };
+        path.timers.set(TimerKind::Probe, now + wait);
+    }
+
+    pub(super) fn has_other_sound_path(&self, slot: usize) -> bool {
+        self.paths
+            .iter()
+            .any(|(other, path)| other != slot && path.may_send() && path.suspicion.is_none())
+    }
+
+    /// Sends what a suspect path holds on another one too; the path may still deliver it first.
+    pub(super) fn reinject_if_elsewhere(&mut self, now: Timestamp, slot: usize) {
+        if !self.has_other_sound_path(slot) {
+            return;
+        }
+        let count = self.paths[slot].lanes.len();
+        for place in 0..count {
+            let mut log = std::mem::take(&mut self.paths[slot].lanes[place].sent);
+            let mut first = 0;
+            for record in &mut log.records {
+                let items = record.items as usize;
+                if !record.reinjected {
+                    record.reinjected = true;
+                    for index in first..first + items {
+                        if let Some(&item) = log.items.get(index) {
+                            self.item_lost(now, item);
+                        }
+                    }
+                }
+                first += items;
+            }
+            self.paths[slot].lanes[place].sent = log;
+        }
+    }
+
+    // ---- death ----
+
+    /// Ends a path for what came on it.
+    pub(super) fn path_failed(&mut self, now: Timestamp, slot: usize, error: PathError) {
+        if let PathError::Session(misbehaviour) = &error {
+            let cause = Cause::PeerMisbehaved {
+                code: misbehaviour.code(),
+                detail: misbehaviour.to_string(),
+            };
+            self.end_session(now, cause);
+            return;
+        }
+        self.retire_path(now, slot, PathEnd::Local, Some(error));
+    }
+
+    /// Ends a path: what it had not acknowledged moves, the peer hears of it on the others, and the
+    /// driver closes the connection once what is queued for it is out.
+    pub(super) fn retire_path(
+        &mut self,
+        now: Timestamp,
+        slot: usize,
+        end: PathEnd,
+        error: Option<PathError>,
+    ) {
+        let key = self.path_key(slot);
+        let path = &mut self.paths[slot];
+        if path.stage == Stage::Closing {
+            return;
+        }
+        let proven = path.may_send();
+        let code = error.as_ref().map_or(crate::wire::ErrorCode::IO, PathError::code);
+        path.stage = Stage::Closing;
+        path.timers.clear_all();
+        path.suspicion = None;
+        path.error.clone_from(&error);
+        let id = path.id;
+        let lanes = std::mem::take(&mut path.lanes);
+        path.lanes.push(Lane::default());
+        let info = Box::new(path.info.clone());
+        let cause = switch_cause(end, error.as_ref());
+        self.remember_counts(id, &lanes);
+        self.events.push_back(Event::PathDown {
+            path: key,
+            end,
+            error,
+            info,
+        });
+        if self.active == Some(slot) {
+            self.active = None;
+            self.switch_from = Some((key, cause));
+        }
+        if self.state.is_terminal() {
+            return;
+        }
+        self.choose_active(cause);
+        if self.active.is_some() {
+            self.lose_lanes(now, lanes);
+            if proven {
+                self.abandons.push(Abandon {
+                    path: id,
+                    code: code.value(),
+                    told: SmallVec::new(),
+                });
+            }
+        } else {
+            self.keep_unsettled(now, id, lanes);
+            self.paths_lost(now);
+        }
+    }
+
+    /// Ends a path whose connection is gone already.
+    pub(super) fn end_path(&mut self, now: Timestamp, slot: usize, end: PathEnd, error: Option<PathError>) {
+        self.retire_path(now, slot, end, error);
+    }
+
+    fn lose_lanes(&mut self, now: Timestamp, lanes: SmallVec<[Lane; 1]>) {
+        for lane in lanes {
+            let mut items = lane.sent.items.into_iter();
+            for record in &lane.sent.records {
+                for _ in 0..record.items {
+                    let Some(item) = items.next() else { break };
+                    if !record.reinjected {
+                        self.item_lost(now, item);
+                    }
+                }
+            }
+        }
+    }
+
+    fn keep_unsettled(&mut self, now: Timestamp, id: u64, lanes: SmallVec<[Lane; 1]>) {
+        if lanes.iter().all(|lane| lane.sent.items.is_empty()) {
+            return;
+        }
+        if self.unsettled.len() >= MAX_UNSETTLED {
+            let oldest = self.unsettled.remove(0);
+            self.lose_lanes(now, oldest.lanes);
+        }
+        self.unsettled.push(Unsettled { id, lanes });
+    }
+
+    /// PROTOCOL 6.3: after the peer's counts, whatever dead paths still held is lost.
+    pub(super) fn settle_all(&mut self, now: Timestamp) {
+        for unsettled in std::mem::take(&mut self.unsettled) {
+            self.lose_lanes(now, unsettled.lanes);
+        }
+    }
+
+    fn remember_counts(&mut self, id: u64, lanes: &[Lane]) {
+        for lane in lanes.iter().filter(|lane| lane.received > 0) {
+            if self.dead_counts.len() >= MAX_DEAD_COUNTS {
+                self.dead_counts.remove(0);
+            }
+            self.dead_counts.push(PathCount {
+                path: id,
+                lane: lane.id,
+                count: lane.received,
+            });
+        }
+    }
+
+    /// No path is left that may carry data.
+    pub(super) fn paths_lost(&mut self, now: Timestamp) {
+        match self.state {
+            State::Connected => {
+                self.transition(Cause::PathsLost);
+                let timeout = self.local.resume_timeout.min(self.peer.resume_timeout);
+                self.timers.set(TimerKind::Resume, now + timeout);
+            }
+            State::Connecting if self.is_client() => {
+                let trying = self.paths.iter().any(|(_, path)| path.stage != Stage::Closing);
+                if !trying {
+                    self.transition(Cause::AttemptsFailed);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    // ---- which path carries the data ----
+
+    /// Decides which path carries the data (DESIGN "Scheduling": *single* and *standby*). A sound
+    /// path before a suspect one, the lower rank, the one in use, the quicker one, the older one.
+    pub(super) fn choose_active(&mut self, cause: SwitchCause) {
+        let current = self.active;
+        let best = self
+            .paths
+            .iter()
+            .filter(|(_, path)| path.may_send())
+            .min_by_key(|(slot, path)| {
+                (
+                    path.suspicion.is_some(),
+                    path.peer_wants_leave,
+                    path.info.rank,
+                    current != Some(*slot),
+                    path.rtt.get(),
+                    path.id,
+                )
+            })
+            .map(|(slot, _)| slot);
+        if best == current {
+            return;
+        }
+        let Some(slot) = best else {
+            self.active = None;
+            return;
+        };
+        let (from, cause) = match (current, self.switch_from.take()) {
+            (Some(old), _) => (Some(self.path_key(old)), cause),
+            (None, Some((key, why))) => (Some(key), why),
+            (None, None) => (None, SwitchCause::First),
+        };
+        self.active = Some(slot);
+        self.switches += 1;
+        self.events.push_back(Event::Switched {
+            from,
+            to: self.path_key(slot),
+            cause,
+        });
+    }
+
+    /// A path has proven itself.
+    pub(super) fn path_live(&mut self, now: Timestamp, slot: usize) {
+        let heartbeat = self.heartbeat();
+        let path = &mut self.paths[slot];
+        path.stage = Stage::Live;
+        path.progress_at = now;
+        path.timers.clear(TimerKind::Handshake);
+        path.timers.set(TimerKind::Heartbeat, now + heartbeat);
+        self.events.push_back(Event::PathUp(self.path_key(slot)));
+        self.settle_all(now);
+        self.choose_active(SwitchCause::Preferred);
+        self.timers.clear(TimerKind::Resume);
+        self.transition(Cause::Established);
+        let suspects: Vec<usize> = self
+            .paths
+            .iter()
+            .filter(|(_, path)| path.suspicion.is_some())
+            .map(|(slot, _)| slot)
+            .collect();
+        for suspect in suspects {
+            if self.paths[suspect]
+                .suspicion
+                .is_some_and(|suspicion| suspicion.condemned)
+            {
+                self.retire_path(now, suspect, PathEnd::Local, Some(PathError::Silent));
+            } else {
+                self.reinject_if_elsewhere(now, suspect);
+            }
+        }
+    }
+
+    pub(super) fn path_key(&self, slot: usize) -> PathKey {
+        let generation = self.paths.get(slot).map_or(0, |path: &Box<Path>| path.generation);
+        PathKey {
+            slot: slot as u32,
+            generation,
+        }
+    }
+}
+
+fn switch_cause(end: PathEnd, error: Option<&PathError>) -> SwitchCause {
+    match (end, error) {
+        (_, Some(PathError::Silent)) => SwitchCause::Suspect,
+        (_, Some(PathError::Abandoned(_))) => SwitchCause::Abandoned,
+        (_, Some(_)) => SwitchCause::Error,
+        (PathEnd::Eof, None) => SwitchCause::Closed,
+        (PathEnd::Reset | PathEnd::Io(_), None) => SwitchCause::Reset,
+        (PathEnd::Local, None) => SwitchCause::Preferred,
+    }
+}

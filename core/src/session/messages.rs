@@ -1,0 +1,575 @@
+//! Messages over streams and datagrams (REQUIREMENTS W8; PROTOCOL 4.6, 7.4).
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Session;
+use super::error::{Misbehaviour, OpenError, SendError};
+use super::event::{Delivery, DeliveryKind, Event, Message, MessageId, Outcome};
+use super::keys::StreamKey;
+use super::streams::{Flags, Stream};
+use crate::stream::{Read as HalfRead, RecvHalf, SendHalf};
+use crate::time::Timestamp;
+use crate::wire::{Class, Kind, StreamId, varint};
+
+/// What an unordered message costs the queue beyond its bytes: a stream of its own.
+const UNORDERED_COST: u64 = 256;
+
+/// A message of which a part was taken out of its stream.
+#[derive(Debug)]
+struct Partial {
+    len: usize,
+    bytes: BytesMut,
+}
+
+/// A class's side of messages.
+#[derive(Default)]
+struct Channel {
+    out: Option<StreamKey>,
+    /// Once opened by the peer; its stream is never freed while the session lives.
+    inbound: Option<StreamKey>,
+    /// Tracked messages by the offset at which they end.
+    tracked: VecDeque<(u64, MessageId)>,
+    partial: Option<Partial>,
+    /// Whole unordered messages, by their streams.
+    whole: VecDeque<StreamKey>,
+    unreliable: VecDeque<Bytes>,
+    blocked: bool,
+    /// Whether the last message handed out was an ordered one: the modes take turns.
+    took_ordered: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Messages {
+    channels: [Channel; Class::COUNT],
+    next_id: u64,
+    queued: u64,
+    sender_blocked: bool,
+}
+
+impl Messages {
+    fn id(&mut self) -> MessageId {
+        self.next_id += 1;
+        MessageId(self.next_id)
+    }
+}
+
+impl Session {
+    /// Queues a message. With `track`, an [`Event::Outcome`] tells what became of it; without, the
+    /// id means nothing.
+    pub fn send_message(
+        &mut self,
+        now: Timestamp,
+        class: Class,
+        delivery: Delivery,
+        payload: Bytes,
+        track: bool,
+    ) -> Result<MessageId, SendError> {
+        if self.state.is_terminal() {
+            return Err(SendError::Ended);
+        }
+        if self.draining() {
+            return Err(SendError::Draining);
+        }
+        let len = payload.len() as u64;
+        let max = match delivery {
+            Delivery::Unreliable { .. } => self.max_datagram_out(),
+            Delivery::Ordered | Delivery::Unordered => self.peer.max_message,
+        };
+        if len > max {
+            return Err(SendError::TooLarge { len, max });
+        }
+        match delivery {
+            Delivery::Ordered => self.send_ordered(class, payload, track),
+            Delivery::Unordered => self.send_unordered(class, payload, track),
+            Delivery::Unreliable { ttl } => self.send_unreliable(now, Some(class), ttl, payload, track),
+        }
+    }
+
+    fn reserve(&mut self, cost: u64) -> Result<(), SendError> {
+        let limit = self.config.max_message_queue;
+        let messages = self.messages.get_or_insert_default();
+        // A message larger than the whole queue may go when the queue is empty.
+        if messages.queued > 0 && messages.queued.saturating_add(cost) > limit {
+            messages.sender_blocked = true;
+            return Err(SendError::Full);
+        }
+        messages.queued += cost;
+        Ok(())
+    }
+
+    fn send_ordered(&mut self, class: Class, payload: Bytes, track: bool) -> Result<MessageId, SendError> {
+        let len = payload.len() as u64;
+        let framed = len + varint::len(len) as u64;
+        self.reserve(framed)?;
+        let key = self.ordered_out(class)?;
+        let messages = self.messages.get_or_insert_default();
+        let id = if track { messages.id() } else { MessageId(0) };
+        let Some(send) = self.streams.get_mut(key).and_then(|stream| stream.send.as_mut()) else {
+            return Err(SendError::Ended);
+        };
+        let mut prefix = [0; varint::MAX_LEN];
+        let mut rest = &mut prefix[..];
+        varint::put(&mut rest, len);
+        let used = varint::MAX_LEN - rest.len();
+        send.append(&prefix[..used]);
+        send.append_bytes(payload);
+        let end = send.written();
+        self.buffered += framed;
+        if track {
+            self.messages.get_or_insert_default().channels[class.index()]
+                .tracked
+                .push_back((end, id));
+        }
+        self.make_ready(key.slot);
+        Ok(id)
+    }
+
+    fn ordered_out(&mut self, class: Class) -> Result<StreamKey, SendError> {
+        let known = self.messages.get_or_insert_default().channels[class.index()].out;
+        if let Some(key) = known {
+            return Ok(key);
+        }
+        let key = self.open_any(Kind::Ordered, class).map_err(send_error)?;
+        self.messages.get_or_insert_default().channels[class.index()].out = Some(key);
+        Ok(key)
+    }
+
+    fn send_unordered(&mut self, class: Class, payload: Bytes, track: bool) -> Result<MessageId, SendError> {
+        let cost = payload.len() as u64 + UNORDERED_COST;
+        self.reserve(cost)?;
+        let key = match self.open_any(Kind::Unordered, class) {
+            Ok(key) => key,
+            Err(error) => {
+                let messages = self.messages.get_or_insert_default();
+                messages.queued -= cost;
+                messages.sender_blocked |= error == OpenError::Exhausted;
+                return Err(send_error(error));
+            }
+        };
+        let id = if track {
+            self.messages.get_or_insert_default().id()
+        } else {
+            MessageId(0)
+        };
+        self.buffered += payload.len() as u64;
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.message = id.0;
+            // The message is the session's from here on; no handle holds it.
+            stream.flags.clear(Flags::SEND_HELD);
+            if let Some(send) = stream.send.as_mut() {
+                send.append_bytes(payload);
+                let _ = send.finish();
+            }
+        }
+        self.make_ready(key.slot);
+        Ok(id)
+    }
+
+    // ---- what became of them ----
+
+    pub(super) fn messages_freed(&mut self, bytes: u64) {
+        let limit = self.config.max_message_queue;
+        let messages = self.messages.get_or_insert_default();
+        messages.queued = messages.queued.saturating_sub(bytes);
+        if messages.sender_blocked && messages.queued <= limit / 2 {
+            messages.sender_blocked = false;
+            self.events.push_back(Event::MessageSpace);
+        }
+    }
+
+    pub(super) fn messages_unblocked(&mut self) {
+        if let Some(messages) = &mut self.messages {
+            if std::mem::take(&mut messages.sender_blocked) {
+                self.events.push_back(Event::MessageSpace);
+            }
+        }
+    }
+
+    pub(super) fn ordered_acked(&mut self, class: Class, acked_to: u64) {
+        let Some(messages) = &mut self.messages else {
+            return;
+        };
+        let tracked = &mut messages.channels[class.index()].tracked;
+        while let Some(&(end, id)) = tracked.front() {
+            if end > acked_to {
+                return;
+            }
+            tracked.pop_front();
+            self.events.push_back(Event::Outcome {
+                id,
+                outcome: Outcome::Acknowledged,
+            });
+        }
+    }
+
+    pub(super) fn unordered_acked(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get(key) else {
+            return;
+        };
+        let id = MessageId(stream.message);
+        let len = stream.send.as_ref().map_or(0, SendHalf::written);
+        if id.0 != 0 {
+            self.events.push_back(Event::Outcome {
+                id,
+                outcome: Outcome::Acknowledged,
+            });
+        }
+        self.messages_freed(len + UNORDERED_COST);
+    }
+
+    /// The session is over: a word for every tracked message (REQUIREMENTS S2).
+    pub(super) fn settle_messages(&mut self) {
+        for key in self.streams.keys() {
+            let Some(stream) = self.streams.get(key) else {
+                continue;
+            };
+            if stream.id.kind() == Kind::Unordered
+                && stream.message != 0
+                && !stream.flags.has(Flags::FINISHED_TOLD)
+            {
+                let outcome = if stream.flags.has(Flags::TOUCHED) {
+                    Outcome::Maybe
+                } else {
+                    Outcome::NotSent
+                };
+                self.events.push_back(Event::Outcome {
+                    id: MessageId(stream.message),
+                    outcome,
+                });
+            }
+        }
+        self.settle_datagrams();
+        let Some(messages) = &mut self.messages else {
+            return;
+        };
+        for channel in &mut messages.channels {
+            let sent = channel
+                .out
+                .and_then(|key| self.streams.get(key))
+                .and_then(|stream| stream.send.as_ref())
+                .map_or(0, SendHalf::sent_to);
+            let mut start = None;
+            for (end, id) in channel.tracked.drain(..) {
+                // Of the first message only the end is known: some of it was sent if anything
+                // beyond what is acknowledged was.
+                let touched = start.map_or(sent > 0, |start| sent > start);
+                let outcome = if touched { Outcome::Maybe } else { Outcome::NotSent };
+                self.events.push_back(Event::Outcome { id, outcome });
+                start = Some(end);
+            }
+        }
+        messages.queued = 0;
+        if std::mem::take(&mut messages.sender_blocked) {
+            self.events.push_back(Event::MessageSpace);
+        }
+    }
+
+    // ---- receiving ----
+
+    pub(super) fn ordered_opened(&self, class: Class) -> bool {
+        self.messages
+            .as_ref()
+            .is_some_and(|messages| messages.channels[class.index()].out.is_some())
+    }
+
+    /// The peer's ordered message stream of the class begins.
+    pub(super) fn open_ordered_in(&mut self, class: Class) -> Option<u32> {
+        if self.messages.get_or_insert_default().channels[class.index()]
+            .inbound
+            .is_some()
+        {
+            return None;
+        }
+        let recv = self.new_recv(class);
+        let urgency = self.classes[class.index()].urgency;
+        let id = StreamId::ordered(self.side.peer(), class);
+        let key = self.streams.insert(self.side, id, urgency, None, Some(recv));
+        self.messages.get_or_insert_default().channels[class.index()].inbound = Some(key);
+        Some(key.slot)
+    }
+
+    pub(super) fn message_bytes_came(&mut self, class: Class) {
+        let channel = &mut self.messages.get_or_insert_default().channels[class.index()];
+        if std::mem::take(&mut channel.blocked) {
+            self.events.push_back(Event::MessageReady(class));
+        }
+    }
+
+    /// Bytes of an unordered message came; once it is whole it waits to be read.
+    pub(super) fn message_part_came(&mut self, slot: u32) -> Result<(), Misbehaviour> {
+        let max = self.local.max_message;
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Ok(());
+        };
+        let Some(recv) = stream.recv.as_ref() else {
+            return Ok(());
+        };
+        if recv.readable() > max {
+            return Err(Misbehaviour::MessageTooLong {
+                len: recv.readable(),
+                max,
+            });
+        }
+        if !recv.is_complete() || stream.flags.has(Flags::MESSAGE_WAITS) {
+            return Ok(());
+        }
+        stream.flags.set(Flags::MESSAGE_WAITS);
+        let class = stream.id.class();
+        if let Some(key) = self.streams.key_of(slot) {
+            self.messages.get_or_insert_default().channels[class.index()]
+                .whole
+                .push_back(key);
+        }
+        self.message_bytes_came(class);
+        Ok(())
+    }
+
+    pub(super) fn unreliable_came(&mut self, class: Class, payload: Bytes) {
+        self.messages.get_or_insert_default().channels[class.index()]
+            .unreliable
+            .push_back(payload);
+        self.message_bytes_came(class);
+    }
+
+    /// Drops the oldest unread unreliable message of the class. Returns its length.
+    pub(super) fn drop_oldest_unreliable(&mut self, class: Class) -> Option<usize> {
+        let messages = self.messages.as_mut()?;
+        messages.channels[class.index()]
+            .unreliable
+            .pop_front()
+            .map(|payload| payload.len())
+    }
+
+    /// The class's next message, in whichever mode one is there; the modes take turns.
+    pub fn recv_message(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
+        let messages = self.messages.get_or_insert_default();
+        let ordered_first = !messages.channels[class.index()].took_ordered;
+        let mut found = None;
+        if ordered_first {
+            found = self.recv_ordered(now, class)?;
+        }
+        if found.is_none() {
+            found = self
+                .recv_unordered(now, class)
+                .or_else(|| self.recv_unreliable(class));
+        }
+        if found.is_none() && !ordered_first {
+            found = self.recv_ordered(now, class)?;
+        }
+        let channel = &mut self.messages.get_or_insert_default().channels[class.index()];
+        match &found {
+            Some(message) => channel.took_ordered = message.delivery == DeliveryKind::Ordered,
+            None => channel.blocked = true,
+        }
+        Ok(found)
+    }
+
+    /// [`Session::recv_message`] that copies the payload into `buffer`, which is cleared first: no
+    /// allocation once the buffer is large enough. `false`: there is none.
+    pub fn recv_message_into(
+        &mut self,
+        now: Timestamp,
+        class: Class,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, Misbehaviour> {
+        buffer.clear();
+        if self.copy_ordered(now, class, buffer)? {
+            return Ok(true);
+        }
+        Ok(match self.recv_message(now, class)? {
+            Some(message) => {
+                buffer.extend_from_slice(&message.payload);
+                true
+            }
+            None => false,
+        })
+    }
+
+    /// The next ordered message, if all of it is there and it is the ordered ones' turn.
+    fn copy_ordered(
+        &mut self,
+        now: Timestamp,
+        class: Class,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, Misbehaviour> {
+        let Some(messages) = &mut self.messages else {
+            return Ok(false);
+        };
+        let channel = &mut messages.channels[class.index()];
+        let waiting = !channel.whole.is_empty() || !channel.unreliable.is_empty();
+        if channel.partial.is_some() || (waiting && channel.took_ordered) {
+            return Ok(false);
+        }
+        let Some(key) = channel.inbound else {
+            return Ok(false);
+        };
+        let Some(recv) = self.streams.get_mut(key).and_then(|stream| stream.recv.as_mut()) else {
+            return Ok(false);
+        };
+        let Ok(Some((len, prefix))) = peek_length(recv) else {
+            return Ok(false);
+        };
+        if len > self.local.max_message || recv.readable() < len + prefix as u64 {
+            return Ok(false);
+        }
+        recv.skip(prefix);
+        buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+        recv.read_into(buffer);
+        channel.took_ordered = true;
+        self.after_read(now, key, len + prefix as u64);
+        Ok(true)
+    }
+
+    fn recv_unreliable(&mut self, class: Class) -> Option<Message> {
+        let payload = self.messages.as_mut()?.channels[class.index()]
+            .unreliable
+            .pop_front()?;
+        self.datagrams.taken(payload.len());
+        Some(Message {
+            class,
+            delivery: DeliveryKind::Unreliable,
+            payload,
+        })
+    }
+
+    fn recv_unordered(&mut self, now: Timestamp, class: Class) -> Option<Message> {
+        let key = self.messages.as_mut()?.channels[class.index()]
+            .whole
+            .pop_front()?;
+        let stream = self.streams.get_mut(key)?;
+        let payload = take_all(stream);
+        stream.flags.set(Flags::RECV_DONE);
+        stream.flags.clear(Flags::RECV_HELD);
+        let len = payload.len() as u64;
+        self.consume_class(class, len);
+        let rtt = self.best_rtt();
+        self.update_class(now, class, rtt);
+        self.free_if_done(key.slot);
+        Some(Message {
+            class,
+            delivery: DeliveryKind::Unordered,
+            payload,
+        })
+    }
+
+    fn recv_ordered(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
+        let max = self.local.max_message;
+        let channel = &mut self.messages.get_or_insert_default().channels[class.index()];
+        let Some(key) = channel.inbound else {
+            return Ok(None);
+        };
+        let Some(recv) = self.streams.get_mut(key).and_then(|stream| stream.recv.as_mut()) else {
+            return Ok(None);
+        };
+        let taken = take_ordered(recv, &mut channel.partial, max);
+        let (payload, consumed) = taken.map_err(|error| match error {
+            Framing::TooLong(len) => Misbehaviour::MessageTooLong { len, max },
+            Framing::Malformed => Misbehaviour::MessageFraming,
+        })?;
+        if consumed > 0 {
+            self.after_read(now, key, consumed);
+        }
+        Ok(payload.map(|payload| Message {
+            class,
+            delivery: DeliveryKind::Ordered,
+            payload,
+        }))
+    }
+}
+
+enum Framing {
+    TooLong(u64),
+    Malformed,
+}
+
+/// The next whole message of an ordered stream, and the bytes taken off it for that.
+fn take_ordered(
+    recv: &mut RecvHalf,
+    partial: &mut Option<Partial>,
+    max: u64,
+) -> Result<(Option<Bytes>, u64), Framing> {
+    let mut consumed = 0;
+    if partial.is_none() {
+        let Some((len, prefix)) = peek_length(recv)? else {
+            return Ok((None, 0));
+        };
+        if len > max {
+            return Err(Framing::TooLong(len));
+        }
+        recv.skip(prefix);
+        consumed += prefix as u64;
+        let len = usize::try_from(len).map_err(|_| Framing::Malformed)?;
+        if len == 0 {
+            return Ok((Some(Bytes::new()), consumed));
+        }
+        if let HalfRead::Data(data) = recv.read(len) {
+            consumed += data.len() as u64;
+            if data.len() == len {
+                return Ok((Some(data), consumed));
+            }
+            let mut bytes = BytesMut::with_capacity(len.min(data.len() * 2));
+            bytes.extend_from_slice(&data);
+            *partial = Some(Partial { len, bytes });
+        } else {
+            *partial = Some(Partial {
+                len,
+                bytes: BytesMut::new(),
+            });
+        }
+    }
+    let Some(mut part) = partial.take() else {
+        return Ok((None, consumed));
+    };
+    while part.bytes.len() < part.len {
+        let HalfRead::Data(data) = recv.read(part.len - part.bytes.len()) else {
+            *partial = Some(part);
+            return Ok((None, consumed));
+        };
+        consumed += data.len() as u64;
+        part.bytes.extend_from_slice(&data);
+    }
+    Ok((Some(part.bytes.freeze()), consumed))
+}
+
+/// A message's length, if all of it is there, and how many bytes it takes.
+fn peek_length(recv: &RecvHalf) -> Result<Option<(u64, usize)>, Framing> {
+    let mut head = [0; varint::MAX_LEN];
+    let there = recv.peek_copy(&mut head);
+    let Some(&first) = head[..there].first() else {
+        return Ok(None);
+    };
+    let need = first.leading_ones() as usize + 1;
+    if there < need {
+        return Ok(None);
+    }
+    let mut input = &head[..need];
+    let len = varint::get(&mut input).map_err(|_| Framing::Malformed)?;
+    Ok(Some((len, need)))
+}
+
+fn take_all(stream: &mut Stream) -> Bytes {
+    let Some(recv) = stream.recv.as_mut() else {
+        return Bytes::new();
+    };
+    let total = usize::try_from(recv.readable()).unwrap_or(usize::MAX);
+    let mut whole: Option<BytesMut> = None;
+    while let HalfRead::Data(data) = recv.read(usize::MAX) {
+        if whole.is_none() && data.len() == total {
+            return data;
+        }
+        whole
+            .get_or_insert_with(|| BytesMut::with_capacity(total))
+            .extend_from_slice(&data);
+    }
+    whole.map(BytesMut::freeze).unwrap_or_default()
+}
+
+fn send_error(error: OpenError) -> SendError {
+    match error {
+        OpenError::Exhausted => SendError::Full,
+        OpenError::Draining => SendError::Draining,
+        OpenError::Ended | OpenError::NotAByteStream => SendError::Ended,
+    }
+}

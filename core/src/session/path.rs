@@ -1,0 +1,258 @@
+//! One live carrier connection of a session.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::config::PathInfo;
+use super::error::PathError;
+use super::rtt::{Rate, Rtt};
+use super::sent::SentLog;
+use super::timers::{TimerKind, Timers};
+use crate::handshake::PathCount;
+use crate::time::Timestamp;
+
+/// How far a path has come (PROTOCOL 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Client: HELLO is out; only early data may follow it.
+    HelloSent,
+    /// Server: the path that made the session; WELCOME is out, data may follow, CONFIRM is awaited.
+    Welcomed,
+    /// Server: a repeated HELLO; WELCOME is out and nothing else goes before CONFIRM.
+    Repeated,
+    /// Client: JOIN is out.
+    JoinSent,
+    /// Server: JOINED is out, CONFIRM is awaited.
+    Joined,
+    /// Both ends have proven themselves.
+    Live,
+    /// Only what is queued is still written; then the connection is closed.
+    Closing,
+}
+
+/// Evidence against a path (DESIGN "Failure, suspicion, death").
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    pub(super) since: Timestamp,
+    pub(super) probes: u32,
+    /// Enough silence to be dead; it stays only because nothing better stands.
+    pub(super) condemned: bool,
+}
+
+/// An ordered, reliable conveyor of records within a path. Single-socket carriers have lane 0 only.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) id: u64,
+    pub(super) sent: SentLog,
+    /// Records received in order.
+    pub(super) received: u64,
+    /// The count that was last put into an acknowledgement.
+    pub(super) reported: u64,
+    /// Something in the records since then wants to be acknowledged.
+    pub(super) ack_wanted: bool,
+    /// When the newest counted record came.
+    pub(super) received_at: Timestamp,
+    /// Bytes of the records not yet reported.
+    pub(super) unreported_bytes: u64,
+}
+
+/// A token bucket over control frames that make this end work (PROTOCOL 10).
+#[derive(Debug)]
+pub(super) struct ControlBudget {
+    tokens: u32,
+    refilled: Timestamp,
+}
+
+const CONTROL_BURST: u32 = 20_000;
+const CONTROL_PER_MILLISECOND: u64 = 2;
+
+impl ControlBudget {
+    pub(super) fn new(now: Timestamp) -> ControlBudget {
+        ControlBudget {
+            tokens: CONTROL_BURST,
+            refilled: now,
+        }
+    }
+
+    /// What this end sends calls for credit and the like in return: it earns them their price.
+    #[inline]
+    pub(super) fn earn(&mut self, bytes: usize) {
+        let earned = u32::try_from(bytes / 4096).unwrap_or(0) + 1;
+        self.tokens = self.tokens.saturating_add(earned).min(CONTROL_BURST);
+    }
+
+    /// Takes the price of one control frame, or tells that the peer floods.
+    pub(super) fn spend(&mut self, now: Timestamp) -> bool {
+        if self.tokens == 0 {
+            let elapsed = u64::try_from(now.since(self.refilled).as_millis()).unwrap_or(u64::MAX);
+            let refill = elapsed
+                .saturating_mul(CONTROL_PER_MILLISECOND)
+                .min(u64::from(CONTROL_BURST));
+            self.tokens = u32::try_from(refill).unwrap_or(CONTROL_BURST);
+            self.refilled = now;
+        }
+        self.tokens = match self.tokens.checked_sub(1) {
+            Some(rest) => rest,
+            None => return false,
+        };
+        true
+    }
+}
+
+/// What is kept of a handshake between its messages.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    /// SHA-256 of our JOIN or the peer's.
+    pub(super) join_hash: Option<[u8; 32]>,
+    /// SHA-256 of the JOINED that answered it.
+    pub(super) joined_hash: Option<[u8; 32]>,
+    /// Server: the paths that the client named as live in its JOIN.
+    pub(super) listed: SmallVec<[u64; 8]>,
+}
+
+pub(super) struct Path {
+    pub(super) generation: u32,
+    /// The path's number on the wire, chosen by the client, never used twice.
+    pub(super) id: u64,
+    pub(super) info: PathInfo,
+    pub(super) stage: Stage,
+    /// Names this path's lane 0 in the streams' offset memory.
+    pub(super) lane_key: u32,
+    pub(super) lanes: SmallVec<[Lane; 1]>,
+    pub(super) rtt: Rtt,
+    pub(super) rate: Rate,
+    pub(super) crc: bool,
+    /// The largest body that the peer takes.
+    pub(super) max_record: usize,
+    /// The peer's bound on bytes in flight, a quarter of which calls for an acknowledgement.
+    pub(super) peer_in_flight: u64,
+    /// The bound that the peer was last told.
+    pub(super) announced_in_flight: u64,
+    /// Eliciting bytes sent since an acknowledgement was last asked for.
+    pub(super) since_ack_asked: u64,
+    /// Handshake frames waiting to go, each in a record of its own.
+    pub(super) handshake: SmallVec<[Bytes; 1]>,
+    pub(super) exchange: Exchange,
+    pub(super) timers: Timers,
+    pub(super) suspicion: Option<Suspicion>,
+    /// When what we sent last made progress, or began to wait for it.
+    pub(super) progress_at: Timestamp,
+    pub(super) last_sent: Timestamp,
+    /// An acknowledgement goes alone if nothing else does.
+    pub(super) ack_due: bool,
+    pub(super) ping_due: bool,
+    pub(super) ping_seq: u64,
+    pub(super) ping_sent: Option<Timestamp>,
+    pub(super) pongs: SmallVec<[u64; 2]>,
+    pub(super) status_seq: u64,
+    pub(super) status_due: bool,
+    pub(super) peer_status_seq: Option<u64>,
+    pub(super) peer_wants_leave: bool,
+    pub(super) close_due: bool,
+    /// Set while [`Stage::Closing`]: what ended it.
+    pub(super) error: Option<PathError>,
+    pub(super) budget: ControlBudget,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    pub(super) records_sent: u64,
+    pub(super) records_received: u64,
+}
+
+impl Path {
+    pub(super) fn new(
+        now: Timestamp,
+        generation: u32,
+        id: u64,
+        info: PathInfo,
+        stage: Stage,
+        in_flight: u64,
+    ) -> Path {
+        Path {
+            generation,
+            id,
+            info,
+            stage,
+            lane_key: generation,
+            lanes: SmallVec::from_buf([Lane::default()]),
+            rtt: Rtt::new(),
+            rate: Rate::new(now, in_flight),
+            crc: true,
+            max_record: crate::handshake::MAX_HANDSHAKE_RECORD,
+            peer_in_flight: in_flight,
+            announced_in_flight: in_flight,
+            since_ack_asked: 0,
+            handshake: SmallVec::new(),
+            exchange: Exchange::default(),
+            timers: Timers::default(),
+            suspicion: None,
+            progress_at: now,
+            last_sent: now,
+            ack_due: false,
+            ping_due: false,
+            ping_seq: 0,
+            ping_sent: None,
+            pongs: SmallVec::new(),
+            status_seq: 0,
+            status_due: false,
+            peer_status_seq: None,
+            peer_wants_leave: false,
+            close_due: false,
+            error: None,
+            budget: ControlBudget::new(now),
+            bytes_sent: 0,
+            bytes_received: 0,
+            records_sent: 0,
+            records_received: 0,
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.stage == Stage::Live
+    }
+
+    /// Whether frames other than the handshake's may go out on it.
+    pub(super) fn may_send(&self) -> bool {
+        matches!(self.stage, Stage::Live | Stage::Welcomed)
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.sent.in_flight).sum()
+    }
+
+    /// Counts of what came on this path, for JOINED, CONFIRM and PATH_ABANDON.
+    pub(super) fn counts(&self) -> impl Iterator<Item = PathCount> + '_ {
+        self.lanes.iter().map(|lane| PathCount {
+            path: self.id,
+            lane: lane.id,
+            count: lane.received,
+        })
+    }
+
+    /// Time without progress after which the path is suspect (PROTOCOL 6.6).
+    pub(super) fn suspicion_time(&self, max_ack_delay: Duration, floor: Duration) -> Duration {
+        let queue = self.rate.time_for(self.in_flight());
+        let judged = self.rtt.get() * 3 + self.rtt.variance * 4 + max_ack_delay + queue;
+        judged.max(floor)
+    }
+
+    /// (Re)arms suspicion from `from`, or disarms it where nothing waits for an answer.
+    pub(super) fn arm_suspicion(&mut self, max_ack_delay: Duration, floor: Duration) {
+        let waiting = self.ping_sent.is_some() || self.lanes.iter().any(|lane| lane.sent.has_eliciting());
+        if !waiting || self.suspicion.is_some() {
+            self.timers.clear(TimerKind::Suspect);
+            return;
+        }
+        let after = self.suspicion_time(max_ack_delay, floor);
+        self.timers.set(TimerKind::Suspect, self.progress_at + after);
+    }
+}
+
+/// The unacknowledged records of a path that died while there was no other, until the peer tells
+/// what it received (PROTOCOL 6.3).
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    pub(super) id: u64,
+    pub(super) lanes: SmallVec<[Lane; 1]>,
+}

@@ -1,0 +1,227 @@
+//! What a path's acknowledgements say about it: round-trip time, delivery rate, and from both the
+//! bound on bytes in flight (DESIGN "Scheduling").
+
+use std::time::Duration;
+
+use super::sent::SentRecord;
+use crate::time::Timestamp;
+
+/// Assumed before the first sample (RFC 9002 §6.2.2).
+pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
+const MIN_LIMIT: u64 = 16 * 1024;
+const MAX_SLACK: u64 = 128 * 1024;
+const MAX_LIMIT: u64 = 64 * 1024 * 1024;
+const MIN_RECORD: usize = 1400;
+/// Full records on a fast path: large enough to amortise headers and system calls, small enough to
+/// stay in a core's cache and to delay an urgent frame little.
+pub(super) const FULL_RECORD: usize = 48 * 1024;
+const UNKNOWN_RECORD: usize = 16 * 1024;
+
+/// Smoothed round-trip time (RFC 9002 §5).
+#[derive(Clone, Debug)]
+pub(super) struct Rtt {
+    pub(super) smoothed: Option<Duration>,
+    pub(super) variance: Duration,
+    pub(super) minimum: Duration,
+    minimum_at: Timestamp,
+}
+
+impl Rtt {
+    pub(super) fn new() -> Rtt {
+        Rtt {
+            smoothed: None,
+            variance: INITIAL_RTT / 2,
+            minimum: Duration::MAX,
+            minimum_at: Timestamp::ZERO,
+        }
+    }
+
+    pub(super) fn get(&self) -> Duration {
+        self.smoothed.unwrap_or(INITIAL_RTT)
+    }
+
+    /// The shortest seen of late, or what is assumed.
+    pub(super) fn base(&self) -> Duration {
+        self.minimum.min(self.get())
+    }
+
+    pub(super) fn sample(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) {
+        if measured <= self.minimum {
+            self.minimum = measured;
+            self.minimum_at = now;
+        }
+        // RFC 9002 §5.3: the delay is only taken off while the result stays plausible.
+        let adjusted = match measured.checked_sub(ack_delay) {
+            Some(rest) if rest >= self.minimum => rest,
+            _ => measured,
+        };
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(adjusted);
+                self.variance = adjusted / 2;
+            }
+            Some(smoothed) => {
+                let difference = smoothed.abs_diff(adjusted);
+                self.variance = (self.variance * 3 + difference) / 4;
+                self.smoothed = Some((smoothed * 7 + adjusted) / 8);
+            }
+        }
+    }
+
+    /// Whether the path may have become longer since its shortest round trip was seen.
+    fn minimum_is_old(&self, now: Timestamp) -> bool {
+        now.since(self.minimum_at) > Duration::from_secs(10)
+    }
+
+    /// Lets the next samples name the minimum anew.
+    fn forget_minimum(&mut self) {
+        self.minimum = self.get();
+    }
+
+    /// Probe timeout (RFC 9002 §6.2.1).
+    pub(super) fn pto(&self, max_ack_delay: Duration) -> Duration {
+        match self.smoothed {
+            None => INITIAL_RTT,
+            Some(rtt) => rtt + (self.variance * 4).max(Duration::from_millis(1)) + max_ack_delay,
+        }
+    }
+}
+
+/// How the bound on bytes in flight is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The rate still grows from round to round; the bound leaves room for twice of it.
+    Startup,
+    /// The rate is known; the bound leaves room for a quarter more.
+    Steady,
+    /// The bound is lowered until then, so that the queue drains and the path's own round trip shows.
+    Drain(Timestamp),
+}
+
+/// Delivery rate, and the bound on bytes in flight that follows from it: a small BBR. The rate is the
+/// largest recent sample, application-limited ones only where they raise it.
+#[derive(Clone, Debug)]
+pub(super) struct Rate {
+    pub(super) delivered: u64,
+    pub(super) delivered_at: Timestamp,
+    best: u64,
+    previous_best: u64,
+    epoch: Timestamp,
+    limit: u64,
+    phase: Phase,
+    round_ends: Timestamp,
+    round_best: u64,
+    flat_rounds: u32,
+}
+
+/// Rounds without a quarter's growth after which the rate counts as known.
+const FLAT_ROUNDS: u32 = 3;
+
+impl Rate {
+    pub(super) fn new(now: Timestamp, limit: u64) -> Rate {
+        Rate {
+            delivered: 0,
+            delivered_at: now,
+            best: 0,
+            previous_best: 0,
+            epoch: now,
+            limit,
+            phase: Phase::Startup,
+            round_ends: now,
+            round_best: 0,
+            flat_rounds: 0,
+        }
+    }
+
+    /// Bytes per second, 0 while unknown.
+    pub(super) fn bytes_per_second(&self) -> u64 {
+        self.best.max(self.previous_best)
+    }
+
+    /// Takes in an acknowledgement of `bytes`, the newest of whose records is `record`.
+    pub(super) fn on_delivered(&mut self, now: Timestamp, bytes: u64, record: &SentRecord, rtt: &mut Rtt) {
+        self.delivered = self.delivered.saturating_add(bytes);
+        self.delivered_at = now;
+        let interval = now.since(record.delivered_at).max(rtt.minimum.min(INITIAL_RTT));
+        let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
+        if micros == 0 {
+            return;
+        }
+        let sample = (self.delivered - record.delivered).saturating_mul(1_000_000) / micros;
+        if record.app_limited && sample <= self.bytes_per_second() {
+            return;
+        }
+        if now.since(self.epoch) > (rtt.get() * 10).max(Duration::from_millis(200)) {
+            self.previous_best = self.best;
+            self.best = 0;
+            self.epoch = now;
+        }
+        self.best = self.best.max(sample);
+        self.advance(now, record.app_limited, rtt);
+        let limit = self.limit_from(rtt);
+        if !record.app_limited || limit > self.limit {
+            self.limit = limit;
+        }
+    }
+
+    fn advance(&mut self, now: Timestamp, app_limited: bool, rtt: &mut Rtt) {
+        match self.phase {
+            Phase::Startup if now >= self.round_ends && !app_limited => {
+                let grown = self.bytes_per_second() >= self.round_best.saturating_mul(5) / 4;
+                self.flat_rounds = if grown { 0 } else { self.flat_rounds + 1 };
+                self.round_best = self.round_best.max(self.bytes_per_second());
+                self.round_ends = now + rtt.get();
+                if self.flat_rounds >= FLAT_ROUNDS {
+                    self.phase = Phase::Steady;
+                }
+            }
+            Phase::Steady if rtt.minimum_is_old(now) => {
+                self.phase = Phase::Drain(now + rtt.get() + Duration::from_millis(10));
+                rtt.forget_minimum();
+            }
+            Phase::Drain(until) if now >= until => self.phase = Phase::Steady,
+            _ => {}
+        }
+    }
+
+    fn limit_from(&self, rtt: &Rtt) -> u64 {
+        let micros = u64::try_from(rtt.minimum.as_micros())
+            .unwrap_or(u64::MAX)
+            .min(10_000_000);
+        let product = self.bytes_per_second().saturating_mul(micros) / 1_000_000;
+        let window = match self.phase {
+            Phase::Startup => product.saturating_mul(2),
+            Phase::Steady => product.saturating_mul(5) / 4,
+            Phase::Drain(_) => product / 2,
+        };
+        // Two milliseconds of sending cover late scheduling without a queue that anyone notices. On the
+        // fastest paths they would not fit a core's cache, and cost more than they bring.
+        let slack = (self.bytes_per_second() / 500).min(MAX_SLACK) + self.record_target() as u64;
+        window.saturating_add(slack).clamp(MIN_LIMIT, MAX_LIMIT)
+    }
+
+    /// The bound on bytes in flight.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How large a record of bulk data may be: a few milliseconds of the path's time.
+    pub(super) fn record_target(&self) -> usize {
+        match self.bytes_per_second() {
+            0 => UNKNOWN_RECORD,
+            rate => usize::try_from(rate / 250)
+                .unwrap_or(FULL_RECORD)
+                .clamp(MIN_RECORD, FULL_RECORD),
+        }
+    }
+
+    /// Time that `bytes` take at the known rate.
+    pub(super) fn time_for(&self, bytes: u64) -> Duration {
+        match self.bytes_per_second() {
+            0 => Duration::ZERO,
+            rate => {
+                Duration::from_micros(bytes.saturating_mul(1_000_000) / rate).min(Duration::from_secs(10))
+            }
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! What the application does with streams.
+
+use bytes::Bytes;
+
+use super::Session;
+use super::error::{OpenError, StreamError};
+use super::event::Event;
+use super::keys::StreamKey;
+use super::streams::{Flags, opening_index};
+use crate::stream::{Read as HalfRead, SendHalf, SendState};
+use crate::time::Timestamp;
+use crate::wire::{Class, Kind, StreamId};
+
+/// What a read found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// The next bytes.
+    Data(Bytes),
+    /// Nothing yet; [`Event::Readable`] tells when to ask again.
+    Blocked,
+    /// The end of the stream.
+    Finished,
+}
+
+/// What a read into a buffer found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadInto {
+    /// This many bytes were copied, at least one.
+    Copied(usize),
+    /// Nothing yet; [`Event::Readable`] tells when to ask again.
+    Blocked,
+    /// The end of the stream.
+    Finished,
+}
+
+/// How far a sending half has come, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Written by the application.
+    pub written: u64,
+    /// Put on some path at least once.
+    pub sent: u64,
+    /// Acknowledged without a gap.
+    pub acknowledged: u64,
+    /// Everything and the end of the stream are acknowledged.
+    pub complete: bool,
+}
+
+impl Session {
+    /// Opens a stream of `kind` ([`Kind::Bi`] or [`Kind::Uni`]) in `class`. The peer hears of it with
+    /// its first bytes.
+    pub fn open(&mut self, kind: Kind, class: Class) -> Result<StreamKey, OpenError> {
+        if !matches!(kind, Kind::Bi | Kind::Uni) {
+            return Err(OpenError::NotAByteStream);
+        }
+        self.open_any(kind, class)
+    }
+
+    pub(super) fn open_any(&mut self, kind: Kind, class: Class) -> Result<StreamKey, OpenError> {
+        if self.state.is_terminal() {
+            return Err(OpenError::Ended);
+        }
+        if self.draining() {
+            return Err(OpenError::Draining);
+        }
+        let side = self.side;
+        let state = &mut self.classes[class.index()];
+        let index = match opening_index(kind) {
+            None => 0,
+            Some(place) => {
+                let opening = &mut state.opening[place];
+                if opening.next_local >= opening.allowed {
+                    opening.blocked = true;
+                    return Err(OpenError::Exhausted);
+                }
+                opening.next_local += 1;
+                opening.next_local - 1
+            }
+        };
+        let Some(id) = StreamId::new(side, kind, class, index) else {
+            return Err(OpenError::Exhausted);
+        };
+        let send = Some(SendHalf::new(state.stream_credit_out));
+        let recv = (kind == Kind::Bi).then(|| self.new_recv(class));
+        let urgency = self.classes[class.index()].urgency;
+        Ok(self.streams.insert(self.side, id, urgency, send, recv))
+    }
+
+    /// The next stream of `kind` in `class` that the peer opened, if there is one.
+    /// [`Event::Opened`] tells when to ask again.
+    pub fn accept(&mut self, kind: Kind, class: Class) -> Option<StreamKey> {
+        let place = match kind {
+            Kind::Bi => 0,
+            Kind::Uni => 1,
+            Kind::Ordered | Kind::Unordered => return None,
+        };
+        let state = &mut self.classes[class.index()];
+        let Some(slot) = state.accept[place].pop_front() else {
+            state.accept_blocked[place] = true;
+            return None;
+        };
+        self.streams.key_of(slot)
+    }
+
+    /// The stream's id on the wire.
+    pub fn stream_id(&self, key: StreamKey) -> Option<StreamId> {
+        self.streams.get(key).map(|stream| stream.id)
+    }
+
+    /// Live streams, those of messages included.
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Bytes that may be written on top, by the stream's credit and the session's buffer.
+    fn write_room(&self, send: &SendHalf) -> usize {
+        let buffer = self.config.max_send_buffer.saturating_sub(self.buffered);
+        usize::try_from(buffer.min(send.capacity())).unwrap_or(usize::MAX)
+    }
+
+    /// Copies bytes into the stream, as many as credit and buffers allow. `Ok(0)` for a non-empty
+    /// slice means blocked: [`Event::Writable`] tells when to go on.
+    pub fn write(&mut self, key: StreamKey, data: &[u8]) -> Result<usize, StreamError> {
+        let room = self.check_writable(key)?;
+        let taken = match self.streams.get_mut(key).and_then(|stream| stream.send.as_mut()) {
+            Some(send) => send.write(data, room),
+            None => return Err(StreamError::Unknown),
+        };
+        self.after_write(key, taken, data.is_empty());
+        Ok(taken)
+    }
+
+    /// Takes bytes off the front of `data` without copying them; otherwise like [`Session::write`].
+    pub fn write_bytes(&mut self, key: StreamKey, data: &mut Bytes) -> Result<usize, StreamError> {
+        let room = self.check_writable(key)?;
+        let empty = data.is_empty();
+        let taken = match self.streams.get_mut(key).and_then(|stream| stream.send.as_mut()) {
+            Some(send) => send.write_bytes(data, room),
+            None => return Err(StreamError::Unknown),
+        };
+        self.after_write(key, taken, empty);
+        Ok(taken)
+    }
+
+    fn check_writable(&self, key: StreamKey) -> Result<usize, StreamError> {
+        let ended = self.state.is_terminal();
+        let stream = self.streams.get(key).ok_or(StreamError::Unknown)?;
+        let send = stream.send.as_ref().ok_or(StreamError::Unknown)?;
+        if stream.flags.has(Flags::STOPPED) {
+            return Err(StreamError::Stopped(stream.send_code));
+        }
+        match send.state() {
+            SendState::Open => {}
+            SendState::Finished | SendState::DataAcked => return Err(StreamError::Finished),
+            SendState::ResetSent | SendState::ResetAcked => return Err(StreamError::ResetLocally),
+        }
+        if ended {
+            return Err(StreamError::SessionEnded);
+        }
+        Ok(self.write_room(send))
+    }
+
+    fn after_write(&mut self, key: StreamKey, taken: usize, was_empty: bool) {
+        self.buffered += taken as u64;
+        if taken > 0 {
+            self.make_ready(key.slot);
+        } else if !was_empty {
+            let full = self.buffered >= self.config.max_send_buffer;
+            if let Some(stream) = self.streams.get_mut(key) {
+                if !stream.flags.has(Flags::WRITE_BLOCKED) {
+                    stream.flags.set(Flags::WRITE_BLOCKED);
+                    if full {
+                        self.buffer_waiters.push_back(key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the stream after what was written.
+    pub fn finish(&mut self, key: StreamKey) -> Result<(), StreamError> {
+        let stream = self.streams.get_mut(key).ok_or(StreamError::Unknown)?;
+        let send = stream.send.as_mut().ok_or(StreamError::Unknown)?;
+        match send.state() {
+            SendState::Open => {}
+            SendState::Finished | SendState::DataAcked => return Err(StreamError::Finished),
+            SendState::ResetSent | SendState::ResetAcked => return Err(StreamError::ResetLocally),
+        }
+        let _ = send.finish();
+        self.make_ready(key.slot);
+        Ok(())
+    }
+
+    /// Gives the stream's sending half up: what was not sent is dropped, and the peer reads `code`.
+    pub fn reset(&mut self, key: StreamKey, code: u64) -> Result<(), StreamError> {
+        let stream = self.streams.get_mut(key).ok_or(StreamError::Unknown)?;
+        let send = stream.send.as_mut().ok_or(StreamError::Unknown)?;
+        match send.state() {
+            SendState::Open | SendState::Finished => {}
+            SendState::DataAcked => return Ok(()),
+            SendState::ResetSent | SendState::ResetAcked => return Err(StreamError::ResetLocally),
+        }
+        let freed = send.reset().map_or(0, |reset| reset.freed);
+        stream.send_code = code;
+        stream.flags.set(Flags::RESET_DUE);
+        let ordered = stream.id.kind() == Kind::Ordered;
+        self.credit_buffer(freed, ordered);
+        self.queue_control(key.slot);
+        Ok(())
+    }
+
+    /// Asks the peer to stop sending; what came and was not read is dropped.
+    pub fn stop_sending(&mut self, key: StreamKey, code: u64) -> Result<(), StreamError> {
+        let stream = self.streams.get_mut(key).ok_or(StreamError::Unknown)?;
+        let class = stream.id.class();
+        let recv = stream.recv.as_mut().ok_or(StreamError::Unknown)?;
+        if stream.flags.has(Flags::STOPPING) || stream.flags.has(Flags::RECV_DONE) {
+            return Ok(());
+        }
+        let dropped = recv.stop();
+        stream.flags.set(Flags::STOPPING);
+        if recv.is_settled() {
+            stream.flags.set(Flags::RECV_DONE);
+        } else {
+            stream.stop_code = code;
+            stream.flags.set(Flags::STOP_DUE);
+        }
+        self.consume_class(class, dropped);
+        if self
+            .streams
+            .get(key)
+            .is_some_and(|stream| stream.flags.has(Flags::STOP_DUE))
+        {
+            self.queue_control(key.slot);
+        }
+        Ok(())
+    }
+
+    /// Moves the stream to another urgency, 0 first and 7 last.
+    pub fn set_urgency(&mut self, key: StreamKey, urgency: u8) -> Result<(), StreamError> {
+        let stream = self.streams.get_mut(key).ok_or(StreamError::Unknown)?;
+        stream.urgency = urgency.min(7);
+        // Where it waits now, it waits once more; then it is queued by its new urgency.
+        Ok(())
+    }
+
+    /// How far the sending half has come.
+    pub fn send_progress(&self, key: StreamKey) -> Option<Progress> {
+        let send = self.streams.get(key)?.send.as_ref()?;
+        Some(Progress {
+            written: send.written(),
+            sent: send.sent_to(),
+            acknowledged: send.acked_prefix(),
+            complete: send.state() == SendState::DataAcked,
+        })
+    }
+
+    /// Takes the next bytes, at most `max`.
+    pub fn read(&mut self, now: Timestamp, key: StreamKey, max: usize) -> Result<Read, StreamError> {
+        let ended = self.state.is_terminal();
+        let stream = self.streams.get_mut(key).ok_or(StreamError::Unknown)?;
+        let recv = stream.recv.as_mut().ok_or(StreamError::Unknown)?;
+        if stream.flags.has(Flags::STOPPING) {
+            return Err(StreamError::Finished);
+        }
+        match recv.read(max) {
+            HalfRead::Data(data) => {
+                let taken = data.len() as u64;
+                self.after_read(now, key, taken);
+                Ok(Read::Data(data))
+            }
+            HalfRead::Blocked if ended => Err(StreamError::SessionEnded),
+            HalfRead::Blocked => {
+                stream.flags.set(Flags::READ_BLOCKED);
+                Ok(Read::Blocked)
+            }
+            HalfRead::Finished => {
+                stream.flags.set(Flags::RECV_DONE);
+                Ok(Read::Finished)
+            }
+            HalfRead::Stopped => Err(StreamError::Finished),
+            HalfRead::Reset(code) => {
+                stream.flags.set(Flags::RECV_DONE);
+                Err(StreamError::Reset(code))
+            }
+        }
+    }
+
+    /// Copies the next bytes into `buffer`.
+    pub fn read_into(
+        &mut self,
+        now: Timestamp,
+        key: StreamKey,
+        buffer: &mut [u8],
+    ) -> Result<ReadInto, StreamError> {
+        if buffer.is_empty() {
+            return Ok(ReadInto::Copied(0));
+        }
+        let copied = match self.streams.get_mut(key).and_then(|stream| {
+            if stream.flags.has(Flags::STOPPING) {
+                None
+            } else {
+                stream.recv.as_mut()
+            }
+        }) {
+            Some(recv) => match recv.read_into(buffer) {
+                HalfRead::Data(copied) => copied,
+                _ => 0,
+            },
+            None => 0,
+        };
+        if copied > 0 {
+            self.after_read(now, key, copied as u64);
+            return Ok(ReadInto::Copied(copied));
+        }
+        match self.read(now, key, buffer.len())? {
+            Read::Data(data) => {
+                // `read_into` found nothing, so this cannot be; the bytes are kept all the same.
+                buffer[..data.len()].copy_from_slice(&data);
+                Ok(ReadInto::Copied(data.len()))
+            }
+            Read::Blocked => Ok(ReadInto::Blocked),
+            Read::Finished => Ok(ReadInto::Finished),
+        }
+    }
+
+    /// Credit for the peer, after the application took bytes.
+    pub(super) fn after_read(&mut self, now: Timestamp, key: StreamKey, taken: u64) {
+        let rtt = self.best_rtt();
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        let class = stream.id.class();
+        if let Some(recv) = stream.recv.as_mut() {
+            if recv.poll_window_update(now, rtt).is_some() && recv.final_size().is_none() {
+                stream.flags.set(Flags::CREDIT_DUE);
+                self.queue_control(key.slot);
+            }
+        }
+        self.consume_class(class, taken);
+        self.update_class(now, class, rtt);
+    }
+
+    /// The application is done with the sending half: unfinished, it is reset.
+    pub fn release_send(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        if !stream.flags.take(Flags::SEND_HELD) {
+            return;
+        }
+        let unfinished = stream
+            .send
+            .as_ref()
+            .is_some_and(|send| send.state() == SendState::Open);
+        if unfinished {
+            let _ = self.reset(key, 0);
+        }
+        self.free_if_done(key.slot);
+    }
+
+    /// The application is done with the receiving half: unread, it is stopped.
+    pub fn release_recv(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        if !stream.flags.take(Flags::RECV_HELD) {
+            return;
+        }
+        if !stream.flags.has(Flags::RECV_DONE) {
+            let _ = self.stop_sending(key, 0);
+        }
+        self.free_if_done(key.slot);
+    }
+
+    /// The application is done with the stream.
+    pub fn release(&mut self, key: StreamKey) {
+        self.release_send(key);
+        self.release_recv(key);
+    }
+
+    /// Puts a stream with something to send into its ready queue.
+    #[inline]
+    pub(super) fn make_ready(&mut self, slot: u32) {
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return;
+        };
+        if stream.flags.has(Flags::READY) || stream.flags.has(Flags::CLASS_BLOCKED) {
+            return;
+        }
+        if stream.send.as_ref().is_some_and(SendHalf::has_pending) {
+            stream.flags.set(Flags::READY);
+            self.ready.push_back(stream.urgency, slot);
+        }
+    }
+
+    pub(super) fn queue_control(&mut self, slot: u32) {
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return;
+        };
+        if !stream.flags.has(Flags::CONTROL) {
+            stream.flags.set(Flags::CONTROL);
+            self.control.push_back(slot);
+        }
+    }
+
+    /// Gives buffer back and lets waiting writers know once half of it is free.
+    pub(super) fn credit_buffer(&mut self, freed: u64, ordered_messages: bool) {
+        if freed == 0 {
+            return;
+        }
+        self.buffered = self.buffered.saturating_sub(freed);
+        if ordered_messages {
+            self.messages_freed(freed);
+        }
+        if !self.buffer_waiters.is_empty() && self.buffered < self.config.max_send_buffer / 2 {
+            for key in std::mem::take(&mut self.buffer_waiters) {
+                self.tell_writable(key);
+            }
+        }
+    }
+
+    pub(super) fn tell_writable(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            if stream.flags.take(Flags::WRITE_BLOCKED) {
+                self.events.push_back(Event::Writable(key));
+            }
+        }
+    }
+
+    /// Frees the slot once both halves are settled and released.
+    pub(super) fn free_if_done(&mut self, slot: u32) {
+        let Some(stream) = self.streams.slot(slot) else {
+            return;
+        };
+        if stream.flags.has(Flags::SEND_HELD) || stream.flags.has(Flags::RECV_HELD) {
+            return;
+        }
+        let sent = stream
+            .send
+            .as_ref()
+            .is_none_or(|send| matches!(send.state(), SendState::DataAcked | SendState::ResetAcked));
+        let received = stream.recv.is_none() || stream.flags.has(Flags::RECV_DONE);
+        let ended = self.state.is_terminal();
+        if !(sent && received || ended) {
+            return;
+        }
+        let Some(stream) = self.streams.remove(self.side, slot) else {
+            return;
+        };
+        if let Some(send) = &stream.send {
+            self.buffered = self.buffered.saturating_sub(send.buffered());
+        }
+        if stream.id.initiator() != self.side {
+            self.remote_gone(stream.id);
+        }
+    }
+
+    /// A stream of the peer is gone: its place is free for another.
+    fn remote_gone(&mut self, id: StreamId) {
+        let Some(place) = opening_index(id.kind()) else {
+            return;
+        };
+        let opening = &mut self.classes[id.class().index()].opening[place];
+        opening.gone += 1;
+        let target = opening.gone.saturating_add(opening.concurrent);
+        // Not for every stream: when half of the peer's credit is used up.
+        let left = opening.granted.saturating_sub(opening.next_remote);
+        if left <= opening.concurrent / 2 && target > opening.granted {
+            opening.granted = target;
+            opening.due = true;
+            self.class_control = true;
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The table of streams: ids, credit for opening, and what the application holds.
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+
+use super::error::Misbehaviour;
+use super::keys::{IdMap, StreamKey};
+use crate::stream::{RecvHalf, SendHalf, Window};
+use crate::wire::{Class, Kind, Side, StreamId};
+
+/// Single-bit facts about a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags(u16);
+
+impl Flags {
+    /// In a ready queue of the scheduler.
+    pub(super) const READY: Flags = Flags(1);
+    /// In the control queue.
+    pub(super) const CONTROL: Flags = Flags(1 << 1);
+    /// RESET_STREAM is to be sent.
+    pub(super) const RESET_DUE: Flags = Flags(1 << 2);
+    /// STOP_SENDING is to be sent.
+    pub(super) const STOP_DUE: Flags = Flags(1 << 3);
+    /// MAX_STREAM_DATA is to be sent.
+    pub(super) const CREDIT_DUE: Flags = Flags(1 << 4);
+    /// A reader found nothing and wants to hear of more.
+    pub(super) const READ_BLOCKED: Flags = Flags(1 << 5);
+    /// A writer found no room and wants to hear of some.
+    pub(super) const WRITE_BLOCKED: Flags = Flags(1 << 6);
+    /// The application may still write.
+    pub(super) const SEND_HELD: Flags = Flags(1 << 7);
+    /// The application may still read.
+    pub(super) const RECV_HELD: Flags = Flags(1 << 8);
+    /// Waiting for class credit, in no ready queue.
+    pub(super) const CLASS_BLOCKED: Flags = Flags(1 << 9);
+    /// The peer asked to stop; its code is in `stop_code`.
+    pub(super) const STOPPED: Flags = Flags(1 << 10);
+    /// Everything was acknowledged, and the application was told.
+    pub(super) const FINISHED_TOLD: Flags = Flags(1 << 11);
+    /// STOP_SENDING was asked for by this end.
+    pub(super) const STOPPING: Flags = Flags(1 << 12);
+    /// The receiving half has handed everything over.
+    pub(super) const RECV_DONE: Flags = Flags(1 << 13);
+    /// Bytes of it were put on a path.
+    pub(super) const TOUCHED: Flags = Flags(1 << 14);
+    /// An unordered message that waits in its class's queue.
+    pub(super) const MESSAGE_WAITS: Flags = Flags(1 << 15);
+
+    pub(super) fn has(self, flag: Flags) -> bool {
+        self.0 & flag.0 != 0
+    }
+    pub(super) fn set(&mut self, flag: Flags) {
+        self.0 |= flag.0;
+    }
+    pub(super) fn clear(&mut self, flag: Flags) {
+        self.0 &= !flag.0;
+    }
+    /// Clears it and tells whether it was set.
+    pub(super) fn take(&mut self, flag: Flags) -> bool {
+        let had = self.has(flag);
+        self.clear(flag);
+        had
+    }
+}
+
+pub(super) struct Stream {
+    pub(super) id: StreamId,
+    pub(super) generation: u32,
+    pub(super) flags: Flags,
+    pub(super) urgency: u8,
+    pub(super) send: Option<SendHalf>,
+    pub(super) recv: Option<RecvHalf>,
+    /// The code of our RESET_STREAM, or of the peer's STOP_SENDING once `STOPPED`.
+    pub(super) send_code: u64,
+    /// The code of our STOP_SENDING.
+    pub(super) stop_code: u64,
+    /// The tracked unordered message that this stream is; 0 for none.
+    pub(super) message: u64,
+}
+
+/// Opening credit of one (class, kind).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Opening {
+    /// Next index that this end opens.
+    pub(super) next_local: u64,
+    /// Indexes that the peer lets this end use.
+    pub(super) allowed: u64,
+    /// An opener found no credit and wants to hear of some.
+    pub(super) blocked: bool,
+    /// Indexes below this were opened by the peer.
+    pub(super) next_remote: u64,
+    /// Indexes below this are open to the peer.
+    pub(super) granted: u64,
+    /// Streams of the peer that are finished and gone.
+    pub(super) gone: u64,
+    /// How many the peer may have at a time.
+    pub(super) concurrent: u64,
+    /// MAX_STREAMS is to be sent.
+    pub(super) due: bool,
+}
+
+/// What is kept per class and side.
+pub(super) struct ClassState {
+    pub(super) urgency: u8,
+    /// Bytes that the peer lets this end send on the class's streams together.
+    pub(super) send_limit: u64,
+    pub(super) sent: u64,
+    /// Streams that have data but no class credit.
+    pub(super) blocked: VecDeque<u32>,
+    pub(super) window: Window,
+    pub(super) received: u64,
+    pub(super) credit_due: bool,
+    /// Initial credit of each stream, in both directions.
+    pub(super) stream_credit_out: u64,
+    pub(super) stream_credit_in: u64,
+    /// By kind: Bi, Uni, Unordered.
+    pub(super) opening: [Opening; 3],
+    /// Streams that the peer opened and nobody accepted yet, by kind: Bi, Uni.
+    pub(super) accept: [VecDeque<u32>; 2],
+    pub(super) accept_blocked: [bool; 2],
+}
+
+/// The place of a kind in [`ClassState::opening`]; ordered message streams need no opening.
+pub(super) fn opening_index(kind: Kind) -> Option<usize> {
+    match kind {
+        Kind::Bi => Some(0),
+        Kind::Uni => Some(1),
+        Kind::Unordered => Some(2),
+        Kind::Ordered => None,
+    }
+}
+
+pub(super) const OPENING_KINDS: [Kind; 3] = [Kind::Bi, Kind::Uni, Kind::Unordered];
+
+#[derive(Default)]
+pub(super) struct StreamTable {
+    slots: Slab<Stream>,
+    ids: IdMap<u32>,
+    next_generation: u32,
+    /// Live bidirectional streams that this end opened.
+    local_bi: usize,
+}
+
+impl StreamTable {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        side: Side,
+        id: StreamId,
+        urgency: u8,
+        send: Option<SendHalf>,
+        recv: Option<RecvHalf>,
+    ) -> StreamKey {
+        if id.kind() == Kind::Bi && id.initiator() == side {
+            self.local_bi += 1;
+        }
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let mut flags = Flags::default();
+        if send.is_some() {
+            flags.set(Flags::SEND_HELD);
+        }
+        if recv.is_some() {
+            flags.set(Flags::RECV_HELD);
+        }
+        let generation = self.next_generation;
+        let slot = self.slots.insert(Stream {
+            id,
+            generation,
+            flags,
+            urgency,
+            send,
+            recv,
+            send_code: 0,
+            stop_code: 0,
+            message: 0,
+        });
+        // A table of 2^32 streams does not fit in memory, and credit is far below.
+        let slot = slot as u32;
+        self.ids.insert(id.value(), slot);
+        StreamKey { slot, generation }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: StreamKey) -> Option<&Stream> {
+        self.slots
+            .get(key.slot as usize)
+            .filter(|stream| stream.generation == key.generation)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: StreamKey) -> Option<&mut Stream> {
+        self.slots
+            .get_mut(key.slot as usize)
+            .filter(|stream| stream.generation == key.generation)
+    }
+
+    #[inline]
+    pub(super) fn slot(&self, slot: u32) -> Option<&Stream> {
+        self.slots.get(slot as usize)
+    }
+
+    #[inline]
+    pub(super) fn slot_mut(&mut self, slot: u32) -> Option<&mut Stream> {
+        self.slots.get_mut(slot as usize)
+    }
+
+    pub(super) fn key_of(&self, slot: u32) -> Option<StreamKey> {
+        self.slots.get(slot as usize).map(|stream| StreamKey {
+            slot,
+            generation: stream.generation,
+        })
+    }
+
+    #[inline]
+    pub(super) fn find(&self, id: StreamId) -> Option<u32> {
+        self.ids.get(&id.value()).copied()
+    }
+
+    /// Whether this end waits for the answer on a stream that it opened both ways.
+    pub(super) fn waiting_for_answers(&self) -> bool {
+        self.local_bi > 0
+    }
+
+    /// Whether nothing is open but the channels of ordered messages, and those are empty.
+    pub(super) fn only_message_channels(&self) -> bool {
+        self.slots.iter().all(|(_, stream)| {
+            stream.id.kind() == Kind::Ordered && stream.send.as_ref().is_none_or(|send| send.buffered() == 0)
+        })
+    }
+
+    /// Forgets offsets on all lanes but `alive`.
+    pub(super) fn forget_lanes(&mut self, alive: &[u32]) {
+        for (_, stream) in &mut self.slots {
+            if let Some(recv) = stream.recv.as_mut() {
+                recv.forget_lanes(|lane| alive.contains(&lane));
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, side: Side, slot: u32) -> Option<Stream> {
+        let stream = self.slots.try_remove(slot as usize)?;
+        if stream.id.kind() == Kind::Bi && stream.id.initiator() == side {
+            self.local_bi -= 1;
+        }
+        self.ids.remove(&stream.id.value());
+        if self.slots.is_empty() && self.slots.capacity() > 256 {
+            self.slots.shrink_to_fit();
+            self.ids.shrink_to_fit();
+        }
+        Some(stream)
+    }
+
+    /// Every live stream, in the order of slots.
+    pub(super) fn keys(&self) -> Vec<StreamKey> {
+        self.slots
+            .iter()
+            .map(|(slot, stream)| StreamKey {
+                slot: slot as u32,
+                generation: stream.generation,
+            })
+            .collect()
+    }
+}
+
+/// Checks that the peer may send data on `id` at all.
+pub(super) fn check_direction(side: Side, id: StreamId, frame: &'static str) -> Result<(), Misbehaviour> {
+    let ours = id.initiator() == side;
+    if ours && id.kind() != Kind::Bi {
+        return Err(Misbehaviour::WrongDirection { id, frame });
+    }
+    Ok(())
+}
+
+/// Checks that this end may send on `id`, so that a frame about our sending makes sense.
+pub(super) fn check_ours(side: Side, id: StreamId, frame: &'static str) -> Result<(), Misbehaviour> {
+    let theirs = id.initiator() != side;
+    if theirs && id.kind() != Kind::Bi {
+        return Err(Misbehaviour::WrongDirection { id, frame });
+    }
+    Ok(())
+}
+
+/// Streams with something to send, by urgency; round robin within one.
+#[derive(Default)]
+pub(super) struct Ready {
+    queues: [VecDeque<u32>; 8],
+    mask: u8,
+}
+
+impl Ready {
+    #[inline]
+    pub(super) fn push_back(&mut self, urgency: u8, slot: u32) {
+        let level = usize::from(urgency.min(7));
+        self.queues[level].push_back(slot);
+        self.mask |= 1 << level;
+    }
+
+    #[inline]
+    pub(super) fn push_front(&mut self, urgency: u8, slot: u32) {
+        let level = usize::from(urgency.min(7));
+        self.queues[level].push_front(slot);
+        self.mask |= 1 << level;
+    }
+
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<u32> {
+        let level = self.mask.trailing_zeros() as usize;
+        let queue = self.queues.get_mut(level)?;
+        let slot = queue.pop_front();
+        if queue.is_empty() {
+            self.mask &= !(1 << level);
+            if queue.capacity() > 1024 {
+                *queue = VecDeque::new();
+            }
+        }
+        slot
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.mask == 0
+    }
+}
+
+/// A class by its number in a fixed table.
+pub(super) fn class_at(index: usize) -> Class {
+    Class::new(index as u8).unwrap_or(Class::CONTROL)
+}

@@ -1,0 +1,13 @@
+//! The session machine under virtual time: two ends, links between them, faults on the links. Every
+//! test sleeps exactly to the machines' own deadlines, which is what exposes a missing one.
+
+mod attacks;
+mod basics;
+mod faults;
+mod handshakes;
+mod limits;
+mod messages;
+mod swarm;
+mod world;
+
+pub(super) use world::{Options, World};

@@ -1,0 +1,593 @@
+//! What goes out on a path: handshake, then acknowledgements, control, datagrams and streams, in
+//! records that are built when the path has room for them (DESIGN "Scheduling").
+
+use super::keys::{PathKey, StreamKey};
+use super::path::{Path, Stage};
+use super::sent::{Item, SentRecord};
+use super::streams::{Flags, OPENING_KINDS, class_at};
+use super::timers::TimerKind;
+use super::{Abandon, Session};
+use crate::stream::SendHalf;
+use crate::time::Timestamp;
+use crate::wire::{
+    Class, Compressor, Counts, Frame, Kind, LaneCount, OutBuffer, PathStatus, RecordBuilder, SHARE_THRESHOLD,
+};
+
+/// What [`Session::poll_transmit`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// The path has nothing to send, or no room in flight.
+    Nothing,
+    /// Records were appended.
+    Wrote,
+    /// Write what the buffer holds, then close the connection and report
+    /// [`Session::handle_path_closed`].
+    CloseAfterFlush,
+}
+
+/// Output is bound to a path in batches of about this many bytes: one large write's worth.
+const BATCH: usize = 256 * 1024;
+/// Acknowledgements of what wants none ride along once this many records wait for one.
+const LAZY_ACK: u64 = 16;
+/// A STREAM frame is not started in less room than this, unless it ends the data.
+const MIN_STREAM_ROOM: usize = 32;
+
+/// One record under construction.
+struct Draft<'a> {
+    builder: RecordBuilder<'a>,
+    items: u32,
+    eliciting: bool,
+    /// Ask for an acknowledgement: the sender waits for one.
+    ack_now: bool,
+}
+
+impl Session {
+    /// Appends to `out` what the path is to send now. Give it an empty buffer, or one that is being
+    /// written: data is bound to a path as late as possible.
+    pub fn poll_transmit(&mut self, now: Timestamp, key: PathKey, out: &mut OutBuffer) -> Transmit {
+        if self.drain_address.is_some() {
+            self.close_if_drained(now);
+        }
+        let Some(slot) = self.path_slot(key) else {
+            return Transmit::CloseAfterFlush;
+        };
+        let before = out.len();
+        self.flush_handshake(now, slot, out);
+        if self.paths[slot].may_send()
+            || self.paths[slot].stage == Stage::HelloSent
+            || self.paths[slot].close_due
+        {
+            while out.len() < BATCH && self.build_record(now, slot, out) {}
+        }
+        if self.paths[slot].stage == Stage::Closing {
+            return Transmit::CloseAfterFlush;
+        }
+        if out.len() > before {
+            Transmit::Wrote
+        } else {
+            Transmit::Nothing
+        }
+    }
+
+    /// Handshake frames: a record each, always with a checksum (PROTOCOL 5).
+    fn flush_handshake(&mut self, now: Timestamp, slot: usize, out: &mut OutBuffer) {
+        let path = &mut self.paths[slot];
+        for frame in std::mem::take(&mut path.handshake) {
+            let mut builder = RecordBuilder::begin(out, crate::wire::HANDSHAKE_MAX_BODY, true);
+            // The frame is complete in itself: type, length, body.
+            builder.encoded(&frame);
+            let bytes = builder.finish();
+            let record = SentRecord {
+                sent_at: now,
+                delivered: path.rate.delivered,
+                delivered_at: path.rate.delivered_at,
+                bytes: bytes as u32,
+                items: 0,
+                eliciting: false,
+                app_limited: true,
+                reinjected: false,
+            };
+            path.lanes[0].sent.push(record);
+            path.bytes_sent += bytes as u64;
+            path.records_sent += 1;
+            path.last_sent = now;
+        }
+    }
+
+    /// Whether data, and control that goes on any path, belongs on this one now.
+    fn carries_data(&self, slot: usize) -> bool {
+        match self.active {
+            Some(active) => active == slot,
+            // Early data, before any path has proven itself (PROTOCOL 5.6).
+            None => self.early.is_some_and(|path| path == slot),
+        }
+    }
+
+    /// Builds the path's next record. Tells whether there was something to send.
+    fn build_record(&mut self, now: Timestamp, slot: usize, out: &mut OutBuffer) -> bool {
+        let carries = self.carries_data(slot);
+        let path = &self.paths[slot];
+        let in_flight = path.in_flight();
+        let limit = path.rate.limit();
+        let room = in_flight < limit;
+        let stage_early = path.stage == Stage::HelloSent;
+        let control = carries && !stage_early && self.has_session_control();
+        let data = carries && room && (!self.ready.is_empty() || self.datagrams.has_outgoing());
+        let own = path.ack_due
+            || path.ping_due
+            || path.close_due
+            || !path.pongs.is_empty()
+            || (path.status_due && path.may_send())
+            || (path.may_send()
+                && self
+                    .abandons
+                    .iter()
+                    .any(|abandon| !abandon.told.contains(&path.id)));
+        if !(control || data || own || (carries && self.foreign_ack_due(slot))) {
+            return false;
+        }
+        let crc = path.crc || stage_early;
+        let max_body = path.max_record.min(path.rate.record_target().max(2048));
+        let mut draft = Draft {
+            builder: RecordBuilder::begin(out, max_body, crc),
+            items: 0,
+            eliciting: false,
+            ack_now: false,
+        };
+        if !stage_early {
+            self.put_acks(now, slot, carries, &mut draft);
+            self.put_path_control(now, slot, &mut draft);
+        }
+        if control {
+            self.put_session_control(slot, &mut draft);
+        }
+        if data {
+            self.put_datagrams(now, slot, &mut draft);
+            self.put_streams(slot, limit - in_flight, &mut draft);
+        }
+        self.finish_record(now, slot, draft)
+    }
+
+    fn finish_record(&mut self, now: Timestamp, slot: usize, mut draft: Draft<'_>) -> bool {
+        let idle = self.ready.is_empty() && !self.datagrams.has_outgoing();
+        let lz4 = self.lz4();
+        let path = &mut self.paths[slot];
+        let size = draft.builder.body_len() as u64;
+        if draft.eliciting {
+            path.since_ack_asked += size;
+            // A quarter of the bound in flight is when the sender wants to know (PROTOCOL 4.2).
+            if path.since_ack_asked >= path.rate.limit() / 4 || draft.ack_now {
+                path.since_ack_asked = 0;
+                draft.builder.set_ack_now();
+            }
+        }
+        let bytes = if lz4 && path.stage == Stage::Live && size >= 256 {
+            draft
+                .builder
+                .finish_compressed(self.compressor.get_or_insert_with(|| Box::new(Compressor::new())))
+        } else {
+            draft.builder.finish()
+        };
+        if bytes == 0 {
+            return false;
+        }
+        let was_waiting = path.in_flight() > 0 || path.ping_sent.is_some();
+        let app_limited = idle && path.in_flight() + (bytes as u64) < path.rate.limit();
+        if draft.eliciting && path.in_flight() == 0 {
+            // After a pause the rate is measured from here.
+            path.rate.delivered_at = now;
+        }
+        path.lanes[0].sent.push(SentRecord {
+            sent_at: now,
+            delivered: path.rate.delivered,
+            delivered_at: path.rate.delivered_at,
+            bytes: bytes as u32,
+            items: draft.items,
+            eliciting: draft.eliciting,
+            app_limited,
+            reinjected: false,
+        });
+        path.bytes_sent += bytes as u64;
+        path.records_sent += 1;
+        path.last_sent = now;
+        if draft.eliciting {
+            path.budget.earn(bytes);
+            if !was_waiting {
+                path.progress_at = now;
+            }
+            if !was_waiting || !path.timers.is_set(TimerKind::Suspect) {
+                path.arm_suspicion(self.peer.max_ack_delay, self.config.min_suspicion);
+            }
+        }
+        true
+    }
+
+    // ---- acknowledgements ----
+
+    /// Acknowledgements for a suspect path go where they arrive (PROTOCOL 4.2).
+    fn foreign_ack_due(&self, slot: usize) -> bool {
+        self.paths.len() > 1
+            && self.paths.iter().any(|(other, path)| {
+                other != slot
+                    && path.ack_due
+                    && path.suspicion.is_some()
+                    && path.lanes[0].received > path.lanes[0].reported
+            })
+    }
+
+    fn put_acks(&mut self, now: Timestamp, slot: usize, carries: bool, draft: &mut Draft<'_>) {
+        let path = &mut self.paths[slot];
+        let lane = &path.lanes[0];
+        let waiting = lane.received - lane.reported;
+        if waiting > 0 && (lane.ack_wanted || path.ack_due || waiting >= LAZY_ACK) {
+            let frame = Frame::AckHere {
+                count: lane.received,
+                delay_us: delay_us(now, path),
+            };
+            if draft.builder.frame(&frame) {
+                reported(path);
+            }
+        }
+        path.ack_due = false;
+        if !carries || self.paths.len() < 2 {
+            return;
+        }
+        for (other, path) in self.paths.iter_mut() {
+            let due = other != slot && path.ack_due && path.suspicion.is_some();
+            if due && path.lanes[0].received > path.lanes[0].reported {
+                let frame = Frame::Ack {
+                    path: path.id,
+                    lane: 0,
+                    count: path.lanes[0].received,
+                    delay_us: delay_us(now, path),
+                };
+                if draft.builder.frame(&frame) {
+                    // The suspect path itself is told once more, should it live.
+                    path.lanes[0].unreported_bytes = 0;
+                    path.ack_due = false;
+                }
+            }
+        }
+    }
+
+    // ---- control ----
+
+    /// What belongs to this path alone, and the news that go on every path.
+    fn put_path_control(&mut self, now: Timestamp, slot: usize, draft: &mut Draft<'_>) {
+        let announced = self.announce_in_flight(slot);
+        let path = &mut self.paths[slot];
+        for seq in std::mem::take(&mut path.pongs) {
+            draft.builder.frame(&Frame::Pong { seq });
+        }
+        if std::mem::take(&mut path.ping_due) {
+            path.ping_seq += 1;
+            if draft.builder.frame(&Frame::Ping { seq: path.ping_seq }) {
+                path.ping_sent = Some(now);
+                draft.eliciting = true;
+            }
+        }
+        if let Some(seq) = announced {
+            let status = if self.active == Some(slot) {
+                PathStatus::Active
+            } else {
+                PathStatus::Standby
+            };
+            let in_flight = self.paths[slot].rate.limit();
+            let path = self.paths[slot].id;
+            if draft.builder.frame(&Frame::PathStatus {
+                path,
+                seq,
+                status,
+                in_flight,
+            }) {
+                self.push_item(slot, Item::Status { path, seq }, draft);
+            }
+        }
+        self.put_abandons(slot, draft);
+        if self.paths[slot].close_due {
+            self.paths[slot].close_due = false;
+            if let Some((code, reason)) = &self.close_reason {
+                draft.builder.frame(&Frame::Close {
+                    code: code.value(),
+                    reason,
+                });
+            }
+        }
+    }
+
+    /// The peer acknowledges by a quarter of the bound that it knows: it is told when that doubled.
+    fn announce_in_flight(&mut self, slot: usize) -> Option<u64> {
+        let path = &mut self.paths[slot];
+        if path.stage != Stage::Live {
+            return None;
+        }
+        let limit = path.rate.limit();
+        if limit >= path.announced_in_flight.saturating_mul(2) || limit <= path.announced_in_flight / 4 {
+            path.announced_in_flight = limit;
+            path.status_seq += 1;
+            path.status_due = true;
+        }
+        std::mem::take(&mut path.status_due).then_some(path.status_seq)
+    }
+
+    /// Path-down news, once on every path until one has it acknowledged.
+    fn put_abandons(&mut self, slot: usize, draft: &mut Draft<'_>) {
+        let own = self.paths[slot].id;
+        for index in 0..self.abandons.len() {
+            let Abandon { path, code, ref told } = self.abandons[index];
+            if told.contains(&own) {
+                continue;
+            }
+            let counts: Vec<_> = self
+                .dead_counts
+                .iter()
+                .filter(|count| count.path == path)
+                .map(|count| LaneCount {
+                    lane: count.lane,
+                    count: count.count,
+                })
+                .collect();
+            let Ok(counts) = Counts::new(&counts) else {
+                continue;
+            };
+            if draft.builder.frame(&Frame::PathAbandon { path, code, counts }) {
+                self.abandons[index].told.push(own);
+                self.push_item(slot, Item::Abandon { path }, draft);
+            }
+        }
+    }
+
+    fn has_session_control(&self) -> bool {
+        !self.control.is_empty() || self.class_control || self.goaway_due
+    }
+
+    fn put_session_control(&mut self, slot: usize, draft: &mut Draft<'_>) {
+        if self.goaway_due {
+            let address = self.drain_address.clone().unwrap_or_default();
+            let code = crate::wire::ErrorCode::DRAINED.value();
+            if draft.builder.frame(&Frame::GoAway {
+                code,
+                reason: "draining",
+                address: &address,
+            }) {
+                self.goaway_due = false;
+                self.push_item(slot, Item::GoAway, draft);
+            }
+        }
+        if self.class_control {
+            self.put_class_control(slot, draft);
+        }
+        while let Some(&stream) = self.control.front() {
+            if !self.put_stream_control(slot, stream, draft) {
+                break;
+            }
+            self.control.pop_front();
+        }
+    }
+
+    fn put_class_control(&mut self, slot: usize, draft: &mut Draft<'_>) {
+        self.class_control = false;
+        for index in 0..Class::COUNT {
+            let class = class_at(index);
+            if self.classes[index].credit_due {
+                let value = self.classes[index].window.limit();
+                if draft.builder.frame(&Frame::MaxData { class, value }) {
+                    self.classes[index].credit_due = false;
+                    self.push_item(slot, Item::MaxData { class, value }, draft);
+                } else {
+                    self.class_control = true;
+                }
+            }
+            for (place, &kind) in OPENING_KINDS.iter().enumerate() {
+                if !self.classes[index].opening[place].due {
+                    continue;
+                }
+                let value = self.classes[index].opening[place].granted;
+                if draft.builder.frame(&Frame::MaxStreams { class, kind, value }) {
+                    self.classes[index].opening[place].due = false;
+                    self.push_item(slot, Item::MaxStreams { class, kind, value }, draft);
+                } else {
+                    self.class_control = true;
+                }
+            }
+        }
+    }
+
+    /// Tells whether everything due for the stream fitted.
+    fn put_stream_control(&mut self, path: usize, slot: u32, draft: &mut Draft<'_>) -> bool {
+        let Some(key) = self.streams.key_of(slot) else {
+            return true;
+        };
+        let Some(stream) = self.streams.slot(slot) else {
+            return true;
+        };
+        let (id, flags) = (stream.id, stream.flags);
+        if flags.has(Flags::RESET_DUE) {
+            let final_size = stream.send.as_ref().map_or(0, SendHalf::written);
+            if !draft.builder.frame(&Frame::ResetStream {
+                id,
+                code: stream.send_code,
+                final_size,
+            }) {
+                return false;
+            }
+            self.control_sent(path, key, Flags::RESET_DUE, Item::Reset { key }, draft);
+        }
+        let Some(stream) = self.streams.slot(slot) else {
+            return true;
+        };
+        if flags.has(Flags::STOP_DUE) {
+            if !draft.builder.frame(&Frame::StopSending {
+                id,
+                code: stream.stop_code,
+            }) {
+                return false;
+            }
+            self.control_sent(path, key, Flags::STOP_DUE, Item::Stop { key }, draft);
+        }
+        let Some(stream) = self.streams.slot(slot) else {
+            return true;
+        };
+        if flags.has(Flags::CREDIT_DUE) {
+            let value = stream.recv.as_ref().map_or(0, |recv| recv.window().limit());
+            if !draft.builder.frame(&Frame::MaxStreamData { id, value }) {
+                return false;
+            }
+            self.control_sent(
+                path,
+                key,
+                Flags::CREDIT_DUE,
+                Item::MaxStreamData { key, value },
+                draft,
+            );
+        }
+        if let Some(stream) = self.streams.slot_mut(slot) {
+            stream.flags.clear(Flags::CONTROL);
+        }
+        true
+    }
+
+    fn control_sent(&mut self, path: usize, key: StreamKey, flag: Flags, item: Item, draft: &mut Draft<'_>) {
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.flags.clear(flag);
+        }
+        self.push_item(path, item, draft);
+    }
+
+    #[inline]
+    fn push_item(&mut self, slot: usize, item: Item, draft: &mut Draft<'_>) {
+        self.paths[slot].lanes[0].sent.items.push_back(item);
+        draft.items += 1;
+        draft.eliciting = true;
+    }
+
+    // ---- data ----
+
+    fn put_datagrams(&mut self, now: Timestamp, slot: usize, draft: &mut Draft<'_>) {
+        while let Some(datagram) = self.next_datagram(now, draft.builder.remaining().saturating_sub(24)) {
+            let frame = Frame::Datagram {
+                number: datagram.number,
+                class: datagram.class,
+                data: &datagram.payload,
+            };
+            if !draft.builder.frame(&frame) {
+                self.datagrams.put_back(datagram);
+                return;
+            }
+            self.push_item(
+                slot,
+                Item::Datagram {
+                    number: datagram.number,
+                },
+                draft,
+            );
+            self.datagram_sent(now, datagram);
+        }
+    }
+
+    /// STREAM frames by urgency, round robin within one, until the record or the path is full.
+    fn put_streams(&mut self, path: usize, mut room: u64, draft: &mut Draft<'_>) {
+        while room > 0 && draft.builder.remaining() >= MIN_STREAM_ROOM {
+            let Some(slot) = self.ready.pop() else { return };
+            match self.put_stream(path, slot, room, draft) {
+                Some(sent) => room = room.saturating_sub(sent),
+                None => return,
+            }
+        }
+        // A full path asks for an acknowledgement, which is what it waits for.
+        draft.ack_now |= room == 0;
+    }
+
+    /// One STREAM frame of the stream in `slot`. `None` where the record is full.
+    #[inline]
+    fn put_stream(&mut self, path_slot: usize, slot: u32, room: u64, draft: &mut Draft<'_>) -> Option<u64> {
+        let path = &mut self.paths[path_slot];
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return Some(0);
+        };
+        if !stream.flags.take(Flags::READY) {
+            return Some(0);
+        }
+        let Some(send) = stream.send.as_mut() else {
+            return Some(0);
+        };
+        let (id, lane) = (stream.id, path.lane_key);
+        let class = &mut self.classes[id.class().index()];
+        // Room for data behind the longest header: type, id, offset, length.
+        let space = draft.builder.remaining().saturating_sub(24);
+        let mut most = space.min(usize::try_from(room).unwrap_or(usize::MAX));
+        if !send.has_lost() {
+            let credit = class.send_limit - class.sent;
+            if credit == 0 && send.unsent() > 0 {
+                stream.flags.set(Flags::CLASS_BLOCKED);
+                class.blocked.push_back(slot);
+                return Some(0);
+            }
+            most = most.min(usize::try_from(credit).unwrap_or(usize::MAX));
+        }
+        let high = send.sent_to();
+        let Some(chunk) = send.next_chunk(most) else {
+            return Some(0);
+        };
+        class.sent += send.sent_to() - high;
+        stream.flags.set(Flags::TOUCHED);
+        let offset = (!send.continues(lane, chunk.offset)).then_some(chunk.offset);
+        let more = send.has_pending();
+        let last = chunk.len >= space || (!more && self.ready.is_empty());
+        draft
+            .builder
+            .stream_header(id, offset, chunk.fin, chunk.len, last);
+        put_data(send, chunk.offset, chunk.len, &mut draft.builder);
+        send.sent_on(lane, chunk.offset + chunk.len as u64);
+        let key = StreamKey {
+            slot,
+            generation: stream.generation,
+        };
+        let item = Item::Stream {
+            key,
+            offset: chunk.offset,
+            len: chunk.len as u32,
+            fin: chunk.fin,
+        };
+        path.lanes[0].sent.items.push_back(item);
+        draft.items += 1;
+        draft.eliciting = true;
+        if more {
+            stream.flags.set(Flags::READY);
+            // A message is finished before the next begins, so that credit never ends amid many.
+            if id.kind() == Kind::Unordered {
+                self.ready.push_front(stream.urgency, slot);
+            } else {
+                self.ready.push_back(stream.urgency, slot);
+            }
+        }
+        Some(chunk.len as u64 + 1)
+    }
+}
+
+/// Small data is copied into the record, large pieces go by reference.
+#[inline]
+fn put_data(send: &SendHalf, offset: u64, len: usize, builder: &mut RecordBuilder<'_>) {
+    if len == 0 {
+        return;
+    }
+    for piece in send.pieces(offset, len) {
+        if piece.data().len() >= SHARE_THRESHOLD {
+            builder.data_shared(piece.to_bytes());
+        } else {
+            builder.data(piece.data());
+        }
+    }
+}
+
+fn delay_us(now: Timestamp, path: &Path) -> u64 {
+    u64::try_from(now.since(path.lanes[0].received_at).as_micros()).unwrap_or(u64::MAX)
+}
+
+fn reported(path: &mut Path) {
+    let lane = &mut path.lanes[0];
+    lane.reported = lane.received;
+    lane.ack_wanted = false;
+    lane.unreported_bytes = 0;
+    path.timers.clear(TimerKind::Ack);
+}

@@ -1,0 +1,110 @@
+//! What the tests share: pairs of sessions, and a relay that cuts connections.
+#![allow(dead_code, clippy::disallowed_methods, unreachable_pub)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use sheetbend_tokio::{Address, Client, Config, Server, Session, runtime};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+static NAMES: AtomicU64 = AtomicU64::new(0);
+
+/// An address of the given kind that is free.
+pub fn free_address(kind: &str, dir: &tempfile::TempDir) -> String {
+    let number = NAMES.fetch_add(1, Ordering::Relaxed);
+    match kind {
+        "tcp" => "tcp://127.0.0.1:0".to_owned(),
+        "unix" => format!("unix://{}/{number}.sock", dir.path().display()),
+        "mem" => format!("mem://test-{number}"),
+        other => panic!("no such kind: {other}"),
+    }
+}
+
+/// A connected pair over one kind of transport.
+pub struct Pair {
+    pub server: Server,
+    pub client: Session,
+    pub peer: Session,
+    _dir: tempfile::TempDir,
+}
+
+pub async fn pair(kind: &str) -> Pair {
+    pair_with(kind, Config::default(), Config::default()).await
+}
+
+pub async fn pair_with(kind: &str, client: Config, server: Config) -> Pair {
+    let dir = tempfile::tempdir().unwrap();
+    let server =
+        Server::builder().listen(free_address(kind, &dir)).unwrap().config(server).bind(runtime()).await.unwrap();
+    let client = Client::builder().endpoint(&server.addresses()[0]).unwrap().config(client);
+    let (client, peer) = tokio::join!(client.connect(runtime()), server.accept());
+    Pair { server, client: client.unwrap(), peer: peer.unwrap(), _dir: dir }
+}
+
+/// Answers every request with its payload.
+pub fn serve_echo(peer: Session) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        while let Ok(mut request) = peer.accept_request().await {
+            let payload = request.take_payload();
+            request.respond(payload);
+        }
+    })
+}
+
+/// Forwards TCP connections until told to cut them.
+pub struct Relay {
+    pub address: SocketAddr,
+    cut: Arc<watch::Sender<u64>>,
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl Relay {
+    pub async fn to(target: &Address) -> Relay {
+        let Address::Tcp { host, port } = target.clone() else { panic!("only tcp is relayed") };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cut = Arc::new(watch::channel(0).0);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (cutter, counter) = (cut.clone(), connections.clone());
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut cut = cutter.subscribe();
+                let target = (host.clone(), port);
+                counter.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    let Ok(mut far) = TcpStream::connect(target).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = cut.changed() => {
+                            // Every other cut is a reset.
+                            if *cut.borrow() % 2 == 0 {
+                                let _ = near.set_zero_linger();
+                                let _ = far.set_zero_linger();
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Relay { address, cut, connections }
+    }
+
+    pub fn url(&self) -> String {
+        format!("tcp://{}", self.address)
+    }
+
+    /// Cuts every connection there is.
+    pub fn cut(&self) {
+        self.cut.send_modify(|count| *count += 1);
+    }
+}
+
+/// Bytes that are easy to make anywhere and hard to get right by accident.
+pub fn pattern(offset: u64, out: &mut [u8]) {
+    for (index, byte) in out.iter_mut().enumerate() {
+        let at = offset + index as u64;
+        *byte = (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
+    }
+}

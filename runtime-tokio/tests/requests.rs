@@ -1,0 +1,122 @@
+//! Requests over every transport.
+
+mod common;
+
+use bytes::Bytes;
+use common::{pair, serve_echo};
+use sheetbend_tokio::{FIRST_APPLICATION_STATUS, RequestError, STATUS_DROPPED};
+
+async fn thousand_at_once(kind: &str) {
+    let pair = pair(kind).await;
+    let server = serve_echo(pair.peer.clone());
+    let mut calls = Vec::new();
+    for number in 0..1000u32 {
+        let client = pair.client.clone();
+        calls.push(tokio::spawn(async move {
+            let payload = number.to_be_bytes().repeat(1 + number as usize % 40);
+            let answer = client.request("echo", payload.clone()).await.unwrap();
+            assert_eq!(answer, payload);
+        }));
+    }
+    for call in calls {
+        call.await.unwrap();
+    }
+    drop(pair);
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_thousand_requests_at_once_over_tcp() {
+    thousand_at_once("tcp").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_requests_at_once_over_tcp_on_two_threads() {
+    thousand_at_once("tcp").await;
+}
+
+#[tokio::test]
+async fn a_thousand_requests_at_once_over_a_unix_socket() {
+    thousand_at_once("unix").await;
+}
+
+#[tokio::test]
+async fn a_thousand_requests_at_once_in_memory() {
+    thousand_at_once("mem").await;
+}
+
+#[tokio::test]
+async fn requests_go_both_ways() {
+    let pair = pair("mem").await;
+    serve_echo(pair.peer.clone());
+    serve_echo(pair.client.clone());
+    let (there, back) = tokio::join!(pair.client.request("a", "to the server"), pair.peer.request("b", "to the client"));
+    assert_eq!(there.unwrap(), "to the server");
+    assert_eq!(back.unwrap(), "to the client");
+}
+
+#[tokio::test]
+async fn large_and_empty_payloads_pass() {
+    let pair = pair("tcp").await;
+    serve_echo(pair.peer.clone());
+    let large = Bytes::from(vec![7; 5 * 1024 * 1024]);
+    assert_eq!(pair.client.request("echo", large.clone()).await.unwrap(), large);
+    assert_eq!(pair.client.request("echo", "").await.unwrap(), "");
+    assert_eq!(pair.client.request("", "no name").await.unwrap(), "no name");
+}
+
+#[tokio::test]
+async fn failures_are_told_apart() {
+    let pair = pair("mem").await;
+    let peer = pair.peer.clone();
+    tokio::spawn(async move {
+        while let Ok(request) = peer.accept_request().await {
+            match request.method() {
+                "fail" => request.fail(FIRST_APPLICATION_STATUS + 1, "not today"),
+                _ => drop(request),
+            }
+        }
+    });
+    let error = pair.client.request("fail", "").await.unwrap_err();
+    let code = FIRST_APPLICATION_STATUS + 1;
+    assert_eq!(error, RequestError::Failed { code, message: "not today".to_owned() });
+    let error = pair.client.request("drop", "").await.unwrap_err();
+    assert!(matches!(error, RequestError::Failed { code: STATUS_DROPPED, .. }), "{error}");
+    let error = pair.client.request(&"x".repeat(300), "").await.unwrap_err();
+    assert!(matches!(error, RequestError::NotSent(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_is_refused_by_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = sheetbend_tokio::Server::builder()
+        .listen(common::free_address("mem", &dir))
+        .unwrap()
+        .max_request(1000)
+        .bind(sheetbend_tokio::runtime())
+        .await
+        .unwrap();
+    let (client, peer) = tokio::join!(sheetbend_tokio::connect(&server.addresses()[0]), server.accept());
+    let (client, peer) = (client.unwrap(), peer.unwrap());
+    serve_echo(peer);
+    assert!(client.request("echo", vec![0; 1000]).await.is_ok());
+    let error = client.request("echo", vec![0; 100_000]).await.unwrap_err();
+    assert!(matches!(error, RequestError::Failed { code: sheetbend_tokio::STATUS_TOO_LARGE, .. }), "{error}");
+    assert!(client.request("echo", "still fine").await.is_ok());
+}
+
+#[tokio::test]
+async fn dropped_requests_leave_nothing_behind() {
+    let pair = pair("mem").await;
+    // Nobody serves yet: every request is dropped while it waits.
+    for _ in 0..3000 {
+        let mut request = Box::pin(pair.client.request("lost", vec![1; 100]));
+        assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(request.as_mut().poll(cx).is_pending())).await);
+        drop(request);
+        tokio::task::yield_now().await;
+    }
+    serve_echo(pair.peer.clone());
+    assert_eq!(pair.client.request("echo", "after").await.unwrap(), "after");
+}
+
+use std::future::Future;

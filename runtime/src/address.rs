@@ -1,0 +1,200 @@
+//! Addresses of endpoints, written as URLs.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// The longest address that is parsed, in bytes.
+pub const MAX_ADDRESS_LEN: usize = 1024;
+
+/// Where a session can be reached or offered: `tcp://host:port`, `unix:///path`, `mem://name`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// TCP to a host name or literal address. An IPv6 literal is stored without its brackets.
+    Tcp {
+        /// Host name or IP address.
+        host: String,
+        /// Port; 0 asks a listener for any free one.
+        port: u16,
+    },
+    /// A Unix domain socket in the file system.
+    Unix(PathBuf),
+    /// An in-memory listener of this process.
+    Mem(String),
+}
+
+impl Address {
+    /// The name of the transport: `tcp`, `unix` or `mem`.
+    pub fn transport(&self) -> &'static str {
+        match self {
+            Address::Tcp { .. } => "tcp",
+            Address::Unix(_) => "unix",
+            Address::Mem(_) => "mem",
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix://{}", path.display()),
+            Address::Mem(name) => write!(f, "mem://{name}"),
+        }
+    }
+}
+
+/// Why a text is not an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// There is no `scheme://` in front.
+    #[error("`{0}` has no scheme: write tcp://host:port, unix:///path or mem://name")]
+    NoScheme(String),
+    /// The scheme is none of ours.
+    #[error("unknown scheme `{0}`: known are tcp, unix and mem")]
+    UnknownScheme(String),
+    /// A TCP address without a host.
+    #[error("`{0}` has no host: write tcp://host:port")]
+    NoHost(String),
+    /// A TCP address without a port.
+    #[error("`{0}` has no port: write tcp://host:port")]
+    NoPort(String),
+    /// The port is not a number from 0 to 65535.
+    #[error("`{0}` is not a port number (0 to 65535)")]
+    BadPort(String),
+    /// An IPv6 address without brackets, or with broken ones.
+    #[error("`{0}`: an IPv6 address is written in brackets, as in tcp://[::1]:4433")]
+    BadIpv6(String),
+    /// A Unix address whose path is not absolute.
+    #[error("`{0}` needs an absolute path: write unix:///run/name.sock")]
+    RelativePath(String),
+    /// A memory address without a name.
+    #[error("`mem://` needs a name: write mem://name")]
+    NoName,
+    /// Something follows the address, or it holds characters that no address has.
+    #[error("`{0}` has a path, blanks or control characters after the port")]
+    Trailing(String),
+    /// Longer than [`MAX_ADDRESS_LEN`].
+    #[error("the address is {0} bytes long, more than {MAX_ADDRESS_LEN}")]
+    TooLong(usize),
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Address, AddressError> {
+        if text.len() > MAX_ADDRESS_LEN {
+            return Err(AddressError::TooLong(text.len()));
+        }
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| AddressError::NoScheme(text.to_owned()))?;
+        match scheme {
+            "tcp" => parse_tcp(text, rest),
+            "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
+            "unix" => Err(AddressError::RelativePath(text.to_owned())),
+            "mem" if rest.is_empty() => Err(AddressError::NoName),
+            "mem" => Ok(Address::Mem(rest.to_owned())),
+            other => Err(AddressError::UnknownScheme(other.to_owned())),
+        }
+    }
+}
+
+fn parse_tcp(text: &str, rest: &str) -> Result<Address, AddressError> {
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
+        return Err(AddressError::Trailing(text.to_owned()));
+    }
+    let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {
+        let (host, after) =
+            bracketed.split_once(']').ok_or_else(|| AddressError::BadIpv6(text.to_owned()))?;
+        if host.parse::<std::net::Ipv6Addr>().is_err() {
+            return Err(AddressError::BadIpv6(text.to_owned()));
+        }
+        (host, after.strip_prefix(':').ok_or_else(|| AddressError::NoPort(text.to_owned()))?)
+    } else {
+        rest.rsplit_once(':').ok_or_else(|| AddressError::NoPort(text.to_owned()))?
+    };
+    if host.is_empty() {
+        return Err(AddressError::NoHost(text.to_owned()));
+    }
+    if host.contains(':') && !rest.starts_with('[') {
+        return Err(AddressError::BadIpv6(text.to_owned()));
+    }
+    if port.is_empty() {
+        return Err(AddressError::NoPort(text.to_owned()));
+    }
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let number = port.parse().ok().filter(|_| digits).ok_or_else(|| AddressError::BadPort(port.to_owned()))?;
+    Ok(Address::Tcp { host: host.to_owned(), port: number })
+}
+
+/// Things that stand for an address: an [`Address`] or its text.
+pub trait ToAddress {
+    /// The address.
+    ///
+    /// # Errors
+    /// When the text is none.
+    fn to_address(self) -> Result<Address, AddressError>;
+}
+
+impl ToAddress for Address {
+    fn to_address(self) -> Result<Address, AddressError> {
+        Ok(self)
+    }
+}
+
+impl ToAddress for &Address {
+    fn to_address(self) -> Result<Address, AddressError> {
+        Ok(self.clone())
+    }
+}
+
+impl ToAddress for &str {
+    fn to_address(self) -> Result<Address, AddressError> {
+        self.parse()
+    }
+}
+
+impl ToAddress for String {
+    fn to_address(self) -> Result<Address, AddressError> {
+        self.parse()
+    }
+}
+
+impl ToAddress for &String {
+    fn to_address(self) -> Result<Address, AddressError> {
+        self.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_back_as_written() {
+        for text in ["tcp://localhost:4433", "tcp://[::1]:0", "unix:///run/x.sock", "mem://pair"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        assert_eq!("tcp://a:1/".parse::<Address>().unwrap().to_string(), "tcp://a:1");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = |text: &str| text.parse::<Address>().unwrap_err();
+        assert!(matches!(error("localhost:1"), AddressError::NoScheme(_)));
+        assert!(matches!(error("http://a:1"), AddressError::UnknownScheme(s) if s == "http"));
+        assert!(matches!(error("tcp://a"), AddressError::NoPort(_)));
+        assert!(matches!(error("tcp://a:"), AddressError::NoPort(_)));
+        assert!(matches!(error("tcp://:1"), AddressError::NoHost(_)));
+        assert!(matches!(error("tcp://a:70000"), AddressError::BadPort(p) if p == "70000"));
+        assert!(matches!(error("tcp://a:+1"), AddressError::BadPort(_)));
+        assert!(matches!(error("tcp://::1:80"), AddressError::BadIpv6(_)));
+        assert!(matches!(error("tcp://[::1"), AddressError::BadIpv6(_)));
+        assert!(matches!(error("tcp://a:1/x"), AddressError::Trailing(_)));
+        assert!(matches!(error("unix://x"), AddressError::RelativePath(_)));
+        assert!(matches!(error("mem://"), AddressError::NoName));
+        assert!(matches!(error(&"x".repeat(2000)), AddressError::TooLong(2000)));
+    }
+}

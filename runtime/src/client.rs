@@ -1,0 +1,199 @@
+//! Making sessions with a server.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Mode};
+use sheetbend_core::rng::Rng;
+use sheetbend_core::session::{self, Cause, Config, PathMode, State as Lifecycle};
+
+use crate::address::{Address, AddressError, ToAddress};
+use crate::dial::{Dialer, Endpoint, security};
+use crate::driver::{Driver, Role};
+use crate::rt::Runtime;
+use crate::session::Session;
+use crate::shared::{Owner, Shared, State};
+use crate::wait::wait_for;
+use crate::waits::Interest;
+
+/// The longest request or answer by default, in bytes.
+pub const DEFAULT_MAX_REQUEST: usize = 16 * 1024 * 1024;
+
+/// Why no session could be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The builder was given no endpoint.
+    #[error("no endpoint to connect to")]
+    NoEndpoint,
+    /// Every endpoint was tried and failed.
+    #[error("no endpoint can be reached: {}", list(.0))]
+    Unreachable(
+        /// Each endpoint, and what went wrong there.
+        Vec<(String, String)>,
+    ),
+    /// The session ended before it was established.
+    #[error("the session was refused or failed: {0:?}")]
+    Failed(Cause),
+    /// An address is malformed.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+}
+
+fn list(failures: &[(String, String)]) -> String {
+    failures.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; ")
+}
+
+/// Collects what a client needs to know.
+#[derive(Clone, Default)]
+pub struct ClientBuilder {
+    endpoints: Vec<Address>,
+    config: Config,
+    connector: Option<ConnectorConfig>,
+    standby: Option<usize>,
+    max_request: Option<usize>,
+    keep_trying: bool,
+}
+
+impl ClientBuilder {
+    /// Adds an endpoint of the server. Those added first are preferred.
+    ///
+    /// # Errors
+    /// When the address is malformed.
+    pub fn endpoint(mut self, address: impl ToAddress) -> Result<ClientBuilder, AddressError> {
+        self.endpoints.push(address.to_address()?);
+        Ok(self)
+    }
+
+    /// The session's configuration. Without a security floor in it, the weakest of the endpoints' is
+    /// the floor.
+    pub fn config(mut self, config: Config) -> ClientBuilder {
+        self.config = config;
+        self
+    }
+
+    /// When endpoints are tried, and tried again. Its number of endpoints and mode are filled in.
+    pub fn connector(mut self, config: ConnectorConfig) -> ClientBuilder {
+        self.connector = Some(config);
+        self
+    }
+
+    /// How many paths are kept up in standby mode; by default two, if there are as many endpoints.
+    pub fn standby_paths(mut self, count: usize) -> ClientBuilder {
+        self.standby = Some(count);
+        self
+    }
+
+    /// The longest request or answer taken, in bytes.
+    pub fn max_request(mut self, bytes: usize) -> ClientBuilder {
+        self.max_request = Some(bytes);
+        self
+    }
+
+    /// Goes on trying while no session stands yet, instead of giving up once every endpoint failed.
+    pub fn keep_trying(mut self, yes: bool) -> ClientBuilder {
+        self.keep_trying = yes;
+        self
+    }
+
+    /// A client on the given runtime.
+    ///
+    /// # Errors
+    /// When there is no endpoint.
+    pub fn build(mut self, runtime: Arc<dyn Runtime>) -> Result<Client, ConnectError> {
+        let weakest = self.endpoints.iter().map(security).min();
+        self.config.security_floor = self.config.security_floor.or(weakest);
+        if self.endpoints.is_empty() {
+            return Err(ConnectError::NoEndpoint);
+        }
+        Ok(Client { settings: self, runtime, current: Mutex::new(None) })
+    }
+
+    /// A session of a client made of this.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect(self, runtime: Arc<dyn Runtime>) -> Result<Session, ConnectError> {
+        self.build(runtime)?.connect().await
+    }
+}
+
+/// Makes sessions with one server, reachable at one or more endpoints.
+pub struct Client {
+    settings: ClientBuilder,
+    runtime: Arc<dyn Runtime>,
+    current: Mutex<Option<Session>>,
+}
+
+impl Client {
+    /// A builder with defaults.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Makes a new session and waits until it is established. From then on it reconnects by itself,
+    /// within its resume timeout.
+    ///
+    /// # Errors
+    /// When every endpoint failed (unless told to keep trying), or the server refused.
+    pub async fn connect(&self) -> Result<Session, ConnectError> {
+        let owner = self.start();
+        let keep_trying = self.settings.keep_trying;
+        let outcome = wait_for(&owner.0, Interest::Lifecycle, |state: &mut State| {
+            if let Some(cause) = &state.end {
+                return Some(Err(ConnectError::Failed(cause.clone())));
+            }
+            if state.core.state() == Lifecycle::Connected {
+                return Some(Ok(()));
+            }
+            let given_up = state.exhausted && !keep_trying;
+            given_up.then(|| Err(ConnectError::Unreachable(state.unreachable.clone())))
+        });
+        outcome.await?;
+        Ok(Session::new(owner))
+    }
+
+    /// Starts a session without waiting for it: what is queued goes out when it is established, the
+    /// first of it with the handshake. It goes on trying.
+    pub fn start_connecting(&self) -> Session {
+        Session::new(self.start())
+    }
+
+    fn start(&self) -> Arc<Owner> {
+        let now = self.runtime.now();
+        let settings = &self.settings;
+        let core = session::Session::client(settings.config.clone(), self.runtime.seed(), now);
+        let max_request = settings.max_request.unwrap_or(DEFAULT_MAX_REQUEST);
+        let shared = Arc::new(Shared::new(Box::new(core), self.runtime.clone(), max_request));
+        let endpoints: Vec<Endpoint> = settings
+            .endpoints
+            .iter()
+            .zip(0..)
+            .map(|(address, rank)| Endpoint { address: address.clone(), name: address.to_string().into(), rank })
+            .collect();
+        let mut config = settings.connector.clone().unwrap_or_else(|| ConnectorConfig::new(endpoints.len()));
+        config.endpoints = endpoints.len();
+        config.mode = match settings.config.mode {
+            PathMode::Single => Mode::Single,
+            PathMode::Standby => Mode::Standby { paths: settings.standby.unwrap_or(endpoints.len().min(2)) },
+        };
+        let connector = Connector::new(config, Rng::from_seed(self.runtime.seed()), now);
+        let dialer = Dialer::new(connector, endpoints, self.runtime.clone());
+        let driver = Driver::new(shared.clone(), Role::Client(Box::new(dialer)));
+        self.runtime.spawn(Box::pin(driver));
+        Arc::new(Owner(shared))
+    }
+
+    /// The session of this client that lives, or a new one where the last was lost.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn session(&self) -> Result<Session, ConnectError> {
+        let current = self.current.lock().clone();
+        if let Some(session) = current.filter(|session| !session.state().is_terminal()) {
+            return Ok(session);
+        }
+        let session = self.connect().await?;
+        *self.current.lock() = Some(session.clone());
+        Ok(session)
+    }
+}

@@ -1,0 +1,224 @@
+//! The client's part of the driver: connects endpoints when the connector says so.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use sheetbend_core::client::connector::{self, AttemptId, Connector, Down, Verdict};
+use sheetbend_core::handshake::Security;
+use sheetbend_core::session::{Event, PathEnd, PathError, PathInfo, PathKey};
+use sheetbend_core::time::Timestamp;
+
+use crate::address::Address;
+use crate::link::Link;
+use crate::rt::{BoxFuture, Runtime, Socket};
+use crate::shared::State;
+
+/// One place where the server can be reached.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) address: Address,
+    pub(crate) name: Arc<str>,
+    pub(crate) rank: u32,
+}
+
+/// What protects the bytes on a transport, as this end sees it.
+pub(crate) fn security(address: &Address) -> Security {
+    match address {
+        Address::Tcp { .. } => Security::Plain,
+        Address::Unix(_) | Address::Mem(_) => Security::Local,
+    }
+}
+
+/// Where an attempt stands.
+enum Progress {
+    Connecting(BoxFuture<'static, io::Result<Box<dyn Socket>>>),
+    Connected(Box<dyn Socket>),
+    Failed(String, Down),
+    /// Its path is in the handshake, or up.
+    Path { key: PathKey, up: bool },
+}
+
+struct Attempt {
+    id: AttemptId,
+    endpoint: usize,
+    progress: Progress,
+}
+
+/// Drives the core's connector.
+pub(crate) struct Dialer {
+    connector: Connector,
+    endpoints: Vec<Endpoint>,
+    runtime: Arc<dyn Runtime>,
+    attempts: Vec<Attempt>,
+    /// Something to poll came since the last poll.
+    fresh: bool,
+    /// Paths that the connector has no use for.
+    unwanted: Vec<PathKey>,
+    /// What went wrong last at each endpoint, until the first path is up.
+    errors: Option<Vec<Option<String>>>,
+}
+
+impl Dialer {
+    pub(crate) fn new(connector: Connector, endpoints: Vec<Endpoint>, runtime: Arc<dyn Runtime>) -> Dialer {
+        let errors = Some(vec![None; endpoints.len()]);
+        Dialer { connector, endpoints, runtime, attempts: Vec::new(), fresh: false, unwanted: Vec::new(), errors }
+    }
+
+    /// Polls the connections under way.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
+        self.fresh = false;
+        for attempt in &mut self.attempts {
+            if let Progress::Connecting(future) = &mut attempt.progress {
+                match future.as_mut().poll(cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(socket)) => attempt.progress = Progress::Connected(socket),
+                    Poll::Ready(Err(error)) => attempt.progress = Progress::Failed(error.to_string(), Down::Failed),
+                }
+            }
+        }
+    }
+
+    /// Makes paths of what has connected.
+    pub(crate) fn open_paths(&mut self, now: Timestamp, state: &mut State, links: &mut Vec<Link>) {
+        for attempt in &mut self.attempts {
+            if !matches!(attempt.progress, Progress::Connected(_)) {
+                continue;
+            }
+            let endpoint = &self.endpoints[attempt.endpoint];
+            let mut info =
+                PathInfo::new(endpoint.name.clone(), endpoint.address.transport(), security(&endpoint.address));
+            info.rank = endpoint.rank;
+            let next = match state.core.open_path(now, info) {
+                Ok(key) => Progress::Path { key, up: false },
+                Err(error) => Progress::Failed(error.to_string(), Down::Failed),
+            };
+            let before = std::mem::replace(&mut attempt.progress, next);
+            if let (Progress::Connected(socket), Progress::Path { key, .. }) = (before, &attempt.progress) {
+                links.push(Link::new(*key, socket, BytesMut::new()));
+            }
+        }
+    }
+
+    /// Takes note of an event about a path.
+    pub(crate) fn note(&mut self, now: Timestamp, event: &Event) {
+        match event {
+            Event::PathUp(path) => {
+                let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.is(*path)) else { return };
+                attempt.progress = Progress::Path { key: *path, up: true };
+                if self.connector.handle_path_up(now, attempt.id) == Verdict::Drop {
+                    self.unwanted.push(*path);
+                }
+                self.errors = None;
+            }
+            Event::PathDown { path, error, end, .. } => {
+                let Some(index) = self.attempts.iter().position(|attempt| attempt.is(*path)) else { return };
+                let down = match error {
+                    Some(PathError::Rejected { .. }) => Down::Rejected,
+                    Some(PathError::Abandoned(_)) => Down::Abandoned,
+                    _ => Down::Failed,
+                };
+                if matches!(self.attempts[index].progress, Progress::Path { up: true, .. }) {
+                    let attempt = self.attempts.swap_remove(index);
+                    self.connector.handle_path_down(now, attempt.id, down);
+                } else {
+                    let why = match error {
+                        Some(error) => error.to_string(),
+                        None => format!("the connection ended in the handshake ({end:?})"),
+                    };
+                    self.attempts[index].progress = Progress::Failed(why, down);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Does what the connector wants. Tells whether, before there was any path, an endpoint failed.
+    pub(crate) fn dial(&mut self, now: Timestamp, state: &mut State, links: &mut [Link]) -> bool {
+        let news = self.report_failures(now);
+        if !state.core.wants_path() {
+            self.attempts.retain(|attempt| matches!(attempt.progress, Progress::Path { .. }));
+            return news;
+        }
+        if self.connector.poll_timeout().is_some_and(|at| at <= now) {
+            self.connector.handle_timeout(now);
+        }
+        while let Some(event) = self.connector.poll_event() {
+            match event {
+                connector::Event::GiveUp(attempt) | connector::Event::Surplus(attempt) => {
+                    self.give_up(attempt.attempt_id);
+                }
+                _ => {}
+            }
+        }
+        for path in self.unwanted.drain(..) {
+            if let Some(link) = links.iter_mut().find(|link| link.key == path) {
+                state.core.handle_path_closed(now, path, PathEnd::Local);
+                link.drop_path(now);
+            }
+        }
+        while let Some(next) = self.connector.poll_connect(now) {
+            let future = self.runtime.connect(self.endpoints[next.endpoint].address.clone());
+            let progress = Progress::Connecting(future);
+            self.attempts.push(Attempt { id: next.attempt_id, endpoint: next.endpoint, progress });
+            self.fresh = true;
+        }
+        if let (true, Some(errors)) = (news, &self.errors) {
+            let known = self.endpoints.iter().zip(errors);
+            state.unreachable =
+                known.filter_map(|(endpoint, why)| Some((endpoint.name.to_string(), why.clone()?))).collect();
+            state.exhausted = state.unreachable.len() == self.endpoints.len();
+        }
+        news
+    }
+
+    fn report_failures(&mut self, now: Timestamp) -> bool {
+        let mut news = false;
+        let mut index = 0;
+        while index < self.attempts.len() {
+            if !matches!(self.attempts[index].progress, Progress::Failed(..)) {
+                index += 1;
+                continue;
+            }
+            let attempt = self.attempts.swap_remove(index);
+            let Progress::Failed(why, down) = attempt.progress else { continue };
+            self.connector.handle_path_down(now, attempt.id, down);
+            if let Some(errors) = &mut self.errors {
+                errors[attempt.endpoint] = Some(why);
+                news = true;
+            }
+        }
+        news
+    }
+
+    /// Drops an attempt, wherever it stands. A path of it reports its end as usual.
+    fn give_up(&mut self, id: AttemptId) {
+        let Some(index) = self.attempts.iter().position(|attempt| attempt.id == id) else { return };
+        match self.attempts[index].progress {
+            Progress::Path { key, .. } => self.unwanted.push(key),
+            _ => {
+                let attempt = self.attempts.swap_remove(index);
+                if let Some(errors) = &mut self.errors {
+                    errors[attempt.endpoint] = Some("no answer in time".to_owned());
+                }
+            }
+        }
+    }
+
+    /// Whether a connection was started that nobody has polled.
+    pub(crate) fn has_new(&self) -> bool {
+        self.fresh
+    }
+
+    /// When the connector wants to go on.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.connector.poll_timeout()
+    }
+}
+
+impl Attempt {
+    fn is(&self, path: PathKey) -> bool {
+        matches!(self.progress, Progress::Path { key, .. } if key == path)
+    }
+}

@@ -1,0 +1,230 @@
+//! The one task of a session: reads, lets the core work, wakes, writes, sleeps.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use sheetbend_core::session::{Event, State as Lifecycle};
+use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::ErrorCode;
+
+use crate::dial::Dialer;
+use crate::hub::Attachment;
+use crate::link::Link;
+use crate::rt::Timer;
+use crate::shared::{Shared, State};
+use crate::waits::{Interest, WakeList};
+
+/// Turns in one poll; after that other tasks go first.
+const TURNS: usize = 8;
+/// How long a session without handles goes on delivering what was queued.
+const ORPHAN_LINGER: Duration = Duration::from_secs(10);
+
+/// What only one side does.
+pub(crate) enum Role {
+    /// Connects, and connects again.
+    Client(Box<Dialer>),
+    /// Reports to the server.
+    Server(Attachment),
+}
+
+/// The future that drives a session until it has ended and its sockets are closed.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    role: Role,
+    links: Vec<Link>,
+    timer: Option<Box<dyn Timer>>,
+    /// What the timer is set to; `MAX` when it is not running.
+    armed: Timestamp,
+    /// Other tasks were let go first since the application last changed something.
+    deferred: bool,
+    orphan_until: Option<Timestamp>,
+}
+
+enum Turn {
+    Again,
+    Idle,
+    Done,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, role: Role) -> Driver {
+        Driver {
+            shared,
+            role,
+            links: Vec::new(),
+            timer: None,
+            armed: Timestamp::MAX,
+            deferred: false,
+            orphan_until: None,
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
+        let mut again = false;
+        for link in &mut self.links {
+            again |= link.fill(cx);
+        }
+        if let Role::Client(dialer) = &mut self.role {
+            dialer.poll(cx);
+        }
+        let now = self.shared.runtime.now();
+        let mut wakes = WakeList::new();
+        let mut moved = None;
+        let shared = self.shared.clone();
+        let mut guard = shared.lock_driver();
+        let state = &mut *guard;
+        state.now = now;
+        let busy = again;
+        again |= self.adopt(now, state);
+        self.work(now, state, busy, &mut wakes, &mut moved);
+        let deadline = self.deadline(state);
+        let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
+        match &state.driver {
+            Some(own) if own.will_wake(cx.waker()) => {}
+            _ => state.driver = Some(cx.waker().clone()),
+        }
+        drop(guard);
+        for waker in wakes {
+            waker.wake();
+        }
+        if let (Role::Server(attachment), Some(to)) = (&mut self.role, moved) {
+            attachment.report(now, to);
+        }
+        for link in &mut self.links {
+            again |= link.flush(cx);
+        }
+        if done {
+            return Turn::Done;
+        }
+        again |= deadline.is_some_and(|at| at <= now);
+        again |= self.expired(cx, deadline);
+        if let Role::Client(dialer) = &mut self.role {
+            again |= dialer.has_new();
+        }
+        if again { Turn::Again } else { Turn::Idle }
+    }
+
+    /// Takes in new sockets. Tells whether there are any: nobody has looked at them yet.
+    fn adopt(&mut self, now: Timestamp, state: &mut State) -> bool {
+        let before = self.links.len();
+        for new in state.inbox.drain(..) {
+            self.links.push(Link::new(new.key, new.socket, new.rest));
+        }
+        if let Role::Client(dialer) = &mut self.role {
+            dialer.open_paths(now, state, &mut self.links);
+        }
+        self.links.len() > before
+    }
+
+    /// Everything else that happens under the lock.
+    fn work(&mut self, now: Timestamp, state: &mut State, busy: bool, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
+        for link in &mut self.links {
+            link.deliver(now, &mut state.core);
+        }
+        // A driver that wakes late takes in what its sockets hold before it judges by the clock.
+        if !busy && state.core.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            state.core.handle_timeout(now);
+        }
+        self.end_orphan(now, state);
+        self.take_events(now, state, wakes, moved);
+        for link in &mut self.links {
+            link.pull(now, &mut state.core);
+        }
+        if let Role::Client(dialer) = &mut self.role {
+            if dialer.dial(now, state, &mut self.links) {
+                state.waits.wake(Interest::Lifecycle, wakes);
+            }
+        }
+        // Closing a path may itself be news.
+        self.take_events(now, state, wakes, moved);
+        self.links.retain(|link| !link.is_gone());
+    }
+
+    fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
+        let Driver { links, role, .. } = self;
+        state.take_events(wakes, |event| {
+            match event {
+                Event::State { to, .. } => *moved = Some(*to),
+                Event::PathDown { path, .. } => {
+                    if let Some(link) = links.iter_mut().find(|link| link.key == *path) {
+                        link.doom(now);
+                    }
+                }
+                Event::PathUp(_) => {}
+                _ => return,
+            }
+            if let Role::Client(dialer) = &mut *role {
+                dialer.note(now, event);
+            }
+        });
+    }
+
+    /// Ends a session that nobody holds, once what was queued is delivered.
+    fn end_orphan(&mut self, now: Timestamp, state: &mut State) {
+        if !state.orphaned || state.core.state().is_terminal() {
+            return;
+        }
+        let until = *self.orphan_until.get_or_insert(now + ORPHAN_LINGER);
+        if state.core.is_settled() || until <= now {
+            state.core.close(now, ErrorCode::NONE, "every handle was dropped");
+        }
+    }
+
+    fn deadline(&self, state: &mut State) -> Option<Timestamp> {
+        let core = state.core.poll_timeout().map(|(at, _)| at);
+        let dialer = match &self.role {
+            Role::Client(dialer) if !state.core.state().is_terminal() => dialer.deadline(),
+            _ => None,
+        };
+        let orphan = self.orphan_until.filter(|_| !state.core.state().is_terminal());
+        let links = self.links.iter().filter_map(Link::deadline).min();
+        [core, dialer, orphan, links].into_iter().flatten().min()
+    }
+
+    /// Sets the timer, and tells whether it has expired. It is not set back to a later deadline:
+    /// expiring early once is cheaper than moving it on every turn.
+    fn expired(&mut self, cx: &mut Context<'_>, deadline: Option<Timestamp>) -> bool {
+        if let Some(at) = deadline.filter(|at| *at < self.armed) {
+            self.armed = at;
+            match &mut self.timer {
+                Some(timer) => timer.reset(at),
+                None => self.timer = Some(self.shared.runtime.timer(at)),
+            }
+        }
+        if self.armed == Timestamp::MAX {
+            return false;
+        }
+        let expired = self.timer.as_mut().is_some_and(|timer| timer.poll_expired(cx).is_ready());
+        if expired {
+            self.armed = Timestamp::MAX;
+        }
+        expired
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        // Woken because the application changed something: let everyone else who can run queue their
+        // part first, so that one write carries all of it.
+        if this.shared.take_dirty() && !std::mem::replace(&mut this.deferred, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        this.deferred = false;
+        for _ in 0..TURNS {
+            match this.turn(cx) {
+                Turn::Again => {}
+                Turn::Idle => return Poll::Pending,
+                Turn::Done => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,251 @@
+//! What a server's tasks share: the acceptor, the sessions it knows, and those that wait to be accepted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::{Mutex, MutexGuard};
+use sheetbend_core::server::registry::Ended;
+use sheetbend_core::server::{Acceptor, Routed, SessionToken};
+use sheetbend_core::session::{Incoming, State as Lifecycle};
+use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::ErrorCode;
+
+use crate::driver::{Driver, Role};
+use crate::rt::{Runtime, Socket};
+use crate::session::Session;
+use crate::shared::{NewPath, Owner, Shared};
+
+/// Sessions that wait for `accept`; beyond it new ones are closed.
+pub const ACCEPT_QUEUE: usize = 1024;
+
+/// A session the server knows; its handle until the application takes it.
+struct Known {
+    shared: Arc<Shared>,
+    fresh: Option<Arc<Owner>>,
+}
+
+pub(crate) struct HubState {
+    pub(crate) acceptor: Acceptor,
+    known: BTreeMap<SessionToken, Known>,
+    queue: VecDeque<Session>,
+    acceptors: Vec<Waker>,
+    /// The task that listens and watches the acceptor's deadlines.
+    pub(crate) task: Option<Waker>,
+    pub(crate) stopped: bool,
+    /// Connections whose first message has not come.
+    pub(crate) handshakes: usize,
+    drained: Vec<Waker>,
+}
+
+impl HubState {
+    /// Whether no session is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
+pub(crate) struct Hub {
+    state: Mutex<HubState>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) max_handshakes: usize,
+    max_request: usize,
+}
+
+fn wake_all(wakers: Vec<Waker>) {
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
+fn note(wakers: &mut Vec<Waker>, cx: &Context<'_>) {
+    if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+        wakers.push(cx.waker().clone());
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(acceptor: Acceptor, runtime: Arc<dyn Runtime>, max_handshakes: usize, max_request: usize) -> Hub {
+        let state = HubState {
+            acceptor,
+            known: BTreeMap::new(),
+            queue: VecDeque::new(),
+            acceptors: Vec::new(),
+            task: None,
+            stopped: false,
+            handshakes: 0,
+            drained: Vec::new(),
+        };
+        Hub { state: Mutex::new(state), runtime, max_handshakes, max_request }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HubState> {
+        self.state.lock()
+    }
+
+    /// Brings a connection whose first message is complete to its session. `Err` is what the peer is
+    /// told before the connection is closed, and the socket to tell it on.
+    pub(crate) fn attach(
+        self: &Arc<Self>,
+        incoming: Incoming,
+        socket: Box<dyn Socket>,
+        rest: BytesMut,
+    ) -> Result<(), (Box<dyn Socket>, Bytes)> {
+        let now = self.runtime.now();
+        let mut hub = self.lock();
+        let (shared, task) = match hub.acceptor.route(now, &incoming) {
+            Routed::Reject(rejected) => return Err((socket, rejected.record)),
+            Routed::Existing { token } => match hub.known.get(&token) {
+                Some(known) => (known.shared.clone(), None),
+                None => return Err((socket, Bytes::new())),
+            },
+            Routed::New { token, session } => {
+                let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.max_request));
+                let fresh = Some(Arc::new(Owner(shared.clone())));
+                hub.known.insert(token, Known { shared: shared.clone(), fresh });
+                let attachment = Attachment { hub: self.clone(), token, confirmed: false, ended: false };
+                (shared.clone(), Some(Driver::new(shared, Role::Server(attachment))))
+            }
+        };
+        let watcher = hub.task.take();
+        drop(hub);
+        wake_all(watcher.into_iter().collect());
+        let refused = {
+            let mut state = shared.lock();
+            match state.core.accept_path(now, incoming) {
+                Ok(key) => {
+                    state.inbox.push(NewPath { key, socket, rest });
+                    None
+                }
+                Err(rejected) => Some((socket, rejected.record)),
+            }
+        };
+        if let Some(driver) = task {
+            self.runtime.spawn(Box::pin(driver));
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn confirmed(&self, now: Timestamp, token: SessionToken) {
+        let mut hub = self.lock();
+        let wanted = hub.acceptor.confirmed(now, token) && !hub.stopped;
+        let fresh = hub.known.get_mut(&token).and_then(|known| known.fresh.take());
+        let mut surplus = None;
+        if let Some(owner) = fresh {
+            if hub.queue.len() < ACCEPT_QUEUE && wanted {
+                hub.queue.push_back(Session::new(owner));
+            } else {
+                surplus = Some(owner);
+            }
+        }
+        let acceptors = std::mem::take(&mut hub.acceptors);
+        drop(hub);
+        // Dropped without the lock: it closes the session.
+        drop(surplus);
+        wake_all(acceptors);
+    }
+
+    fn closed(&self, now: Timestamp, token: SessionToken, state: Lifecycle) {
+        let mut hub = self.lock();
+        let why = if state == Lifecycle::Failed { Ended::Expired } else { Ended::Closed };
+        hub.acceptor.ended(now, token, why);
+        let known = hub.known.remove(&token);
+        let mut wakers = Vec::new();
+        if hub.known.is_empty() {
+            wakers.append(&mut hub.drained);
+        }
+        wakers.extend(hub.task.take());
+        drop(hub);
+        drop(known);
+        wake_all(wakers);
+    }
+
+    /// The next session that is established.
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Session>> {
+        let mut hub = self.lock();
+        if let Some(session) = hub.queue.pop_front() {
+            return Poll::Ready(Some(session));
+        }
+        if hub.stopped {
+            return Poll::Ready(None);
+        }
+        note(&mut hub.acceptors, cx);
+        Poll::Pending
+    }
+
+    /// Ready when no session is left.
+    pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut hub = self.lock();
+        if hub.known.is_empty() {
+            return Poll::Ready(());
+        }
+        note(&mut hub.drained, cx);
+        Poll::Pending
+    }
+
+    /// Every session known.
+    pub(crate) fn sessions(&self) -> Vec<Arc<Shared>> {
+        self.lock().known.values().map(|known| known.shared.clone()).collect()
+    }
+
+    /// Stops listening. Sessions that nobody took are closed.
+    pub(crate) fn stop(&self) {
+        let mut hub = self.lock();
+        hub.stopped = true;
+        let queue = std::mem::take(&mut hub.queue);
+        let mut wakers = std::mem::take(&mut hub.acceptors);
+        wakers.extend(hub.task.take());
+        drop(hub);
+        drop(queue);
+        wake_all(wakers);
+    }
+
+    /// Handles what is due at the acceptor, and tells when something will be.
+    pub(crate) fn expire(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut expired = Vec::new();
+        let deadline = {
+            let mut hub = self.lock();
+            if hub.acceptor.poll_timeout().is_some_and(|at| at <= now) {
+                hub.acceptor.handle_timeout(now);
+            }
+            while let Some(token) = hub.acceptor.poll_expired() {
+                expired.extend(hub.known.get(&token).map(|known| known.shared.clone()));
+            }
+            hub.acceptor.poll_timeout()
+        };
+        for shared in expired {
+            shared.lock().core.close(now, ErrorCode::TIMEOUT, "not confirmed in time");
+        }
+        deadline
+    }
+}
+
+/// How a server's session reports to its server.
+pub(crate) struct Attachment {
+    hub: Arc<Hub>,
+    token: SessionToken,
+    confirmed: bool,
+    ended: bool,
+}
+
+impl Attachment {
+    /// The session moved to another state.
+    pub(crate) fn report(&mut self, now: Timestamp, to: Lifecycle) {
+        if to == Lifecycle::Connected && !std::mem::replace(&mut self.confirmed, true) {
+            self.hub.confirmed(now, self.token);
+        }
+        if to.is_terminal() && !std::mem::replace(&mut self.ended, true) {
+            self.hub.closed(now, self.token, to);
+        }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if !self.ended {
+            let now = self.hub.runtime.now();
+            self.hub.closed(now, self.token, Lifecycle::Failed);
+        }
+    }
+}

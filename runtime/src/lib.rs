@@ -1,0 +1,52 @@
+//! The async handles of sheetbend, and the one driver behind them.
+//!
+//! [`Client`] and [`Server`] make [`Session`]s; a session carries requests, byte streams, messages and
+//! datagrams over paths that come and go. The handles are the same types under every [`Runtime`]: an
+//! adapter such as `sheetbend-tokio` implements that trait, and so does the simulator.
+//!
+//! A session has one task, the driver, and one lock. Whatever the handles do, they do on the session's
+//! state machine under that lock; the driver moves bytes between the machine and the sockets.
+#![forbid(unsafe_code)]
+
+mod address;
+mod client;
+mod dial;
+mod driver;
+mod events;
+mod hub;
+mod intake;
+mod link;
+mod mem;
+mod pool;
+mod request;
+mod rt;
+mod server;
+mod session;
+mod shared;
+mod stream;
+mod stream_io;
+mod wait;
+mod waits;
+
+pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
+pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
+pub use events::{EVENT_QUEUE, Events, SessionEvent};
+pub use hub::ACCEPT_QUEUE;
+pub use intake::{
+    FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, MAX_UNFINISHED, STATUS_DROPPED, STATUS_MALFORMED, STATUS_TOO_LARGE,
+};
+pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
+pub use request::{IncomingRequest, Request, RequestError};
+pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};
+pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};
+pub use session::{Ended, Session, Sleep, Tracked};
+pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
+
+pub use sheetbend_core::client::connector::Config as ConnectorConfig;
+pub use sheetbend_core::server::registry::Config as RegistryConfig;
+pub use sheetbend_core::session::{
+    Cause, Config, Delivery, DeliveryKind, Message, OpenError, Outcome, PathEnd, PathMode, PathStats, Progress,
+    SendError, State, Stats, StreamError, SwitchCause,
+};
+pub use sheetbend_core::time::Timestamp;
+pub use sheetbend_core::wire::{Class, ErrorCode, RejectCode, Side, StreamId};

@@ -1,0 +1,248 @@
+//! One socket under a session: what was read and not taken, what is to be written, how it ends.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use sheetbend_core::session::{self, PathEnd, PathKey, Transmit};
+use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::OutBuffer;
+
+use crate::pool::{give_block, give_output, take_block, take_output};
+use crate::rt::Socket;
+
+/// How long a socket may take to be flushed and closed by the peer, once its path has ended.
+const CLOSE_LINGER: Duration = Duration::from_secs(1);
+/// A partial record up to this long is copied aside, so that its block is free for others.
+const SMALL_TAIL: usize = 2048;
+/// A read is not worth its system call with less room than this.
+const MIN_ROOM: usize = 8 * 1024;
+/// Slices in one vectored write.
+const MAX_SLICES: usize = 64;
+/// Output of this size means that the session may have more.
+const LARGE_OUTPUT: usize = 64 * 1024;
+
+/// Where a link stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Its path lives.
+    Live,
+    /// Its path has ended; what is queued is written, until then at most.
+    Flushing(Timestamp),
+    /// All is written, and the peer is to close first, so that nothing sent is destroyed by a reset.
+    Lingering(Timestamp),
+    /// To be dropped.
+    Gone,
+}
+
+/// A socket that carries a path.
+pub(crate) struct Link {
+    pub(crate) key: PathKey,
+    socket: Box<dyn Socket>,
+    input: BytesMut,
+    /// Bytes of the allocation that `input` lies in.
+    block: usize,
+    /// Bytes that the record begun in `input` still lacks.
+    expected: usize,
+    fresh: bool,
+    output: Option<OutBuffer>,
+    phase: Phase,
+    end: Option<PathEnd>,
+    /// The session knows that the connection is closed, and has nothing more for it.
+    told: bool,
+}
+
+fn path_end(error: &io::Error) -> PathEnd {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
+            PathEnd::Reset
+        }
+        kind => PathEnd::Io(kind),
+    }
+}
+
+impl Link {
+    /// A link whose peer has sent `rest` already.
+    pub(crate) fn new(key: PathKey, socket: Box<dyn Socket>, rest: BytesMut) -> Link {
+        let fresh = !rest.is_empty();
+        let block = rest.capacity();
+        let (output, phase, end) = (None, Phase::Live, None);
+        Link { key, socket, input: rest, block, expected: 0, fresh, output, phase, end, told: false }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// When the link is dropped at the latest.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Flushing(at) | Phase::Lingering(at) => Some(at),
+            Phase::Live | Phase::Gone => None,
+        }
+    }
+
+    /// Reads what is there, up to one block. Tells whether there is more.
+    pub(crate) fn fill(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.end.is_some() || self.is_gone() {
+            return false;
+        }
+        match self.socket.poll_readable(cx) {
+            Poll::Pending => return false,
+            Poll::Ready(Err(error)) => {
+                self.end = Some(path_end(&error));
+                return false;
+            }
+            Poll::Ready(Ok(())) => {}
+        }
+        self.make_room();
+        match self.socket.try_read(&mut self.input) {
+            Ok(0) => self.end = Some(PathEnd::Eof),
+            Ok(_) => self.fresh = true,
+            Err(error) if would_block(&error) => {}
+            Err(error) => self.end = Some(path_end(&error)),
+        }
+        if self.end.is_some() {
+            return false;
+        }
+        // Registers for the next arrival, or finds that more is there already.
+        self.socket.poll_readable(cx).is_ready()
+    }
+
+    fn make_room(&mut self) {
+        if self.input.capacity() - self.input.len() >= self.expected.max(MIN_ROOM) {
+            return;
+        }
+        let mut block = take_block(self.input.len() + self.expected.max(MIN_ROOM));
+        self.block = block.capacity();
+        block.extend_from_slice(&self.input);
+        give_block(std::mem::replace(&mut self.input, block));
+    }
+
+    /// Hands what was read to the session, and the socket's end, if it ended.
+    pub(crate) fn deliver(&mut self, now: Timestamp, core: &mut session::Session) {
+        if std::mem::take(&mut self.fresh) {
+            if self.phase == Phase::Live {
+                // The session notes the error and reports it as the path's end; its last words are
+                // asked for by `pull` like any other output.
+                let _ = core.handle_input(now, self.key, &mut self.input, self.block);
+                self.expected = core.missing(&self.input);
+            } else {
+                self.input.clear();
+            }
+        }
+        self.put_aside();
+        let late = self.deadline().is_some_and(|at| at <= now).then_some(PathEnd::Local);
+        if let Some(end) = self.end.or(late) {
+            self.tell(now, core, end);
+            self.drop_output();
+            self.phase = Phase::Gone;
+        }
+    }
+
+    fn tell(&mut self, now: Timestamp, core: &mut session::Session, end: PathEnd) {
+        if !std::mem::replace(&mut self.told, true) {
+            core.handle_path_closed(now, self.key, end);
+        }
+    }
+
+    /// Keeps no block for a tail that is small.
+    fn put_aside(&mut self) {
+        if self.input.is_empty() {
+            if self.input.capacity() > 0 {
+                give_block(std::mem::take(&mut self.input));
+            }
+        } else if self.input.len() <= SMALL_TAIL && self.block > SMALL_TAIL {
+            let small = BytesMut::from(&self.input[..]);
+            self.block = small.len();
+            give_block(std::mem::replace(&mut self.input, small));
+        }
+    }
+
+    fn drop_output(&mut self) {
+        if let Some(output) = self.output.take() {
+            give_output(output);
+        }
+    }
+
+    /// The session gave the path up: what is queued has a moment to leave.
+    pub(crate) fn doom(&mut self, now: Timestamp) {
+        if self.phase == Phase::Live {
+            self.phase = Phase::Flushing(now + CLOSE_LINGER);
+        }
+    }
+
+    /// The session no longer knows the path: what is queued has a moment to leave.
+    pub(crate) fn drop_path(&mut self, now: Timestamp) {
+        self.told = true;
+        self.doom(now);
+        if self.output.is_none() {
+            self.linger();
+        }
+    }
+
+    /// Asks the session for output, unless the last is still under way.
+    pub(crate) fn pull(&mut self, now: Timestamp, core: &mut session::Session) {
+        if self.output.is_some() || self.told {
+            return;
+        }
+        let mut output = take_output();
+        let answer = core.poll_transmit(now, self.key, &mut output);
+        if output.is_empty() {
+            give_output(output);
+        } else {
+            self.output = Some(output);
+        }
+        if answer == Transmit::CloseAfterFlush {
+            self.doom(now);
+            // The session need not keep the path while the last bytes leave.
+            self.tell(now, core, PathEnd::Local);
+            if self.output.is_none() {
+                self.linger();
+            }
+        }
+    }
+
+    fn linger(&mut self) {
+        if let Phase::Flushing(at) = self.phase {
+            self.phase = match self.socket.shutdown() {
+                Ok(()) => Phase::Lingering(at),
+                Err(_) => Phase::Gone,
+            };
+        }
+    }
+
+    /// Writes what is queued. Tells whether the session may have more for this link at once.
+    pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(output) = &mut self.output else { return false };
+        let large = output.len() >= LARGE_OUTPUT;
+        while !output.is_empty() && self.end.is_none() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let count = output.io_slices(&mut slices);
+            match self.socket.try_write_vectored(&slices[..count]) {
+                Ok(0) => self.end = Some(PathEnd::Io(io::ErrorKind::WriteZero)),
+                Ok(count) => output.advance(count),
+                Err(error) if would_block(&error) => match self.socket.poll_writable(cx) {
+                    Poll::Pending => return false,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => self.end = Some(path_end(&error)),
+                },
+                Err(error) => self.end = Some(path_end(&error)),
+            }
+        }
+        self.drop_output();
+        if self.end.is_some() {
+            return true;
+        }
+        if !self.told && self.phase != Phase::Live {
+            return true;
+        }
+        self.linger();
+        large || matches!(self.phase, Phase::Lingering(_) | Phase::Gone)
+    }
+}
+
+fn would_block(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

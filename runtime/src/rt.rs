@@ -1,0 +1,113 @@
+//! What the driver asks of a runtime, and no more.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use sheetbend_core::time::Timestamp;
+
+use crate::address::Address;
+
+/// A boxed future that may move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The runtime behind the handles: clock, timers, tasks, sockets, names and randomness.
+///
+/// Object-safe, so that handles are the same type under every runtime. Implementations are meant to
+/// be a few hundred lines; the simulator is one of them.
+pub trait Runtime: Send + Sync + 'static {
+    /// The current time, since an origin that this runtime picks once.
+    fn now(&self) -> Timestamp;
+
+    /// A timer that expires at `deadline`.
+    fn timer(&self, deadline: Timestamp) -> Box<dyn Timer>;
+
+    /// Runs a task to its end, detached.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// Connects a stream socket. Names are resolved, and every address they stand for is tried.
+    ///
+    /// # Errors
+    /// What the operating system says, or `Unsupported` for a kind of address that it does not have.
+    fn connect(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Socket>>>;
+
+    /// Listens for stream sockets.
+    ///
+    /// # Errors
+    /// As [`Runtime::connect`].
+    fn listen(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>>;
+
+    /// The socket addresses a host name stands for, in the order to try them.
+    ///
+    /// # Errors
+    /// When the name is unknown or the resolver fails.
+    fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
+
+    /// Fresh randomness for the seed of one machine.
+    fn seed(&self) -> [u8; 32];
+}
+
+/// A timer that can be set again.
+pub trait Timer: Send {
+    /// Ready once the deadline has passed; otherwise registers the waker of `cx`.
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Sets another deadline.
+    fn reset(&mut self, deadline: Timestamp);
+}
+
+/// One connected stream socket.
+///
+/// Readiness registers a waker; the `try_` calls never do, so that whoever is running may use them
+/// without stealing the driver's waker.
+pub trait Socket: Send + Sync + 'static {
+    /// Ready when a read may succeed (or report the end); otherwise registers the waker of `cx` for reads.
+    ///
+    /// # Errors
+    /// When the socket can no longer report readiness.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when a write may succeed; otherwise registers the waker of `cx` for writes.
+    ///
+    /// # Errors
+    /// As [`Socket::poll_readable`].
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Reads into the spare capacity of `buf` and returns how many bytes were appended; 0 is the end.
+    ///
+    /// The caller provides spare capacity.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing now, or what the transport says.
+    fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize>;
+
+    /// Writes from several slices and returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is no room now, or what the transport says.
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Ends the writing side: the peer reads the end after what was written.
+    ///
+    /// # Errors
+    /// What the transport says; the socket may be gone already.
+    fn shutdown(&self) -> io::Result<()>;
+
+    /// Who is at the other end, for people: `127.0.0.1:50312`.
+    fn peer(&self) -> String;
+}
+
+/// A listening stream socket.
+pub trait Listener: Send + Sync + 'static {
+    /// Ready with the next connected socket; otherwise registers the waker of `cx`.
+    ///
+    /// # Errors
+    /// What the operating system says; the caller may go on accepting.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Socket>>>;
+
+    /// The address it listens on, with the port that was really bound.
+    fn local_address(&self) -> Address;
+}

@@ -1,0 +1,334 @@
+//! Listening, and the way of a connection to its session.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use sheetbend_core::server::Acceptor;
+use sheetbend_core::server::registry::Config as RegistryConfig;
+use sheetbend_core::session::{Config, Incoming, PathInfo};
+use sheetbend_core::time::Timestamp;
+
+use crate::address::{Address, AddressError, ToAddress};
+use crate::client::DEFAULT_MAX_REQUEST;
+use crate::dial::security;
+use crate::hub::Hub;
+use crate::rt::{Listener, Runtime, Socket, Timer};
+use crate::session::Session;
+
+/// Connections in their handshake at a time, by default; more are closed at once.
+pub const DEFAULT_MAX_HANDSHAKES: usize = 4096;
+/// Bytes that a connection is read by until its first message is complete.
+const FIRST_READ: usize = 4096;
+/// How long listening rests after an error such as too many open files.
+const LISTEN_REST: Duration = Duration::from_millis(50);
+/// How long a refused connection may take to read why.
+const REFUSAL_LINGER: Duration = Duration::from_secs(1);
+/// Connections accepted before other tasks get their turn.
+const ACCEPT_BATCH: usize = 64;
+
+/// Why an address cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The builder was given no address.
+    #[error("no address to listen on")]
+    NoAddress,
+    /// The operating system refuses.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: Address,
+        /// Why.
+        error: io::Error,
+    },
+    /// An address is malformed.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+}
+
+/// Collects what a server needs to know.
+#[derive(Default)]
+pub struct ServerBuilder {
+    addresses: Vec<Address>,
+    config: Config,
+    registry: RegistryConfig,
+    max_request: Option<usize>,
+    max_handshakes: Option<usize>,
+}
+
+impl ServerBuilder {
+    /// Adds an address to listen on; `tcp://host:0` takes any free port.
+    ///
+    /// # Errors
+    /// When the address is malformed.
+    pub fn listen(mut self, address: impl ToAddress) -> Result<ServerBuilder, AddressError> {
+        self.addresses.push(address.to_address()?);
+        Ok(self)
+    }
+
+    /// The configuration of every session. Without a security floor in it, the weakest of the
+    /// listening addresses' is the floor.
+    pub fn config(mut self, config: Config) -> ServerBuilder {
+        self.config = config;
+        self
+    }
+
+    /// Limits on sessions, and all else about taking them in.
+    pub fn registry(mut self, config: RegistryConfig) -> ServerBuilder {
+        self.registry = config;
+        self
+    }
+
+    /// The longest request or answer taken, in bytes.
+    pub fn max_request(mut self, bytes: usize) -> ServerBuilder {
+        self.max_request = Some(bytes);
+        self
+    }
+
+    /// How many connections may be in their handshake at a time.
+    pub fn max_handshakes(mut self, count: usize) -> ServerBuilder {
+        self.max_handshakes = Some(count);
+        self
+    }
+
+    /// Listens.
+    ///
+    /// # Errors
+    /// When there is no address, or one cannot be listened on.
+    pub async fn bind(mut self, runtime: Arc<dyn Runtime>) -> Result<Server, BindError> {
+        let weakest = self.addresses.iter().map(security).min().ok_or(BindError::NoAddress)?;
+        let floor = self.config.security_floor.unwrap_or(weakest);
+        self.config.security_floor = Some(floor);
+        self.registry.floor = self.registry.floor.max(floor);
+        let mut listeners = Vec::new();
+        for address in self.addresses {
+            match runtime.listen(address.clone()).await {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => return Err(BindError::Listen { address, error }),
+            }
+        }
+        let addresses = listeners.iter().map(|listener| listener.local_address()).collect();
+        let acceptor = Acceptor::new(self.registry, self.config, runtime.seed(), runtime.now());
+        let max_handshakes = self.max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
+        let max_request = self.max_request.unwrap_or(DEFAULT_MAX_REQUEST);
+        let hub = Arc::new(Hub::new(acceptor, runtime.clone(), max_handshakes, max_request));
+        let task = Listening { hub: hub.clone(), listeners, timer: None, armed: Timestamp::MAX, rest_until: None };
+        runtime.spawn(Box::pin(task));
+        Ok(Server { hub, addresses })
+    }
+}
+
+/// Accepts sessions on one or more addresses.
+///
+/// Dropping it stops listening; sessions that were accepted live on over the connections they have.
+pub struct Server {
+    hub: Arc<Hub>,
+    addresses: Vec<Address>,
+}
+
+impl Server {
+    /// A builder with defaults.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// Where it listens, in the order given, with the ports really bound.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The next session, once its client has proven itself; `None` when the server was stopped.
+    pub async fn accept(&self) -> Option<Session> {
+        poll_fn(|cx| self.hub.poll_accept(cx)).await
+    }
+
+    /// Refuses new sessions and lets every session finish what is open; existing ones may still
+    /// resume meanwhile. `address` tells clients where to go instead; it may be empty.
+    pub fn drain(&self, address: &str) {
+        let now = self.hub.runtime.now();
+        self.hub.lock().acceptor.drain(Some(address.to_owned()));
+        for shared in self.hub.sessions() {
+            shared.lock().core.drain(now, address);
+        }
+    }
+
+    /// Waits until no session is left.
+    pub async fn drained(&self) {
+        poll_fn(|cx| self.hub.poll_drained(cx)).await;
+    }
+
+    /// Stops listening.
+    pub fn stop(&self) {
+        self.hub.stop();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.hub.stop();
+    }
+}
+
+/// The task that listens, and watches the acceptor's deadlines.
+struct Listening {
+    hub: Arc<Hub>,
+    listeners: Vec<Box<dyn Listener>>,
+    timer: Option<Box<dyn Timer>>,
+    armed: Timestamp,
+    rest_until: Option<Timestamp>,
+}
+
+impl Listening {
+    fn accept(&mut self, cx: &mut Context<'_>, now: Timestamp) -> bool {
+        for listener in &self.listeners {
+            for round in 0.. {
+                match listener.poll_accept(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(socket)) => self.hub.clone().welcome(socket, &listener.local_address()),
+                    Poll::Ready(Err(_)) => {
+                        self.rest_until = Some(now + LISTEN_REST);
+                        break;
+                    }
+                }
+                if round >= ACCEPT_BATCH {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn sleep(&mut self, cx: &mut Context<'_>, deadline: Option<Timestamp>) -> bool {
+        let Some(at) = deadline else { return false };
+        if at != self.armed {
+            self.armed = at;
+            match &mut self.timer {
+                Some(timer) => timer.reset(at),
+                None => self.timer = Some(self.hub.runtime.timer(at)),
+            }
+        }
+        self.timer.as_mut().is_some_and(|timer| timer.poll_expired(cx).is_ready())
+    }
+}
+
+impl Future for Listening {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        {
+            let mut hub = this.hub.lock();
+            hub.task = Some(cx.waker().clone());
+            if hub.stopped {
+                // Sockets are given back at once; the rest goes when the last session has ended.
+                this.listeners.clear();
+                if hub.is_empty() {
+                    return Poll::Ready(());
+                }
+            }
+        }
+        let now = this.hub.runtime.now();
+        if this.rest_until.is_some_and(|at| at <= now) {
+            this.rest_until = None;
+        }
+        let again = this.rest_until.is_none() && this.accept(cx, now);
+        let deadline = [this.hub.expire(now), this.rest_until].into_iter().flatten().min();
+        if this.sleep(cx, deadline) || again {
+            this.armed = Timestamp::MAX;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Hub {
+    /// Takes a new connection in, unless too many are in their handshake.
+    fn welcome(self: Arc<Self>, socket: Box<dyn Socket>, at: &Address) {
+        {
+            let mut hub = self.lock();
+            if hub.handshakes >= self.max_handshakes || hub.stopped {
+                return;
+            }
+            hub.handshakes += 1;
+        }
+        let name = format!("{}://{}", at.transport(), socket.peer());
+        let info = PathInfo::new(name, at.transport(), security(at));
+        let runtime = self.runtime.clone();
+        runtime.spawn(Box::pin(async move {
+            let received = receive(&self, &*socket, info).await;
+            self.lock().handshakes -= 1;
+            if let Some((incoming, rest)) = received {
+                if let Err((socket, record)) = self.attach(incoming, socket, rest) {
+                    refuse(&*self.runtime, &*socket, &record).await;
+                }
+            }
+        }));
+    }
+}
+
+/// Reads until the first message is complete. `None` when it is malformed, or late.
+async fn receive(hub: &Hub, socket: &dyn Socket, info: PathInfo) -> Option<(Incoming, BytesMut)> {
+    let now = hub.runtime.now();
+    let mut incoming = Incoming::new(now, info);
+    let mut timer = hub.runtime.timer(incoming.deadline());
+    let mut buffer = BytesMut::new();
+    let complete = poll_fn(|cx| {
+        if timer.poll_expired(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        while let Poll::Ready(ready) = socket.poll_readable(cx) {
+            buffer.reserve(FIRST_READ);
+            let read = ready.and_then(|()| socket.try_read(&mut buffer));
+            match read {
+                Ok(0) => return Poll::Ready(false),
+                Ok(_) => match incoming.handle_input(&mut buffer) {
+                    Ok(false) => {}
+                    Ok(true) => return Poll::Ready(true),
+                    Err(_) => return Poll::Ready(false),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(false),
+            }
+        }
+        Poll::Pending
+    });
+    complete.await.then_some((incoming, buffer))
+}
+
+/// Tells the peer why it is refused, and closes once it has had time to read it.
+async fn refuse(runtime: &dyn Runtime, socket: &dyn Socket, record: &Bytes) {
+    let mut timer = runtime.timer(runtime.now() + REFUSAL_LINGER);
+    let mut rest = &record[..];
+    let mut shut = false;
+    let mut scrap = BytesMut::with_capacity(FIRST_READ);
+    poll_fn(|cx| {
+        while !rest.is_empty() {
+            if socket.poll_writable(cx).is_pending() {
+                break;
+            }
+            match socket.try_write_vectored(&[IoSlice::new(rest)]) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+        if rest.is_empty() && !std::mem::replace(&mut shut, true) && socket.shutdown().is_err() {
+            return Poll::Ready(());
+        }
+        while socket.poll_readable(cx).is_ready() {
+            scrap.clear();
+            match socket.try_read(&mut scrap) {
+                Ok(0) => return Poll::Ready(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+        timer.poll_expired(cx)
+    })
+    .await;
+}

@@ -1,0 +1,382 @@
+//! The handle of a session.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sheetbend_core::session::{
+    Cause, Delivery, Message, MessageId, OpenError, Outcome, PathStats, SendError, State as Lifecycle, Stats,
+};
+use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::{Class, ErrorCode, Kind, Side};
+
+use crate::events::Events;
+use crate::request::{IncomingRequest, Request};
+use crate::rt::{BoxFuture, Runtime, Timer};
+use crate::shared::{Owner, Shared, State};
+use crate::stream::{BiStream, RecvStream, SendStream};
+use crate::wait::wait_for;
+use crate::waits::{Interest, Ticket};
+
+/// One session between two programs. Clones are handles of the same session.
+///
+/// Connections under it come and go; what is queued is delivered once, in order, when there is one.
+/// When the last handle of any kind is dropped, what was finished is still delivered, then it closes.
+#[derive(Clone)]
+pub struct Session {
+    owner: Arc<Owner>,
+}
+
+/// The session has ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session has ended: {cause:?}")]
+pub struct Ended {
+    /// Whether it was closed in agreement or failed.
+    pub state: Lifecycle,
+    /// Why.
+    pub cause: Cause,
+}
+
+fn ended(state: &State) -> Option<Ended> {
+    let cause = state.end.clone()?;
+    Some(Ended { state: state.core.state(), cause })
+}
+
+impl Session {
+    pub(crate) fn new(owner: Arc<Owner>) -> Session {
+        Session { owner }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.owner.0
+    }
+
+    // ---- requests ----
+
+    /// Calls a method of the peer and waits for the answer. Any number may be under way.
+    ///
+    /// # Errors
+    /// [`RequestError`](crate::RequestError) says whether it was sent, maybe executed, or has failed.
+    pub fn request(&self, method: &str, payload: impl Into<Bytes>) -> Request<'_> {
+        Request::new(self.shared(), method, payload.into())
+    }
+
+    /// The peer's next request, once it is whole.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub async fn accept_request(&self) -> Result<IncomingRequest, Ended> {
+        let max = self.shared().max_request;
+        let next = wait_for(self.shared(), Interest::Request, |state: &mut State| {
+            let now = state.now;
+            state.next_request(now, max).map(Ok).or_else(|| ended(state).map(Err))
+        });
+        next.await.map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))
+    }
+
+    // ---- streams ----
+
+    /// Opens a stream with both directions, waiting for credit if need be. The peer hears of it with
+    /// its first bytes.
+    ///
+    /// # Errors
+    /// When the session is being drained or has ended.
+    pub async fn open_bi(&self, class: Class) -> Result<BiStream, OpenError> {
+        let key = self.open(Kind::Bi, class).await?;
+        Ok(BiStream::new(self.owner.clone(), key))
+    }
+
+    /// Opens a stream that only this end writes.
+    ///
+    /// # Errors
+    /// As [`Session::open_bi`].
+    pub async fn open_uni(&self, class: Class) -> Result<SendStream, OpenError> {
+        let key = self.open(Kind::Uni, class).await?;
+        Ok(SendStream::new(self.owner.clone(), key))
+    }
+
+    async fn open(&self, kind: Kind, class: Class) -> Result<sheetbend_core::session::StreamKey, OpenError> {
+        wait_for(self.shared(), Interest::Credit(kind, class), |state: &mut State| match state.core.open(kind, class) {
+            Ok(key) => {
+                state.fresh_slot(key);
+                Some(Ok(key))
+            }
+            Err(OpenError::Exhausted) => None,
+            Err(error) => Some(Err(error)),
+        })
+        .await
+    }
+
+    /// The next stream of a class that the peer opened with both directions.
+    ///
+    /// Those of class REQUESTS are what [`Session::accept_request`] takes: use one of both.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub async fn accept_bi(&self, class: Class) -> Result<BiStream, Ended> {
+        let key = self.accept(Kind::Bi, class).await?;
+        Ok(BiStream::new(self.owner.clone(), key))
+    }
+
+    /// The next stream of a class that only the peer writes.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub async fn accept_uni(&self, class: Class) -> Result<RecvStream, Ended> {
+        let key = self.accept(Kind::Uni, class).await?;
+        Ok(RecvStream::new(self.owner.clone(), key))
+    }
+
+    async fn accept(&self, kind: Kind, class: Class) -> Result<sheetbend_core::session::StreamKey, Ended> {
+        wait_for(self.shared(), Interest::Opened(kind, class), |state: &mut State| {
+            let key = state.core.accept(kind, class);
+            if let Some(key) = key {
+                state.fresh_slot(key);
+            }
+            key.map(Ok).or_else(|| ended(state).map(Err))
+        })
+        .await
+    }
+
+    // ---- messages and datagrams ----
+
+    /// Queues a message, waiting while the queue is full.
+    ///
+    /// # Errors
+    /// When it is too large, or the session is being drained or has ended.
+    pub async fn send_message(
+        &self,
+        class: Class,
+        delivery: Delivery,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), SendError> {
+        self.queue_message(class, delivery, payload.into(), false).await.map(|_| ())
+    }
+
+    /// Queues a message, or says that the queue is full.
+    ///
+    /// # Errors
+    /// [`SendError::Full`], and as [`Session::send_message`].
+    pub fn try_send_message(
+        &self,
+        class: Class,
+        delivery: Delivery,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), SendError> {
+        let mut state = self.shared().lock();
+        let now = state.now;
+        state.core.send_message(now, class, delivery, payload.into(), false).map(|_| ())
+    }
+
+    /// Queues a message, waiting while the queue is full, and gives a future of what becomes of it.
+    ///
+    /// # Errors
+    /// As [`Session::send_message`].
+    pub async fn send_message_tracked(
+        &self,
+        class: Class,
+        delivery: Delivery,
+        payload: impl Into<Bytes>,
+    ) -> Result<Tracked, SendError> {
+        let id = self.queue_message(class, delivery, payload.into(), true).await?;
+        Ok(Tracked { shared: self.owner.0.clone(), id: id.0, ticket: None })
+    }
+
+    async fn queue_message(
+        &self,
+        class: Class,
+        delivery: Delivery,
+        payload: Bytes,
+        track: bool,
+    ) -> Result<MessageId, SendError> {
+        wait_for(self.shared(), Interest::Space, |state: &mut State| {
+            let now = state.now;
+            match state.core.send_message(now, class, delivery, payload.clone(), track) {
+                Ok(id) => {
+                    if track {
+                        state.outcomes.insert(id.0, None);
+                    }
+                    Some(Ok(id))
+                }
+                Err(SendError::Full) => None,
+                Err(error) => Some(Err(error)),
+            }
+        })
+        .await
+    }
+
+    /// The next message of a class.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub async fn recv_message(&self, class: Class) -> Result<Message, Ended> {
+        wait_for(self.shared(), Interest::Message(class), |state: &mut State| {
+            let now = state.now;
+            // A peer that breaks the framing has ended the session: the second arm tells.
+            let message = state.core.recv_message(now, class).ok().flatten();
+            message.map(Ok).or_else(|| ended(state).map(Err))
+        })
+        .await
+    }
+
+    /// Sends a datagram: at most once, dropped rather than delayed.
+    ///
+    /// # Errors
+    /// When it is too large, the queue is full, or the session is being drained or has ended.
+    pub fn send_datagram(&self, payload: impl Into<Bytes>) -> Result<(), SendError> {
+        let mut state = self.shared().lock();
+        let now = state.now;
+        state.core.send_datagram(now, payload.into())
+    }
+
+    /// The next datagram.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub async fn recv_datagram(&self) -> Result<Bytes, Ended> {
+        wait_for(self.shared(), Interest::Datagram, |state: &mut State| {
+            state.core.recv_datagram().map(Ok).or_else(|| ended(state).map(Err))
+        })
+        .await
+    }
+
+    // ---- state ----
+
+    /// Subscribes to what happens to the session and its paths.
+    pub fn events(&self) -> Events {
+        Events::new(self.owner.0.clone())
+    }
+
+    /// Where the session stands.
+    pub fn state(&self) -> Lifecycle {
+        self.shared().lock().core.state()
+    }
+
+    /// Which side of the session this is.
+    pub fn side(&self) -> Side {
+        self.shared().lock().core.side()
+    }
+
+    /// Counters of the session.
+    pub fn stats(&self) -> Stats {
+        self.shared().lock().core.stats()
+    }
+
+    /// The paths attached, the one in use first.
+    pub fn paths(&self) -> Vec<PathStats> {
+        let state = self.shared().lock();
+        let active = state.core.active_path();
+        let others = state.core.paths().filter(|path| Some(*path) != active);
+        active.into_iter().chain(others).filter_map(|path| state.core.path_stats(path)).collect()
+    }
+
+    /// Whether everything sent is acknowledged and nothing waits.
+    pub fn is_settled(&self) -> bool {
+        self.shared().lock().core.is_settled()
+    }
+
+    // ---- end ----
+
+    /// Takes nothing new, finishes what is open, then closes by itself. The peer learns `address` as
+    /// the place to go instead; it may be empty.
+    pub fn drain(&self, address: &str) {
+        let now = self.shared().runtime.now();
+        self.shared().lock().core.drain(now, address);
+    }
+
+    /// Closes at once: what was not acknowledged is *maybe*, what was not sent is *not sent*. Waits
+    /// until the session has ended at this end.
+    pub async fn close(&self, code: ErrorCode, reason: &str) {
+        let now = self.shared().runtime.now();
+        self.shared().lock().core.close(now, code, reason);
+        let _ = self.closed().await;
+    }
+
+    /// Waits for the end, and says why.
+    pub async fn closed(&self) -> Ended {
+        wait_for(self.shared(), Interest::Lifecycle, |state: &mut State| ended(state)).await
+    }
+
+    // ---- the runtime ----
+
+    /// Sleeps, whatever the runtime.
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        let runtime = &self.shared().runtime;
+        Sleep { timer: runtime.timer(runtime.now() + duration) }
+    }
+
+    /// Runs a task, whatever the runtime.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task: BoxFuture<'static, ()> = Box::pin(task);
+        self.shared().runtime.spawn(task);
+    }
+
+    /// The time, as the session's runtime counts it.
+    pub fn now(&self) -> Timestamp {
+        self.shared().runtime.now()
+    }
+
+    /// The runtime behind the session.
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.shared().runtime
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("side", &self.side()).field("state", &self.state()).finish()
+    }
+}
+
+/// The future of what becomes of a message.
+pub struct Tracked {
+    shared: Arc<Shared>,
+    id: u64,
+    ticket: Option<Ticket>,
+}
+
+impl Future for Tracked {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = &mut *self;
+        let mut state = this.shared.lock();
+        let state = state.quiet();
+        match state.outcomes.get(&this.id) {
+            Some(Some(outcome)) => Poll::Ready(*outcome),
+            // The session reports every outcome before it ends; one that it did not is not known.
+            _ if state.end.is_some() => Poll::Ready(Outcome::Maybe),
+            _ => {
+                state.waits.register(Interest::Outcome(this.id), &mut this.ticket, cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let state = state.quiet();
+        state.outcomes.remove(&self.id);
+        if let Some(own) = self.ticket.take() {
+            state.waits.forget(Interest::Outcome(self.id), own);
+        }
+    }
+}
+
+/// The future of [`Session::sleep`].
+pub struct Sleep {
+    timer: Box<dyn Timer>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.poll_expired(cx)
+    }
+}

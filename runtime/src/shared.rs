@@ -1,0 +1,301 @@
+//! What the handles and the driver of a session share: one mutex, and the tables of who waits.
+
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use parking_lot::{Mutex, MutexGuard};
+use sheetbend_core::session::{self, Cause, Event, Outcome, PathKey, StreamKey};
+use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::{Class, Kind};
+
+use crate::events::Subscribers;
+use crate::intake::{Intake, Work};
+use crate::rt::{Runtime, Socket};
+use crate::waits::{Interest, Ticket, WakeList, Waits};
+
+/// Who waits for one stream, and what the driver does for it. Lies at the stream's slot.
+#[derive(Default)]
+pub(crate) struct Slot {
+    pub(crate) read: Option<Waker>,
+    pub(crate) write: Option<Waker>,
+    /// Waits for an acknowledgement of all, or for the peer to stop reading.
+    pub(crate) progress: Option<Waker>,
+    /// The code with which the peer stopped reading.
+    pub(crate) stopped: Option<u64>,
+    /// A request that is read or answered by the driver.
+    pub(crate) work: Option<Box<Work>>,
+}
+
+impl Slot {
+    fn wake_all(&mut self, wakes: &mut WakeList) {
+        wakes.extend([self.read.take(), self.write.take(), self.progress.take()].into_iter().flatten());
+    }
+}
+
+/// Keeps the waker of `cx` in a slot.
+pub(crate) fn store(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) if waker.will_wake(cx.waker()) => {}
+        _ => *slot = Some(cx.waker().clone()),
+    }
+}
+
+/// A socket that the server hands to a session's driver.
+pub(crate) struct NewPath {
+    pub(crate) key: PathKey,
+    pub(crate) socket: Box<dyn Socket>,
+    /// What was read behind the handshake message.
+    pub(crate) rest: BytesMut,
+}
+
+/// Everything behind the lock.
+pub(crate) struct State {
+    pub(crate) core: Box<session::Session>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) waits: Waits,
+    pub(crate) intake: Intake,
+    pub(crate) outcomes: BTreeMap<u64, Option<Outcome>>,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) inbox: Vec<NewPath>,
+    /// When the driver last looked at the clock.
+    pub(crate) now: Timestamp,
+    /// The longest request or answer, in bytes.
+    max_request: usize,
+    /// The driver, while it sleeps.
+    pub(crate) driver: Option<Waker>,
+    /// All handles are gone.
+    pub(crate) orphaned: bool,
+    /// Why the session ended, once it has.
+    pub(crate) end: Option<Cause>,
+    /// Why the last endpoints tried could not be reached; for the error of the first connect.
+    pub(crate) unreachable: Vec<(String, String)>,
+    /// Every endpoint of a client was tried once and failed.
+    pub(crate) exhausted: bool,
+}
+
+impl State {
+    fn new(core: Box<session::Session>, now: Timestamp, max_request: usize) -> State {
+        State {
+            core,
+            slots: Vec::new(),
+            waits: Waits::default(),
+            intake: Intake::default(),
+            outcomes: BTreeMap::new(),
+            subscribers: Subscribers::default(),
+            inbox: Vec::new(),
+            now,
+            max_request,
+            driver: None,
+            orphaned: false,
+            end: None,
+            unreachable: Vec::new(),
+            exhausted: false,
+        }
+    }
+
+    /// The slot of a stream.
+    pub(crate) fn slot(&mut self, key: StreamKey) -> &mut Slot {
+        let index = key.index();
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        &mut self.slots[index]
+    }
+
+    /// The slot of a stream that has just been opened or accepted, without the traces of its
+    /// predecessor.
+    pub(crate) fn fresh_slot(&mut self, key: StreamKey) {
+        let slot = self.slot(key);
+        slot.stopped = None;
+        slot.read = None;
+        slot.write = None;
+        slot.progress = None;
+        slot.work = None;
+    }
+
+    /// Takes every event of the core and notes whom to wake.
+    pub(crate) fn take_events(&mut self, wakes: &mut WakeList, mut on_driver: impl FnMut(&Event)) {
+        while let Some(event) = self.core.poll_event() {
+            on_driver(&event);
+            self.take_event(event, wakes);
+        }
+    }
+
+    fn take_event(&mut self, event: Event, wakes: &mut WakeList) {
+        match event {
+            Event::Readable(key) => {
+                let slot = self.slot(key);
+                wakes.extend(slot.read.take());
+                if slot.work.is_some() {
+                    self.pump_request(self.now, key, self.max_request, wakes);
+                }
+            }
+            Event::Writable(key) => {
+                let slot = self.slot(key);
+                wakes.extend(slot.write.take());
+                if slot.work.is_some() {
+                    self.pump_response(key);
+                }
+            }
+            Event::Finished(key) => wakes.extend(self.slot(key).progress.take()),
+            Event::Stopped(key, code) => {
+                let slot = self.slot(key);
+                slot.stopped = Some(code);
+                wakes.extend([slot.write.take(), slot.progress.take()].into_iter().flatten());
+                if slot.work.is_some() {
+                    self.pump_response(key);
+                }
+            }
+            Event::Opened { kind, class } => {
+                self.waits.wake(Interest::Opened(kind, class), wakes);
+                if kind == Kind::Bi && class == Class::REQUESTS {
+                    self.waits.wake(Interest::Request, wakes);
+                }
+            }
+            Event::Credit { kind, class } => self.waits.wake(Interest::Credit(kind, class), wakes),
+            Event::MessageReady(class) => self.waits.wake(Interest::Message(class), wakes),
+            Event::DatagramReady => self.waits.wake(Interest::Datagram, wakes),
+            Event::MessageSpace => self.waits.wake(Interest::Space, wakes),
+            Event::Outcome { id, outcome } => {
+                if let Some(slot) = self.outcomes.get_mut(&id.0) {
+                    *slot = Some(outcome);
+                    self.waits.wake(Interest::Outcome(id.0), wakes);
+                }
+            }
+            other => self.take_news(other, wakes),
+        }
+    }
+
+    /// Lifecycle and paths: for the subscribers, and for those who wait for the end.
+    fn take_news(&mut self, event: Event, wakes: &mut WakeList) {
+        if let Event::State { to, cause, .. } = &event {
+            if to.is_terminal() {
+                self.end = Some(cause.clone());
+                self.waits.wake_all(wakes);
+                for slot in &mut self.slots {
+                    slot.wake_all(wakes);
+                }
+            }
+            self.waits.wake(Interest::Lifecycle, wakes);
+        }
+        let State { core, subscribers, waits, .. } = self;
+        subscribers.publish(core, event, waits, wakes);
+    }
+}
+
+/// The state behind its lock, and what is read without it.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// The application changed the state since the driver last looked.
+    dirty: AtomicBool,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) max_request: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(core: Box<session::Session>, runtime: Arc<dyn Runtime>, max_request: usize) -> Shared {
+        let state = Mutex::new(State::new(core, runtime.now(), max_request));
+        Shared { state, dirty: AtomicBool::new(false), runtime, max_request }
+    }
+
+    /// The state, for the application: changing it wakes the driver.
+    pub(crate) fn lock(&self) -> Guard<'_> {
+        Guard { state: Some(self.state.lock()), shared: self, dirty: false }
+    }
+
+    /// The state, for the driver: changing it wakes nobody.
+    pub(crate) fn lock_driver(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Whether the application changed the state since this was last asked.
+    pub(crate) fn take_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Relaxed) && self.dirty.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// The locked state. Taking it mutably marks it dirty; dropping a dirty guard wakes the driver once the
+/// lock is released.
+pub(crate) struct Guard<'a> {
+    state: Option<MutexGuard<'a, State>>,
+    shared: &'a Shared,
+    dirty: bool,
+}
+
+impl Guard<'_> {
+    /// The state, for a change that the driver need not know of.
+    pub(crate) fn quiet(&mut self) -> &mut State {
+        match &mut self.state {
+            Some(state) => state,
+            None => unreachable!("the state is taken only on drop"),
+        }
+    }
+
+    /// What was done through this guard turned out to change nothing.
+    pub(crate) fn unchanged(&mut self) {
+        self.dirty = false;
+    }
+
+    /// Polls `attempt` until it gives something; otherwise registers the task for `interest`.
+    pub(crate) fn wait<T>(
+        &mut self,
+        cx: &Context<'_>,
+        interest: Interest,
+        ticket: &mut Option<Ticket>,
+        attempt: impl FnOnce(&mut State) -> Option<T>,
+    ) -> Poll<T> {
+        if let Some(found) = attempt(self) {
+            if let Some(own) = ticket.take() {
+                self.quiet().waits.forget(interest, own);
+            }
+            return Poll::Ready(found);
+        }
+        self.unchanged();
+        self.quiet().waits.register(interest, ticket, cx);
+        Poll::Pending
+    }
+}
+
+impl Deref for Guard<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        match &self.state {
+            Some(state) => state,
+            None => unreachable!("the state is taken only on drop"),
+        }
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.dirty = true;
+        self.quiet()
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if !self.dirty {
+            return;
+        }
+        self.shared.dirty.store(true, Ordering::Release);
+        let driver = self.quiet().driver.take();
+        self.state = None;
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+}
+
+/// The handles' share of a session. When the last one goes, the session finishes what is queued and ends.
+pub(crate) struct Owner(pub(crate) Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.lock().orphaned = true;
+    }
+}

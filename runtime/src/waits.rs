@@ -1,0 +1,92 @@
+//! Tasks that wait for something of the session that is not one stream.
+
+use std::task::{Context, Waker};
+
+use sheetbend_core::wire::{Class, Kind};
+use smallvec::SmallVec;
+
+/// Wakers collected under the lock and fired after it is released.
+pub(crate) type WakeList = SmallVec<[Waker; 16]>;
+
+/// What a task waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Interest {
+    /// A stream or message opened by the peer.
+    Opened(Kind, Class),
+    /// Credit to open a stream.
+    Credit(Kind, Class),
+    /// A whole request.
+    Request,
+    /// A message of a class.
+    Message(Class),
+    /// A datagram.
+    Datagram,
+    /// Room in the message queue.
+    Space,
+    /// Any change of the lifecycle.
+    Lifecycle,
+    /// A new event for subscriber `n`.
+    Event(u64),
+    /// The outcome of message `n`.
+    Outcome(u64),
+}
+
+/// Names one waiting task, so that a dropped future leaves nothing behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ticket(u64);
+
+/// All waiting tasks of a session, by what they wait for. Empty lists cost nothing.
+#[derive(Default)]
+pub(crate) struct Waits {
+    lists: Vec<(Interest, Vec<(Ticket, Waker)>)>,
+    next: u64,
+}
+
+impl Waits {
+    /// Registers the task of `cx`, or renews its registration.
+    pub(crate) fn register(&mut self, interest: Interest, ticket: &mut Option<Ticket>, cx: &Context<'_>) {
+        let index = self.lists.iter().position(|(of, _)| *of == interest).unwrap_or_else(|| {
+            self.lists.push((interest, Vec::new()));
+            self.lists.len() - 1
+        });
+        let list = &mut self.lists[index].1;
+        if let Some((_, waker)) = ticket.and_then(|own| list.iter_mut().find(|(of, _)| *of == own)) {
+            waker.clone_from(cx.waker());
+            return;
+        }
+        self.next += 1;
+        let own = Ticket(self.next);
+        list.push((own, cx.waker().clone()));
+        *ticket = Some(own);
+    }
+
+    /// Takes back a registration.
+    pub(crate) fn forget(&mut self, interest: Interest, ticket: Ticket) {
+        if let Some(index) = self.lists.iter().position(|(of, _)| *of == interest) {
+            let list = &mut self.lists[index].1;
+            list.retain(|(of, _)| *of != ticket);
+            if list.is_empty() {
+                self.lists.swap_remove(index);
+            }
+        }
+    }
+
+    /// Moves everyone who waits for this to `wakes`.
+    pub(crate) fn wake(&mut self, interest: Interest, wakes: &mut WakeList) {
+        if let Some(index) = self.lists.iter().position(|(of, _)| *of == interest) {
+            let list = &mut self.lists[index].1;
+            wakes.extend(list.drain(..).map(|(_, waker)| waker));
+            // The list stays with its memory for those who wait again; events and outcomes are named once.
+            if matches!(interest, Interest::Event(_) | Interest::Outcome(_)) || list.capacity() > 64 {
+                self.lists.swap_remove(index);
+            }
+        }
+    }
+
+    /// Moves everyone to `wakes`.
+    pub(crate) fn wake_all(&mut self, wakes: &mut WakeList) {
+        for (_, list) in self.lists.drain(..) {
+            wakes.extend(list.into_iter().map(|(_, waker)| waker));
+        }
+    }
+}
