@@ -1,6 +1,7 @@
 //! The `sheetbend` command, as a library so that its parts can be tested and put together.
 //!
 //! Nothing here is a public interface: the command is the product, and its flags are what stays stable.
+#![forbid(unsafe_code)]
 // A command reads the clock and talks to people; the core below it does neither.
 #![allow(clippy::disallowed_methods)]
 
