@@ -68,7 +68,18 @@ impl Link {
         let fresh = !rest.is_empty();
         let block = rest.capacity();
         let (output, phase, end) = (None, Phase::Live, None);
-        Link { key, socket, input: rest, block, expected: 0, fresh, output, phase, end, told: false }
+        Link {
+            key,
+            socket,
+            input: rest,
+            block,
+            expected: 0,
+            fresh,
+            output,
+            phase,
+            end,
+            told: false,
+        }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -115,9 +126,9 @@ impl Link {
             return;
         }
         let mut block = take_block(self.input.len() + self.expected.max(MIN_ROOM));
-        self.block = block.capacity();
+        let size = std::mem::replace(&mut self.block, block.capacity());
         block.extend_from_slice(&self.input);
-        give_block(std::mem::replace(&mut self.input, block));
+        give_block(std::mem::replace(&mut self.input, block), size);
     }
 
     /// Hands what was read to the session, and the socket's end, if it ended.
@@ -133,7 +144,10 @@ impl Link {
             }
         }
         self.put_aside();
-        let late = self.deadline().is_some_and(|at| at <= now).then_some(PathEnd::Local);
+        let late = self
+            .deadline()
+            .is_some_and(|at| at <= now)
+            .then_some(PathEnd::Local);
         if let Some(end) = self.end.or(late) {
             self.tell(now, core, end);
             self.drop_output();
@@ -151,12 +165,12 @@ impl Link {
     fn put_aside(&mut self) {
         if self.input.is_empty() {
             if self.input.capacity() > 0 {
-                give_block(std::mem::take(&mut self.input));
+                give_block(std::mem::take(&mut self.input), self.block);
             }
         } else if self.input.len() <= SMALL_TAIL && self.block > SMALL_TAIL {
             let small = BytesMut::from(&self.input[..]);
-            self.block = small.len();
-            give_block(std::mem::replace(&mut self.input, small));
+            let size = std::mem::replace(&mut self.block, small.len());
+            give_block(std::mem::replace(&mut self.input, small), size);
         }
     }
 
@@ -215,7 +229,9 @@ impl Link {
 
     /// Writes what is queued. Tells whether the session may have more for this link at once.
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(output) = &mut self.output else { return false };
+        let Some(output) = &mut self.output else {
+            return false;
+        };
         let large = output.len() >= LARGE_OUTPUT;
         while !output.is_empty() && self.end.is_none() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -244,5 +260,8 @@ impl Link {
 }
 
 fn would_block(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

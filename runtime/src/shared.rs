@@ -14,8 +14,9 @@ use sheetbend_core::wire::{Class, Kind};
 
 use crate::events::Subscribers;
 use crate::intake::{Intake, Work};
+use crate::open::Openers;
 use crate::rt::{Runtime, Socket};
-use crate::waits::{Interest, Ticket, WakeList, Waits};
+use crate::waits::{Interest, Ticket, Waits, WakeList};
 
 /// Who waits for one stream, and what the driver does for it. Lies at the stream's slot.
 #[derive(Default)]
@@ -32,7 +33,11 @@ pub(crate) struct Slot {
 
 impl Slot {
     fn wake_all(&mut self, wakes: &mut WakeList) {
-        wakes.extend([self.read.take(), self.write.take(), self.progress.take()].into_iter().flatten());
+        wakes.extend(
+            [self.read.take(), self.write.take(), self.progress.take()]
+                .into_iter()
+                .flatten(),
+        );
     }
 }
 
@@ -57,6 +62,7 @@ pub(crate) struct State {
     pub(crate) core: Box<session::Session>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) waits: Waits,
+    pub(crate) openers: Openers,
     pub(crate) intake: Intake,
     pub(crate) outcomes: BTreeMap<u64, Option<Outcome>>,
     pub(crate) subscribers: Subscribers,
@@ -83,6 +89,7 @@ impl State {
             core,
             slots: Vec::new(),
             waits: Waits::default(),
+            openers: Openers::default(),
             intake: Intake::default(),
             outcomes: BTreeMap::new(),
             subscribers: Subscribers::default(),
@@ -156,7 +163,7 @@ impl State {
                     self.waits.wake(Interest::Request, wakes);
                 }
             }
-            Event::Credit { kind, class } => self.waits.wake(Interest::Credit(kind, class), wakes),
+            Event::Credit { kind, class } => self.grant((kind, class), wakes),
             Event::MessageReady(class) => self.waits.wake(Interest::Message(class), wakes),
             Event::DatagramReady => self.waits.wake(Interest::Datagram, wakes),
             Event::MessageSpace => self.waits.wake(Interest::Space, wakes),
@@ -176,13 +183,19 @@ impl State {
             if to.is_terminal() {
                 self.end = Some(cause.clone());
                 self.waits.wake_all(wakes);
+                self.openers.wake_all(wakes);
                 for slot in &mut self.slots {
                     slot.wake_all(wakes);
                 }
             }
             self.waits.wake(Interest::Lifecycle, wakes);
         }
-        let State { core, subscribers, waits, .. } = self;
+        let State {
+            core,
+            subscribers,
+            waits,
+            ..
+        } = self;
         subscribers.publish(core, event, waits, wakes);
     }
 }
@@ -199,12 +212,21 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(core: Box<session::Session>, runtime: Arc<dyn Runtime>, max_request: usize) -> Shared {
         let state = Mutex::new(State::new(core, runtime.now(), max_request));
-        Shared { state, dirty: AtomicBool::new(false), runtime, max_request }
+        Shared {
+            state,
+            dirty: AtomicBool::new(false),
+            runtime,
+            max_request,
+        }
     }
 
     /// The state, for the application: changing it wakes the driver.
     pub(crate) fn lock(&self) -> Guard<'_> {
-        Guard { state: Some(self.state.lock()), shared: self, dirty: false }
+        Guard {
+            state: Some(self.state.lock()),
+            shared: self,
+            dirty: false,
+        }
     }
 
     /// The state, for the driver: changing it wakes nobody.

@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 /// Assumed before the first sample (RFC 9002 §6.2.2).
 pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
 const MIN_LIMIT: u64 = 16 * 1024;
-const MAX_SLACK: u64 = 128 * 1024;
+const MAX_SLACK: u64 = 32 * 1024;
 const MAX_LIMIT: u64 = 64 * 1024 * 1024;
 const MIN_RECORD: usize = 1400;
 /// Full records on a fast path: large enough to amortise headers and system calls, small enough to
