@@ -314,7 +314,7 @@ impl World {
                 let routing = Routing::new(&[]).expect("empty fits");
                 let config = self.server_config.clone();
                 let session =
-                    Session::server(config, seed_bytes(self.seed ^ 0xffff), now, hello, id, routing);
+                    Session::server(config.into(), seed_bytes(self.seed ^ 0xffff), now, hello, id, routing);
                 self.server = Some(session.expect("the HELLO is good"));
             }
         }
