@@ -75,7 +75,11 @@ pub(super) struct PeerCredit {
 
 impl PeerCredit {
     pub(super) fn of(params: &Params) -> PeerCredit {
-        PeerCredit { data: params.max_data, stream_data: params.max_stream_data, streams: params.max_streams }
+        PeerCredit {
+            data: params.max_data,
+            stream_data: params.max_stream_data,
+            streams: params.max_streams,
+        }
     }
 }
 
@@ -105,13 +109,21 @@ pub(super) struct Classes {
 impl Classes {
     pub(super) fn new(config: Arc<Config>, side: Side) -> Classes {
         let early = side == Side::Client && config.early_data;
-        Classes { slots: Default::default(), config, credit: Credit::Early(early) }
+        Classes {
+            slots: Default::default(),
+            config,
+            credit: Credit::Early(early),
+        }
     }
 
     /// The class's state, made when it is first asked for.
     #[inline]
     pub(super) fn at(&mut self, index: usize) -> &mut ClassState {
-        let Classes { slots, config, credit } = self;
+        let Classes {
+            slots,
+            config,
+            credit,
+        } = self;
         slots[index].get_or_insert_with(|| Box::new(new_class(config, credit, index)))
     }
 
@@ -122,7 +134,9 @@ impl Classes {
 
     /// The numbers of the classes that were used.
     pub(super) fn all_used(&self) -> SmallVec<[usize; Class::COUNT]> {
-        (0..Class::COUNT).filter(|&index| self.slots[index].is_some()).collect()
+        (0..Class::COUNT)
+            .filter(|&index| self.slots[index].is_some())
+            .collect()
     }
 
     /// Gives back what an idle class does not need.
@@ -145,14 +159,25 @@ impl Classes {
 }
 
 fn start(credit: &Credit, index: usize) -> Start {
-    const NONE: StreamLimits = StreamLimits { bi: 0, uni: 0, unordered: 0 };
+    const NONE: StreamLimits = StreamLimits {
+        bi: 0,
+        uni: 0,
+        unordered: 0,
+    };
     match credit {
         Credit::Early(true) if index == Class::REQUESTS.index() => Start {
             data: EARLY_BYTES,
             stream_data: EARLY_BYTES,
-            streams: StreamLimits { bi: EARLY_STREAMS, ..NONE },
+            streams: StreamLimits {
+                bi: EARLY_STREAMS,
+                ..NONE
+            },
         },
-        Credit::Early(_) => Start { data: 0, stream_data: 0, streams: NONE },
+        Credit::Early(_) => Start {
+            data: 0,
+            stream_data: 0,
+            streams: NONE,
+        },
         Credit::Default => {
             let params = Params::default();
             Start {
@@ -172,7 +197,12 @@ fn start(credit: &Credit, index: usize) -> Start {
 fn new_class(config: &Config, credit: &Credit, index: usize) -> ClassState {
     let own = config.params.max_streams[index];
     let start = start(credit, index);
-    let opening = |concurrent, allowed| Opening { allowed, granted: concurrent, concurrent, ..Opening::default() };
+    let opening = |concurrent, allowed| Opening {
+        allowed,
+        granted: concurrent,
+        concurrent,
+        ..Opening::default()
+    };
     ClassState {
         urgency: config.classes[index].urgency.min(7),
         send_limit: start.data,

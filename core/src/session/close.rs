@@ -1,10 +1,10 @@
 //! How a session ends: drain, close, failure (PROTOCOL 8).
 
 use super::Session;
+use super::classes::opening_index;
 use super::event::{Event, PathEnd};
 use super::lifecycle::Cause;
 use super::path::Stage;
-use super::classes::opening_index;
 use super::streams::Flags;
 use crate::time::Timestamp;
 use crate::wire::{Class, ErrorCode, Kind, MAX_REASON};

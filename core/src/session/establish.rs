@@ -2,15 +2,15 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{PeerSettings, Session};
+use super::classes::{OPENING_KINDS, class_at};
 use super::config::{MAX_PATHS, PathInfo};
 use super::error::{Misbehaviour, OpenPathError, PathError};
 use super::event::{PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::lifecycle::{Cause, State};
 use super::path::{Lane, Path, Stage};
-use super::classes::{OPENING_KINDS, class_at};
 use super::timers::TimerKind;
+use super::{PeerSettings, Session};
 use crate::handshake::{
     Confirm, Counts, EphemeralSecret, HandshakeError, Hello, Join, Joined, MAX_COUNTS, Params, Reject,
     Routing, SessionId, SessionKeys, VERSION, Welcome,
@@ -200,7 +200,14 @@ impl Session {
 
     fn insert_path(&mut self, now: Timestamp, id: u64, info: PathInfo, stage: Stage) -> usize {
         self.next_generation = self.next_generation.wrapping_add(1).max(1);
-        let mut path = Path::new(now, self.next_generation, id, info, stage, self.config.params.in_flight);
+        let mut path = Path::new(
+            now,
+            self.next_generation,
+            id,
+            info,
+            stage,
+            self.config.params.in_flight,
+        );
         path.timers
             .set(TimerKind::Handshake, now + self.config.handshake_timeout);
         self.paths.insert(Box::new(path))
@@ -214,7 +221,10 @@ impl Session {
         }
         let floor = self.config.security_floor.unwrap_or(security);
         self.floor = Some(floor);
-        let params = Params { floor, ..self.config.params.clone() };
+        let params = Params {
+            floor,
+            ..self.config.params.clone()
+        };
         let secret = EphemeralSecret::from_seed(self.rng.bytes());
         let nonce = self.rng.bytes();
         // `Session::client` checked the parameters.
@@ -494,17 +504,13 @@ impl Session {
     ) -> Result<Session, HandshakeError> {
         let mut session = Session::new(Side::Server, config, seed, now);
         let own = session.config.security_floor.unwrap_or_default();
-        let params = Params { floor: own, ..session.config.params.clone() };
+        let params = Params {
+            floor: own,
+            ..session.config.params.clone()
+        };
         session.floor = Some(own.max(hello.params().floor));
         let secret = EphemeralSecret::from_seed(session.rng.bytes());
-        let welcome = Welcome::new(
-            0,
-            VERSION,
-            session_id,
-            routing.clone(),
-            secret.share(),
-            params,
-        )?;
+        let welcome = Welcome::new(0, VERSION, session_id, routing.clone(), secret.share(), params)?;
         let keys = SessionKeys::server(&secret, hello, &welcome)?;
         session.identity = Some(Identity {
             id: session_id,
@@ -644,7 +650,10 @@ impl Session {
         for index in self.classes.all_used() {
             self.classes.at(index).stream_credit_out = params.max_stream_data[index];
             let limits = params.max_streams[index];
-            for (kind, allowed) in OPENING_KINDS.into_iter().zip([limits.bi, limits.uni, limits.unordered]) {
+            for (kind, allowed) in OPENING_KINDS
+                .into_iter()
+                .zip([limits.bi, limits.uni, limits.unordered])
+            {
                 self.take_streams_credit(class_at(index), kind, allowed);
             }
             self.take_class_credit(class_at(index), params.max_data[index]);

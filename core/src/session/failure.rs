@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::classes::opening_index;
 use super::error::PathError;
 use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::lifecycle::{Cause, State};
 use super::path::{Lane, Path, Stage, Suspicion, Unsettled};
 use super::sent::Item;
-use super::classes::opening_index;
 use super::streams::Flags;
 use super::timers::TimerKind;
 use super::{Abandon, Session};

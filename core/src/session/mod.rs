@@ -70,8 +70,8 @@ use datagrams::Datagrams;
 use establish::{Handshake, Identity};
 use messages::Messages;
 use path::{Path, Stage, Unsettled};
-use streams::StreamTable;
 use streams::Ready;
+use streams::StreamTable;
 use timers::Timers;
 
 /// News of a dead path, told on every path until one of them has it acknowledged.
@@ -396,7 +396,10 @@ impl Session {
     }
 
     fn new_recv(&self, class: Class) -> RecvHalf {
-        RecvHalf::new(self.config.params.max_stream_data[class.index()], self.config.max_stream_window)
+        RecvHalf::new(
+            self.config.params.max_stream_data[class.index()],
+            self.config.max_stream_window,
+        )
     }
 
     fn lz4(&self) -> bool {

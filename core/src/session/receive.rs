@@ -3,11 +3,11 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
+use super::classes::{OPENING_KINDS, opening_index};
 use super::error::{Misbehaviour, PathError};
 use super::event::{Event, PathEnd};
 use super::keys::PathKey;
 use super::path::Stage;
-use super::classes::{OPENING_KINDS, opening_index};
 use super::streams::{Flags, check_direction, check_ours};
 use super::timers::TimerKind;
 use crate::stream::{RecvHalf, SendHalf, Source};
@@ -167,7 +167,8 @@ impl Session {
             if ack_now || path.lanes[0].unreported_bytes >= quarter {
                 path.ack_due = true;
             } else if !path.timers.is_set(TimerKind::Ack) {
-                path.timers.set(TimerKind::Ack, now + self.config.params.max_ack_delay);
+                path.timers
+                    .set(TimerKind::Ack, now + self.config.params.max_ack_delay);
             }
         }
         Ok(())
@@ -410,9 +411,10 @@ impl Session {
         let class = id.class();
         if id.initiator() == self.side {
             let opened = match opening_index(id.kind()) {
-                Some(place) => {
-                    self.classes.used(class.index()).is_some_and(|state| id.index() < state.opening[place].next_local)
-                }
+                Some(place) => self
+                    .classes
+                    .used(class.index())
+                    .is_some_and(|state| id.index() < state.opening[place].next_local),
                 None => self.ordered_opened(class),
             };
             return if opened {
@@ -450,7 +452,8 @@ impl Session {
     fn insert_remote(&mut self, kind: Kind, class: Class, index: u64) -> Option<u32> {
         let id = StreamId::new(self.side.peer(), kind, class, index)?;
         let urgency = self.classes.at(class.index()).urgency;
-        let send = (kind == Kind::Bi).then(|| SendHalf::new(self.classes.at(class.index()).stream_credit_out));
+        let send =
+            (kind == Kind::Bi).then(|| SendHalf::new(self.classes.at(class.index()).stream_credit_out));
         let recv = self.new_recv(class);
         let key = self.streams.insert(self.side, id, urgency, send, Some(recv));
         let place = match kind {

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::Session;
+use super::classes::opening_index;
 use super::error::{OpenError, StreamError};
 use super::event::Event;
 use super::keys::StreamKey;
-use super::classes::opening_index;
 use super::streams::Flags;
 use crate::stream::{Read as HalfRead, SendHalf, SendState};
 use crate::time::Timestamp;

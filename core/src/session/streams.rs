@@ -113,6 +113,10 @@ impl StreamTable {
             flags.set(Flags::RECV_HELD);
         }
         let generation = self.next_generation;
+        if self.slots.capacity() == 0 {
+            // Most idle sessions have had one stream at a time; room for four is more than the rest of them.
+            self.slots = Slab::with_capacity(1);
+        }
         let slot = self.slots.insert(Stream {
             id,
             generation,

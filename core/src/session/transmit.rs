@@ -1,10 +1,10 @@
 //! What goes out on a path: handshake, then acknowledgements, control, datagrams and streams, in
 //! records that are built when the path has room for them (DESIGN "Scheduling").
 
+use super::classes::{OPENING_KINDS, class_at};
 use super::keys::{PathKey, StreamKey};
 use super::path::{Path, Stage};
 use super::sent::{Item, SentRecord};
-use super::classes::{OPENING_KINDS, class_at};
 use super::streams::Flags;
 use super::timers::TimerKind;
 use std::time::Duration;

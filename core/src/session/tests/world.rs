@@ -313,8 +313,14 @@ impl World {
                 let id = SessionId([7; 16]);
                 let routing = Routing::new(&[]).expect("empty fits");
                 let config = self.server_config.clone();
-                let session =
-                    Session::server(config.into(), seed_bytes(self.seed ^ 0xffff), now, hello, id, routing);
+                let session = Session::server(
+                    config.into(),
+                    seed_bytes(self.seed ^ 0xffff),
+                    now,
+                    hello,
+                    id,
+                    routing,
+                );
                 self.server = Some(session.expect("the HELLO is good"));
             }
         }
