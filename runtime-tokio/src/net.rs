@@ -108,7 +108,10 @@ impl Listener for TcpAcceptor {
     }
 
     fn local_address(&self) -> Address {
-        Address::Tcp { host: self.1.ip().to_string(), port: self.1.port() }
+        Address::Tcp {
+            host: self.1.ip().to_string(),
+            port: self.1.port(),
+        }
     }
 }
 
@@ -128,14 +131,20 @@ pub(crate) fn listen_unix(path: &Path) -> io::Result<Box<dyn Listener>> {
         }
         other => other?,
     };
-    Ok(Box::new(UnixAcceptor { listener, path: path.to_owned(), file: file_id(path) }))
+    Ok(Box::new(UnixAcceptor {
+        listener,
+        path: path.to_owned(),
+        file: file_id(path),
+    }))
 }
 
 /// What tells this socket file from a later one of the same name.
 #[cfg(unix)]
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+    std::fs::symlink_metadata(path)
+        .ok()
+        .map(|meta| (meta.dev(), meta.ino()))
 }
 
 #[cfg(unix)]

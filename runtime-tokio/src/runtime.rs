@@ -40,7 +40,11 @@ impl TokioRuntime {
     /// On the given tokio runtime, which must have its IO and time drivers on.
     pub fn new(handle: Handle) -> TokioRuntime {
         let memory = MEMORY.get_or_init(MemNetwork::new).clone();
-        TokioRuntime { handle, origin: Instant::now(), memory }
+        TokioRuntime {
+            handle,
+            origin: Instant::now(),
+            memory,
+        }
     }
 
     fn instant(&self, at: Timestamp) -> Instant {
@@ -74,7 +78,10 @@ impl Runtime for TokioRuntime {
     fn timer(&self, deadline: Timestamp) -> Box<dyn Timer> {
         let _context = self.handle.enter();
         let sleep = Box::pin(tokio::time::sleep_until(self.instant(deadline)));
-        Box::new(TokioTimer { sleep, origin: self.origin })
+        Box::new(TokioTimer {
+            sleep,
+            origin: self.origin,
+        })
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {

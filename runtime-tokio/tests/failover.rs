@@ -6,11 +6,18 @@ use std::sync::Arc;
 
 use common::{Relay, pattern, serve_echo};
 use sha2::{Digest, Sha256};
-use sheetbend_tokio::{Class, Client, Config, Delivery, PathMode, Server, Session, SessionEvent, State, runtime};
+use sheetbend_tokio::{
+    Class, Client, Config, Delivery, PathMode, Server, Session, SessionEvent, State, runtime,
+};
 
 /// A session through one relay, or two.
 async fn relayed(relays: usize) -> (Server, Session, Session, Vec<Arc<Relay>>) {
-    let server = Server::builder().listen("tcp://127.0.0.1:0").unwrap().bind(runtime()).await.unwrap();
+    let server = Server::builder()
+        .listen("tcp://127.0.0.1:0")
+        .unwrap()
+        .bind(runtime())
+        .await
+        .unwrap();
     let mut client = Client::builder();
     let mut all = Vec::new();
     for _ in 0..relays {
@@ -19,7 +26,10 @@ async fn relayed(relays: usize) -> (Server, Session, Session, Vec<Arc<Relay>>) {
         all.push(Arc::new(relay));
     }
     if relays == 1 {
-        client = client.config(Config { mode: PathMode::Single, ..Config::default() });
+        client = client.config(Config {
+            mode: PathMode::Single,
+            ..Config::default()
+        });
     }
     let (client, peer) = tokio::join!(client.connect(runtime()), server.accept());
     (server, client.unwrap(), peer.unwrap(), all)
@@ -32,18 +42,31 @@ async fn messages_survive(relays: usize) {
     let sending = tokio::spawn(async move {
         for number in 0..COUNT {
             let payload = number.to_be_bytes().repeat(1 + number as usize % 30);
-            sender.send_message(Class::EVENTS, Delivery::Ordered, payload).await.unwrap();
+            sender
+                .send_message(Class::EVENTS, Delivery::Ordered, payload)
+                .await
+                .unwrap();
         }
     });
     for number in 0..COUNT {
         let message = peer.recv_message(Class::EVENTS).await.unwrap();
-        assert_eq!(message.payload, number.to_be_bytes().repeat(1 + number as usize % 30), "message {number}");
+        assert_eq!(
+            message.payload,
+            number.to_be_bytes().repeat(1 + number as usize % 30),
+            "message {number}"
+        );
         if number % 1500 == 1499 {
             relays[number as usize / 1500 % relays.len()].cut();
         }
     }
     sending.await.unwrap();
-    assert!(relays.iter().map(|relay| relay.connections.load(std::sync::atomic::Ordering::Relaxed)).sum::<usize>() > 5);
+    assert!(
+        relays
+            .iter()
+            .map(|relay| relay.connections.load(std::sync::atomic::Ordering::Relaxed))
+            .sum::<usize>()
+            > 5
+    );
 }
 
 #[tokio::test]
@@ -133,8 +156,13 @@ async fn a_cut_is_told_as_events() {
     let mut reconnecting = false;
     loop {
         match events.next().await.unwrap() {
-            SessionEvent::State { to: State::Reconnecting, .. } => reconnecting = true,
-            SessionEvent::State { to: State::Connected, .. } => break,
+            SessionEvent::State {
+                to: State::Reconnecting,
+                ..
+            } => reconnecting = true,
+            SessionEvent::State {
+                to: State::Connected, ..
+            } => break,
             SessionEvent::PathDown { path, .. } => assert_eq!(*path, *relays[0].url()),
             _ => {}
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{free_address, pair, serve_echo};
 use sheetbend_tokio::{
-    Cause, Class, Client, Config, ConnectError, Delivery, ErrorCode, OpenError, Outcome, RequestError, SendError,
-    Server, State, connect, runtime,
+    Cause, Class, Client, Config, ConnectError, Delivery, ErrorCode, OpenError, Outcome, RequestError,
+    SendError, Server, State, connect, runtime,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,12 +20,17 @@ async fn a_refused_connection_is_a_clear_error() {
     let address = format!("tcp://{}", listener.local_addr().unwrap());
     drop(listener);
     let error = connect(&address).await.unwrap_err();
-    let ConnectError::Unreachable(list) = &error else { panic!("{error}") };
+    let ConnectError::Unreachable(list) = &error else {
+        panic!("{error}")
+    };
     assert_eq!(list[0].0, address);
     assert!(error.to_string().contains("refused"), "{error}");
     let error = connect("mem://nobody-is-here").await.unwrap_err();
     assert!(error.to_string().contains("nobody listens"), "{error}");
-    assert!(matches!(connect("tcp://no-port").await, Err(ConnectError::Address(_))));
+    assert!(matches!(
+        connect("tcp://no-port").await,
+        Err(ConnectError::Address(_))
+    ));
 }
 
 #[tokio::test]
@@ -34,7 +39,9 @@ async fn a_server_of_another_protocol_is_a_clear_error() {
     let address = format!("tcp://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
-            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+            let _ = socket
+                .write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                .await;
         }
     });
     let error = connect(&address).await.unwrap_err();
@@ -47,7 +54,13 @@ async fn garbage_on_the_port_harms_nobody() {
     serve_echo(pair.peer.clone());
     let address = pair.server.addresses()[0].to_string();
     let address = address.strip_prefix("tcp://").unwrap();
-    let floods: [&[u8]; 5] = [b"GET / HTTP/1.1\r\n\r\n", &[0; 64], &[0xff; 100_000], b"\x00\x00\x05\x08hello", &[1]];
+    let floods: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0; 64],
+        &[0xff; 100_000],
+        b"\x00\x00\x05\x08hello",
+        &[1],
+    ];
     for flood in floods {
         let mut socket = TcpStream::connect(address).await.unwrap();
         let _ = socket.write_all(flood).await;
@@ -64,11 +77,26 @@ async fn close_tells_the_other_end_why() {
     pair.client.close(ErrorCode::from(0x105), "enough").await;
     let ended = pair.peer.closed().await;
     assert_eq!(ended.state, State::Closed);
-    assert!(matches!(&ended.cause, Cause::PeerClose { code, reason } if code.value() == 0x105 && reason == "enough"));
-    assert!(matches!(pair.client.closed().await.cause, Cause::LocalClose { .. }));
-    assert_eq!(pair.client.open_bi(Class::BULK).await.err(), Some(OpenError::Ended));
-    assert_eq!(pair.client.try_send_message(Class::EVENTS, Delivery::Ordered, "x"), Err(SendError::Ended));
-    assert!(matches!(pair.client.request("x", "").await, Err(RequestError::NotSent(_))));
+    assert!(
+        matches!(&ended.cause, Cause::PeerClose { code, reason } if code.value() == 0x105 && reason == "enough")
+    );
+    assert!(matches!(
+        pair.client.closed().await.cause,
+        Cause::LocalClose { .. }
+    ));
+    assert_eq!(
+        pair.client.open_bi(Class::BULK).await.err(),
+        Some(OpenError::Ended)
+    );
+    assert_eq!(
+        pair.client
+            .try_send_message(Class::EVENTS, Delivery::Ordered, "x"),
+        Err(SendError::Ended)
+    );
+    assert!(matches!(
+        pair.client.request("x", "").await,
+        Err(RequestError::NotSent(_))
+    ));
     assert!(pair.peer.recv_message(Class::EVENTS).await.is_err());
 }
 
@@ -85,28 +113,52 @@ async fn drain_finishes_what_is_open_and_refuses_the_new() {
     pair.client.closed().await;
     pair.server.drained().await;
     let error = connect(&pair.server.addresses()[0]).await.unwrap_err();
-    assert!(error.to_string().contains("drain") || error.to_string().contains("DRAIN"), "{error}");
+    assert!(
+        error.to_string().contains("drain") || error.to_string().contains("DRAIN"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn a_server_that_forgot_the_session_leaves_outcomes() {
     let dir = tempfile::tempdir().unwrap();
     let address = free_address("unix", &dir);
-    let old = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let old = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let bound = address.clone();
     let server = old
-        .spawn(async move { Server::builder().listen(bound).unwrap().bind(runtime()).await.unwrap() })
+        .spawn(async move {
+            Server::builder()
+                .listen(bound)
+                .unwrap()
+                .bind(runtime())
+                .await
+                .unwrap()
+        })
         .await
         .unwrap();
-    let client = Client::builder().endpoint(&address).unwrap().build(runtime()).unwrap();
+    let client = Client::builder()
+        .endpoint(&address)
+        .unwrap()
+        .build(runtime())
+        .unwrap();
     let session = client.session().await.unwrap();
-    let got_it = session.send_message_tracked(Class::EVENTS, Delivery::Ordered, "first").await.unwrap();
+    let got_it = session
+        .send_message_tracked(Class::EVENTS, Delivery::Ordered, "first")
+        .await
+        .unwrap();
     assert_eq!(got_it.await, Outcome::Acknowledged);
     let caller = session.clone();
     let mut call = Box::pin(async move { caller.request("never", "answered").await });
     std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
     // The peer has the request once a message behind it is acknowledged.
-    let behind = session.send_message_tracked(Class::EVENTS, Delivery::Ordered, "behind").await.unwrap();
+    let behind = session
+        .send_message_tracked(Class::EVENTS, Delivery::Ordered, "behind")
+        .await
+        .unwrap();
     behind.await;
     // The process dies: no word to anybody.
     drop(server);
@@ -167,7 +219,10 @@ async fn handles_dropped_at_bad_moments_harm_nobody() {
 async fn a_session_without_handles_delivers_what_was_queued_and_closes() {
     let pair = pair("tcp").await;
     for number in 0..100u8 {
-        pair.client.send_message(Class::EVENTS, Delivery::Ordered, vec![number]).await.unwrap();
+        pair.client
+            .send_message(Class::EVENTS, Delivery::Ordered, vec![number])
+            .await
+            .unwrap();
     }
     let mut stream = pair.client.open_uni(Class::BULK).await.unwrap();
     stream.write_all(&[5; 10_000]).await.unwrap();
@@ -189,9 +244,19 @@ async fn idle_sessions_send_heartbeats_and_nothing_else() {
     let pair = pair("mem").await;
     assert_eq!(pair.client.request("nobody", "").now_or_never(), None);
     pair.client.sleep(Duration::from_secs(2)).await;
-    let before: Vec<_> = pair.client.paths().into_iter().map(|path| path.bytes_sent).collect();
+    let before: Vec<_> = pair
+        .client
+        .paths()
+        .into_iter()
+        .map(|path| path.bytes_sent)
+        .collect();
     pair.client.sleep(Duration::from_secs(60)).await;
-    let after: Vec<_> = pair.client.paths().into_iter().map(|path| path.bytes_sent).collect();
+    let after: Vec<_> = pair
+        .client
+        .paths()
+        .into_iter()
+        .map(|path| path.bytes_sent)
+        .collect();
     assert_eq!(pair.client.state(), State::Connected);
     for (before, after) in before.iter().zip(&after) {
         let sent = after - before;
@@ -204,7 +269,9 @@ async fn idle_sessions_send_heartbeats_and_nothing_else() {
 async fn a_peer_that_says_nothing_is_closed_after_the_handshake_deadline() {
     let pair = pair("tcp").await;
     let address = pair.server.addresses()[0].to_string();
-    let mut socket = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).await.unwrap();
+    let mut socket = TcpStream::connect(address.strip_prefix("tcp://").unwrap())
+        .await
+        .unwrap();
     let mut rest = Vec::new();
     assert_eq!(socket.read_to_end(&mut rest).await.unwrap_or(0), 0);
 }
@@ -215,12 +282,18 @@ async fn a_security_floor_refuses_weaker_carriers() {
     let server = Server::builder()
         .listen(free_address("tcp", &dir))
         .unwrap()
-        .config(Config { security_floor: Some(sheetbend_tokio::core::handshake::Security::Encrypted), ..Config::default() })
+        .config(Config {
+            security_floor: Some(sheetbend_tokio::core::handshake::Security::Encrypted),
+            ..Config::default()
+        })
         .bind(runtime())
         .await
         .unwrap();
     let error = connect(&server.addresses()[0]).await.unwrap_err();
-    assert!(matches!(error, ConnectError::Failed(_) | ConnectError::Unreachable(_)), "{error}");
+    assert!(
+        matches!(error, ConnectError::Failed(_) | ConnectError::Unreachable(_)),
+        "{error}"
+    );
 }
 
 trait NowOrNever: Future + Sized {

@@ -14,12 +14,18 @@ async fn ordered_messages_keep_their_order() {
     let sender = tokio::spawn(async move {
         for number in 0..20_000u32 {
             let payload = number.to_be_bytes().repeat(1 + number as usize % 50);
-            client.send_message(Class::EVENTS, Delivery::Ordered, payload).await.unwrap();
+            client
+                .send_message(Class::EVENTS, Delivery::Ordered, payload)
+                .await
+                .unwrap();
         }
     });
     for number in 0..20_000u32 {
         let message = pair.peer.recv_message(Class::EVENTS).await.unwrap();
-        assert_eq!(message.payload, number.to_be_bytes().repeat(1 + number as usize % 50));
+        assert_eq!(
+            message.payload,
+            number.to_be_bytes().repeat(1 + number as usize % 50)
+        );
         assert_eq!(message.delivery, DeliveryKind::Ordered);
     }
     sender.await.unwrap();
@@ -33,7 +39,10 @@ async fn unordered_messages_come_once_each() {
         for number in 0..5000usize {
             let mut payload = vec![0; 8 + number * 7 % 9000];
             payload[..8].copy_from_slice(&number.to_be_bytes());
-            client.send_message(Class::EVENTS, Delivery::Unordered, payload).await.unwrap();
+            client
+                .send_message(Class::EVENTS, Delivery::Unordered, payload)
+                .await
+                .unwrap();
         }
     });
     let mut seen = vec![false; 5000];
@@ -56,7 +65,10 @@ async fn unreliable_messages_and_datagrams_pass_on_a_sound_path() {
         .await
         .unwrap();
     let message = pair.peer.recv_message(Class::EVENTS).await.unwrap();
-    assert_eq!((message.payload, message.delivery), ("perhaps".into(), DeliveryKind::Unreliable));
+    assert_eq!(
+        (message.payload, message.delivery),
+        ("perhaps".into(), DeliveryKind::Unreliable)
+    );
     assert_eq!(tracked.await, Outcome::Acknowledged);
     pair.peer.send_datagram("raw").unwrap();
     assert_eq!(pair.client.recv_datagram().await.unwrap(), "raw");
@@ -66,33 +78,53 @@ async fn unreliable_messages_and_datagrams_pass_on_a_sound_path() {
 async fn tracked_messages_tell_their_outcome() {
     let pair = pair("mem").await;
     for delivery in [Delivery::Ordered, Delivery::Unordered] {
-        let tracked = pair.client.send_message_tracked(Class::EVENTS, delivery, "tell me").await.unwrap();
+        let tracked = pair
+            .client
+            .send_message_tracked(Class::EVENTS, delivery, "tell me")
+            .await
+            .unwrap();
         assert_eq!(tracked.await, Outcome::Acknowledged);
-        assert_eq!(pair.peer.recv_message(Class::EVENTS).await.unwrap().payload, "tell me");
+        assert_eq!(
+            pair.peer.recv_message(Class::EVENTS).await.unwrap().payload,
+            "tell me"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_full_queue_says_so_or_waits() {
-    let config = Config { max_message_queue: 10_000, ..Config::default() };
+    let config = Config {
+        max_message_queue: 10_000,
+        ..Config::default()
+    };
     let pair = pair_with("mem", config, Config::default()).await;
     let mut queued = 0usize;
     // Nothing runs between these calls, so nothing drains the queue.
     let error = loop {
-        match pair.client.try_send_message(Class::EVENTS, Delivery::Ordered, vec![0; 1000]) {
+        match pair
+            .client
+            .try_send_message(Class::EVENTS, Delivery::Ordered, vec![0; 1000])
+        {
             Ok(()) => queued += 1,
             Err(error) => break error,
         }
     };
     assert_eq!(error, SendError::Full);
     assert!((8..=10).contains(&queued), "{queued} messages fit");
-    let waiting = pair.client.send_message(Class::EVENTS, Delivery::Ordered, vec![1; 1000]);
+    let waiting = pair
+        .client
+        .send_message(Class::EVENTS, Delivery::Ordered, vec![1; 1000]);
     let (waited, _) = tokio::join!(waiting, async {
         for _ in 0..=queued {
             pair.peer.recv_message(Class::EVENTS).await.unwrap();
         }
     });
     waited.unwrap();
-    let too_large = pair.client.try_send_message(Class::EVENTS, Delivery::Ordered, vec![0; 1 << 28]);
-    assert!(matches!(too_large, Err(SendError::TooLarge { .. })), "{too_large:?}");
+    let too_large = pair
+        .client
+        .try_send_message(Class::EVENTS, Delivery::Ordered, vec![0; 1 << 28]);
+    assert!(
+        matches!(too_large, Err(SendError::TooLarge { .. })),
+        "{too_large:?}"
+    );
 }

@@ -50,7 +50,10 @@ async fn requests_go_both_ways() {
     let pair = pair("mem").await;
     serve_echo(pair.peer.clone());
     serve_echo(pair.client.clone());
-    let (there, back) = tokio::join!(pair.client.request("a", "to the server"), pair.peer.request("b", "to the client"));
+    let (there, back) = tokio::join!(
+        pair.client.request("a", "to the server"),
+        pair.peer.request("b", "to the client")
+    );
     assert_eq!(there.unwrap(), "to the server");
     assert_eq!(back.unwrap(), "to the client");
 }
@@ -79,9 +82,24 @@ async fn failures_are_told_apart() {
     });
     let error = pair.client.request("fail", "").await.unwrap_err();
     let code = FIRST_APPLICATION_STATUS + 1;
-    assert_eq!(error, RequestError::Failed { code, message: "not today".to_owned() });
+    assert_eq!(
+        error,
+        RequestError::Failed {
+            code,
+            message: "not today".to_owned()
+        }
+    );
     let error = pair.client.request("drop", "").await.unwrap_err();
-    assert!(matches!(error, RequestError::Failed { code: STATUS_DROPPED, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            RequestError::Failed {
+                code: STATUS_DROPPED,
+                ..
+            }
+        ),
+        "{error}"
+    );
     let error = pair.client.request(&"x".repeat(300), "").await.unwrap_err();
     assert!(matches!(error, RequestError::NotSent(_)), "{error}");
 }
@@ -101,7 +119,16 @@ async fn a_request_that_is_too_long_is_refused_by_the_server() {
     serve_echo(peer);
     assert!(client.request("echo", vec![0; 1000]).await.is_ok());
     let error = client.request("echo", vec![0; 100_000]).await.unwrap_err();
-    assert!(matches!(error, RequestError::Failed { code: sheetbend_tokio::STATUS_TOO_LARGE, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            RequestError::Failed {
+                code: sheetbend_tokio::STATUS_TOO_LARGE,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(client.request("echo", "still fine").await.is_ok());
 }
 
@@ -111,7 +138,9 @@ async fn dropped_requests_leave_nothing_behind() {
     // Nobody serves yet: every request is dropped while it waits.
     for _ in 0..3000 {
         let mut request = Box::pin(pair.client.request("lost", vec![1; 100]));
-        assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(request.as_mut().poll(cx).is_pending())).await);
+        assert!(
+            std::future::poll_fn(|cx| std::task::Poll::Ready(request.as_mut().poll(cx).is_pending())).await
+        );
         drop(request);
         tokio::task::yield_now().await;
     }

@@ -19,7 +19,9 @@ async fn write_pattern(mut send: SendStream, total: u64) -> Vec<u8> {
         pattern(offset, &mut block[..len]);
         hash.update(&block[..len]);
         if offset % 3 == 0 {
-            send.write_chunk(Bytes::copy_from_slice(&block[..len])).await.unwrap();
+            send.write_chunk(Bytes::copy_from_slice(&block[..len]))
+                .await
+                .unwrap();
         } else {
             send.write_all(&block[..len]).await.unwrap();
         }
@@ -119,7 +121,10 @@ async fn a_hundred_streams_do_not_mix() {
     for number in 0..100u8 {
         let mut stream = pair.client.open_uni(Class::BULK).await.unwrap();
         tokio::spawn(async move {
-            stream.write_all(&vec![number; 50_000 + usize::from(number)]).await.unwrap();
+            stream
+                .write_all(&vec![number; 50_000 + usize::from(number)])
+                .await
+                .unwrap();
             stream.finish().unwrap();
         });
     }
@@ -134,13 +139,19 @@ async fn stop_and_limits_are_told() {
     let mut recv = pair.peer.accept_uni(Class::BULK).await.unwrap();
     recv.stop(5).unwrap();
     assert_eq!(send.stopped().await.unwrap(), Some(5));
-    assert_eq!(send.write_all(b"more").await.unwrap_err(), StreamError::Stopped(5));
+    assert_eq!(
+        send.write_all(b"more").await.unwrap_err(),
+        StreamError::Stopped(5)
+    );
 
     let mut send = pair.client.open_uni(Class::BULK).await.unwrap();
     send.write_all(&[0; 2000]).await.unwrap();
     send.finish().unwrap();
     let mut recv = pair.peer.accept_uni(Class::BULK).await.unwrap();
-    assert_eq!(recv.read_to_end(1999).await.unwrap_err(), ReadToEndError::TooLong(1999));
+    assert_eq!(
+        recv.read_to_end(1999).await.unwrap_err(),
+        ReadToEndError::TooLong(1999)
+    );
 }
 
 #[tokio::test]
@@ -163,7 +174,10 @@ async fn a_writer_waits_for_a_reader_that_rests() {
         assert_eq!(other.read_to_end(100).await.unwrap(), "goes on");
     }
     assert!(!writer.is_finished(), "the window holds the writer");
-    assert_eq!(recv.read_to_end(1 << 24).await.unwrap().len(), 8 * 1024 * 1024 + 1);
+    assert_eq!(
+        recv.read_to_end(1 << 24).await.unwrap().len(),
+        8 * 1024 * 1024 + 1
+    );
     writer.await.unwrap();
 }
 

@@ -87,8 +87,9 @@ impl FromStr for Address {
         if text.len() > MAX_ADDRESS_LEN {
             return Err(AddressError::TooLong(text.len()));
         }
-        let (scheme, rest) =
-            text.split_once("://").ok_or_else(|| AddressError::NoScheme(text.to_owned()))?;
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| AddressError::NoScheme(text.to_owned()))?;
         match scheme {
             "tcp" => parse_tcp(text, rest),
             "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
@@ -106,14 +107,21 @@ fn parse_tcp(text: &str, rest: &str) -> Result<Address, AddressError> {
         return Err(AddressError::Trailing(text.to_owned()));
     }
     let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {
-        let (host, after) =
-            bracketed.split_once(']').ok_or_else(|| AddressError::BadIpv6(text.to_owned()))?;
+        let (host, after) = bracketed
+            .split_once(']')
+            .ok_or_else(|| AddressError::BadIpv6(text.to_owned()))?;
         if host.parse::<std::net::Ipv6Addr>().is_err() {
             return Err(AddressError::BadIpv6(text.to_owned()));
         }
-        (host, after.strip_prefix(':').ok_or_else(|| AddressError::NoPort(text.to_owned()))?)
+        (
+            host,
+            after
+                .strip_prefix(':')
+                .ok_or_else(|| AddressError::NoPort(text.to_owned()))?,
+        )
     } else {
-        rest.rsplit_once(':').ok_or_else(|| AddressError::NoPort(text.to_owned()))?
+        rest.rsplit_once(':')
+            .ok_or_else(|| AddressError::NoPort(text.to_owned()))?
     };
     if host.is_empty() {
         return Err(AddressError::NoHost(text.to_owned()));
@@ -125,8 +133,15 @@ fn parse_tcp(text: &str, rest: &str) -> Result<Address, AddressError> {
         return Err(AddressError::NoPort(text.to_owned()));
     }
     let digits = port.bytes().all(|b| b.is_ascii_digit());
-    let number = port.parse().ok().filter(|_| digits).ok_or_else(|| AddressError::BadPort(port.to_owned()))?;
-    Ok(Address::Tcp { host: host.to_owned(), port: number })
+    let number = port
+        .parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or_else(|| AddressError::BadPort(port.to_owned()))?;
+    Ok(Address::Tcp {
+        host: host.to_owned(),
+        port: number,
+    })
 }
 
 /// Things that stand for an address: an [`Address`] or its text.
@@ -174,7 +189,12 @@ mod tests {
 
     #[test]
     fn addresses_read_back_as_written() {
-        for text in ["tcp://localhost:4433", "tcp://[::1]:0", "unix:///run/x.sock", "mem://pair"] {
+        for text in [
+            "tcp://localhost:4433",
+            "tcp://[::1]:0",
+            "unix:///run/x.sock",
+            "mem://pair",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!("tcp://a:1/".parse::<Address>().unwrap().to_string(), "tcp://a:1");

@@ -40,7 +40,11 @@ pub enum ConnectError {
 }
 
 fn list(failures: &[(String, String)]) -> String {
-    failures.iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>().join("; ")
+    failures
+        .iter()
+        .map(|(name, why)| format!("{name}: {why}"))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Collects what a client needs to know.
@@ -105,7 +109,11 @@ impl ClientBuilder {
         if self.endpoints.is_empty() {
             return Err(ConnectError::NoEndpoint);
         }
-        Ok(Client { settings: self, runtime, current: Mutex::new(None) })
+        Ok(Client {
+            settings: self,
+            runtime,
+            current: Mutex::new(None),
+        })
     }
 
     /// A session of a client made of this.
@@ -168,13 +176,22 @@ impl Client {
             .endpoints
             .iter()
             .zip(0..)
-            .map(|(address, rank)| Endpoint { address: address.clone(), name: address.to_string().into(), rank })
+            .map(|(address, rank)| Endpoint {
+                address: address.clone(),
+                name: address.to_string().into(),
+                rank,
+            })
             .collect();
-        let mut config = settings.connector.clone().unwrap_or_else(|| ConnectorConfig::new(endpoints.len()));
+        let mut config = settings
+            .connector
+            .clone()
+            .unwrap_or_else(|| ConnectorConfig::new(endpoints.len()));
         config.endpoints = endpoints.len();
         config.mode = match settings.config.mode {
             PathMode::Single => Mode::Single,
-            PathMode::Standby => Mode::Standby { paths: settings.standby.unwrap_or(endpoints.len().min(2)) },
+            PathMode::Standby => Mode::Standby {
+                paths: settings.standby.unwrap_or(endpoints.len().min(2)),
+            },
         };
         let connector = Connector::new(config, Rng::from_seed(self.runtime.seed()), now);
         let dialer = Dialer::new(connector, endpoints, self.runtime.clone());

@@ -37,7 +37,10 @@ enum Progress {
     Connected(Box<dyn Socket>),
     Failed(String, Down),
     /// Its path is in the handshake, or up.
-    Path { key: PathKey, up: bool },
+    Path {
+        key: PathKey,
+        up: bool,
+    },
 }
 
 struct Attempt {
@@ -63,7 +66,15 @@ pub(crate) struct Dialer {
 impl Dialer {
     pub(crate) fn new(connector: Connector, endpoints: Vec<Endpoint>, runtime: Arc<dyn Runtime>) -> Dialer {
         let errors = Some(vec![None; endpoints.len()]);
-        Dialer { connector, endpoints, runtime, attempts: Vec::new(), fresh: false, unwanted: Vec::new(), errors }
+        Dialer {
+            connector,
+            endpoints,
+            runtime,
+            attempts: Vec::new(),
+            fresh: false,
+            unwanted: Vec::new(),
+            errors,
+        }
     }
 
     /// Polls the connections under way.
@@ -74,7 +85,9 @@ impl Dialer {
                 match future.as_mut().poll(cx) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(socket)) => attempt.progress = Progress::Connected(socket),
-                    Poll::Ready(Err(error)) => attempt.progress = Progress::Failed(error.to_string(), Down::Failed),
+                    Poll::Ready(Err(error)) => {
+                        attempt.progress = Progress::Failed(error.to_string(), Down::Failed)
+                    }
                 }
             }
         }
@@ -87,8 +100,11 @@ impl Dialer {
                 continue;
             }
             let endpoint = &self.endpoints[attempt.endpoint];
-            let mut info =
-                PathInfo::new(endpoint.name.clone(), endpoint.address.transport(), security(&endpoint.address));
+            let mut info = PathInfo::new(
+                endpoint.name.clone(),
+                endpoint.address.transport(),
+                security(&endpoint.address),
+            );
             info.rank = endpoint.rank;
             let next = match state.core.open_path(now, info) {
                 Ok(key) => Progress::Path { key, up: false },
@@ -105,7 +121,9 @@ impl Dialer {
     pub(crate) fn note(&mut self, now: Timestamp, event: &Event) {
         match event {
             Event::PathUp(path) => {
-                let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.is(*path)) else { return };
+                let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.is(*path)) else {
+                    return;
+                };
                 attempt.progress = Progress::Path { key: *path, up: true };
                 if self.connector.handle_path_up(now, attempt.id) == Verdict::Drop {
                     self.unwanted.push(*path);
@@ -113,7 +131,9 @@ impl Dialer {
                 self.errors = None;
             }
             Event::PathDown { path, error, end, .. } => {
-                let Some(index) = self.attempts.iter().position(|attempt| attempt.is(*path)) else { return };
+                let Some(index) = self.attempts.iter().position(|attempt| attempt.is(*path)) else {
+                    return;
+                };
                 let down = match error {
                     Some(PathError::Rejected { .. }) => Down::Rejected,
                     Some(PathError::Abandoned(_)) => Down::Abandoned,
@@ -138,7 +158,8 @@ impl Dialer {
     pub(crate) fn dial(&mut self, now: Timestamp, state: &mut State, links: &mut [Link]) -> bool {
         let news = self.report_failures(now);
         if !state.core.wants_path() {
-            self.attempts.retain(|attempt| matches!(attempt.progress, Progress::Path { .. }));
+            self.attempts
+                .retain(|attempt| matches!(attempt.progress, Progress::Path { .. }));
             return news;
         }
         if self.connector.poll_timeout().is_some_and(|at| at <= now) {
@@ -159,15 +180,22 @@ impl Dialer {
             }
         }
         while let Some(next) = self.connector.poll_connect(now) {
-            let future = self.runtime.connect(self.endpoints[next.endpoint].address.clone());
+            let future = self
+                .runtime
+                .connect(self.endpoints[next.endpoint].address.clone());
             let progress = Progress::Connecting(future);
-            self.attempts.push(Attempt { id: next.attempt_id, endpoint: next.endpoint, progress });
+            self.attempts.push(Attempt {
+                id: next.attempt_id,
+                endpoint: next.endpoint,
+                progress,
+            });
             self.fresh = true;
         }
         if let (true, Some(errors)) = (news, &self.errors) {
             let known = self.endpoints.iter().zip(errors);
-            state.unreachable =
-                known.filter_map(|(endpoint, why)| Some((endpoint.name.to_string(), why.clone()?))).collect();
+            state.unreachable = known
+                .filter_map(|(endpoint, why)| Some((endpoint.name.to_string(), why.clone()?)))
+                .collect();
             state.exhausted = state.unreachable.len() == self.endpoints.len();
         }
         news
@@ -182,7 +210,9 @@ impl Dialer {
                 continue;
             }
             let attempt = self.attempts.swap_remove(index);
-            let Progress::Failed(why, down) = attempt.progress else { continue };
+            let Progress::Failed(why, down) = attempt.progress else {
+                continue;
+            };
             self.connector.handle_path_down(now, attempt.id, down);
             if let Some(errors) = &mut self.errors {
                 errors[attempt.endpoint] = Some(why);
@@ -194,7 +224,9 @@ impl Dialer {
 
     /// Drops an attempt, wherever it stands. A path of it reports its end as usual.
     fn give_up(&mut self, id: AttemptId) {
-        let Some(index) = self.attempts.iter().position(|attempt| attempt.id == id) else { return };
+        let Some(index) = self.attempts.iter().position(|attempt| attempt.id == id) else {
+            return;
+        };
         match self.attempts[index].progress {
             Progress::Path { key, .. } => self.unwanted.push(key),
             _ => {

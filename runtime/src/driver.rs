@@ -120,7 +120,14 @@ impl Driver {
     }
 
     /// Everything else that happens under the lock.
-    fn work(&mut self, now: Timestamp, state: &mut State, busy: bool, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
+    fn work(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        busy: bool,
+        wakes: &mut WakeList,
+        moved: &mut Option<Lifecycle>,
+    ) {
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
         }
@@ -143,7 +150,13 @@ impl Driver {
         self.links.retain(|link| !link.is_gone());
     }
 
-    fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Option<Lifecycle>) {
+    fn take_events(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        wakes: &mut WakeList,
+        moved: &mut Option<Lifecycle>,
+    ) {
         let Driver { links, role, .. } = self;
         state.take_events(wakes, |event| {
             match event {
@@ -197,7 +210,10 @@ impl Driver {
         if self.armed == Timestamp::MAX {
             return false;
         }
-        let expired = self.timer.as_mut().is_some_and(|timer| timer.poll_expired(cx).is_ready());
+        let expired = self
+            .timer
+            .as_mut()
+            .is_some_and(|timer| timer.poll_expired(cx).is_ready());
         if expired {
             self.armed = Timestamp::MAX;
         }

@@ -89,33 +89,67 @@ pub(crate) struct Subscribers {
 }
 
 fn name(core: &session::Session, path: PathKey) -> Arc<str> {
-    core.path_stats(path).map_or_else(|| Arc::from("a path that has ended"), |stats| stats.name)
+    core.path_stats(path)
+        .map_or_else(|| Arc::from("a path that has ended"), |stats| stats.name)
 }
 
 impl Subscribers {
     /// Tells everyone of an event of the core, if it is one for them.
-    pub(crate) fn publish(&mut self, core: &session::Session, event: Event, waits: &mut Waits, wakes: &mut WakeList) {
+    pub(crate) fn publish(
+        &mut self,
+        core: &session::Session,
+        event: Event,
+        waits: &mut Waits,
+        wakes: &mut WakeList,
+    ) {
         if self.all.is_empty() {
             return;
         }
         let news = match event {
             Event::State { from, to, cause } => SessionEvent::State { from, to, cause },
-            Event::PathUp(path) => SessionEvent::PathUp { path: name(core, path) },
-            Event::PathSuspect(path) => SessionEvent::PathSuspect { path: name(core, path) },
-            Event::PathRecovered(path) => SessionEvent::PathRecovered { path: name(core, path) },
-            Event::PathDown { path, end, error, info } => {
+            Event::PathUp(path) => SessionEvent::PathUp {
+                path: name(core, path),
+            },
+            Event::PathSuspect(path) => SessionEvent::PathSuspect {
+                path: name(core, path),
+            },
+            Event::PathRecovered(path) => SessionEvent::PathRecovered {
+                path: name(core, path),
+            },
+            Event::PathDown {
+                path,
+                end,
+                error,
+                info,
+            } => {
                 self.last_down = Some((path, info.name.clone()));
                 let error = error.map(|error| error.to_string());
-                SessionEvent::PathDown { path: info.name, end, error }
+                SessionEvent::PathDown {
+                    path: info.name,
+                    end,
+                    error,
+                }
             }
             Event::Switched { from, to, cause } => {
                 let from = from.map(|key| match &self.last_down {
                     Some((down, name)) if *down == key => name.clone(),
                     _ => name(core, key),
                 });
-                SessionEvent::Switched { from, to: name(core, to), cause }
+                SessionEvent::Switched {
+                    from,
+                    to: name(core, to),
+                    cause,
+                }
             }
-            Event::GoAway { code, reason, address } => SessionEvent::GoAway { code, reason, address },
+            Event::GoAway {
+                code,
+                reason,
+                address,
+            } => SessionEvent::GoAway {
+                code,
+                reason,
+                address,
+            },
             _ => return,
         };
         for subscriber in &mut self.all {
@@ -130,7 +164,11 @@ impl Subscribers {
 
     fn subscribe(&mut self) -> u64 {
         self.next += 1;
-        self.all.push(Subscriber { id: self.next, queue: VecDeque::new(), lagged: 0 });
+        self.all.push(Subscriber {
+            id: self.next,
+            queue: VecDeque::new(),
+            lagged: 0,
+        });
         self.next
     }
 
@@ -154,7 +192,11 @@ pub struct Events {
 impl Events {
     pub(crate) fn new(shared: Arc<Shared>) -> Events {
         let id = shared.lock().quiet().subscribers.subscribe();
-        Events { shared, id, ticket: None }
+        Events {
+            shared,
+            id,
+            ticket: None,
+        }
     }
 
     /// The next event; `None` once the session has ended and all was read.
@@ -176,7 +218,9 @@ impl Events {
         if state.end.is_some() {
             return Poll::Ready(None);
         }
-        state.waits.register(Interest::Event(self.id), &mut self.ticket, cx);
+        state
+            .waits
+            .register(Interest::Event(self.id), &mut self.ticket, cx);
         Poll::Pending
     }
 }

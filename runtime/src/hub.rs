@@ -66,7 +66,12 @@ fn note(wakers: &mut Vec<Waker>, cx: &Context<'_>) {
 }
 
 impl Hub {
-    pub(crate) fn new(acceptor: Acceptor, runtime: Arc<dyn Runtime>, max_handshakes: usize, max_request: usize) -> Hub {
+    pub(crate) fn new(
+        acceptor: Acceptor,
+        runtime: Arc<dyn Runtime>,
+        max_handshakes: usize,
+        max_request: usize,
+    ) -> Hub {
         let state = HubState {
             acceptor,
             known: BTreeMap::new(),
@@ -77,7 +82,12 @@ impl Hub {
             handshakes: 0,
             drained: Vec::new(),
         };
-        Hub { state: Mutex::new(state), runtime, max_handshakes, max_request }
+        Hub {
+            state: Mutex::new(state),
+            runtime,
+            max_handshakes,
+            max_request,
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, HubState> {
@@ -103,9 +113,23 @@ impl Hub {
             Routed::New { token, session } => {
                 let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.max_request));
                 let fresh = Some(Arc::new(Owner(shared.clone())));
-                hub.known.insert(token, Known { shared: shared.clone(), fresh });
-                let attachment = Attachment { hub: self.clone(), token, confirmed: false, ended: false };
-                (shared.clone(), Some(Driver::new(shared, Role::Server(attachment))))
+                hub.known.insert(
+                    token,
+                    Known {
+                        shared: shared.clone(),
+                        fresh,
+                    },
+                );
+                let attachment = Attachment {
+                    hub: self.clone(),
+                    token,
+                    confirmed: false,
+                    ended: false,
+                };
+                (
+                    shared.clone(),
+                    Some(Driver::new(shared, Role::Server(attachment))),
+                )
             }
         };
         let watcher = hub.task.take();
@@ -148,7 +172,11 @@ impl Hub {
 
     fn closed(&self, now: Timestamp, token: SessionToken, state: Lifecycle) {
         let mut hub = self.lock();
-        let why = if state == Lifecycle::Failed { Ended::Expired } else { Ended::Closed };
+        let why = if state == Lifecycle::Failed {
+            Ended::Expired
+        } else {
+            Ended::Closed
+        };
         hub.acceptor.ended(now, token, why);
         let known = hub.known.remove(&token);
         let mut wakers = Vec::new();
@@ -186,7 +214,11 @@ impl Hub {
 
     /// Every session known.
     pub(crate) fn sessions(&self) -> Vec<Arc<Shared>> {
-        self.lock().known.values().map(|known| known.shared.clone()).collect()
+        self.lock()
+            .known
+            .values()
+            .map(|known| known.shared.clone())
+            .collect()
     }
 
     /// Stops listening. Sessions that nobody took are closed.
@@ -215,7 +247,10 @@ impl Hub {
             hub.acceptor.poll_timeout()
         };
         for shared in expired {
-            shared.lock().core.close(now, ErrorCode::TIMEOUT, "not confirmed in time");
+            shared
+                .lock()
+                .core
+                .close(now, ErrorCode::TIMEOUT, "not confirmed in time");
         }
         deadline
     }

@@ -72,7 +72,11 @@ fn parse(key: StreamKey, mut body: Bytes) -> Option<Arrived> {
     body.advance(body.len() - input.len());
     let method = body.split_to(len);
     std::str::from_utf8(&method).ok()?;
-    Some(Arrived { key, method, payload: body })
+    Some(Arrived {
+        key,
+        method,
+        payload: body,
+    })
 }
 
 impl State {
@@ -100,7 +104,11 @@ impl State {
 
     fn give_up(&mut self, key: StreamKey, step: &Step) {
         if matches!(step, Step::TooLarge) {
-            self.respond(key, STATUS_TOO_LARGE, Bytes::from_static(b"the request is too large"));
+            self.respond(
+                key,
+                STATUS_TOO_LARGE,
+                Bytes::from_static(b"the request is too large"),
+            );
         } else {
             self.core.release(key);
         }
@@ -133,7 +141,9 @@ impl State {
     pub(crate) fn pump_request(&mut self, now: Timestamp, key: StreamKey, max: usize, wakes: &mut WakeList) {
         let mut next = Some(key);
         while let Some(key) = next {
-            let Some(work) = self.slot(key).work.take() else { return };
+            let Some(work) = self.slot(key).work.take() else {
+                return;
+            };
             let Work::Request(body) = *work else {
                 self.slot(key).work = Some(work);
                 return;
@@ -205,7 +215,9 @@ impl State {
 
     /// Writes on in an answer.
     pub(crate) fn pump_response(&mut self, key: StreamKey) {
-        let Some(work) = self.slot(key).work.take() else { return };
+        let Some(work) = self.slot(key).work.take() else {
+            return;
+        };
         match *work {
             Work::Response(rest) => self.continue_response(key, rest),
             Work::Request(_) => self.slot(key).work = Some(work),

@@ -33,7 +33,8 @@ pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
 pub use hub::ACCEPT_QUEUE;
 pub use intake::{
-    FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, MAX_UNFINISHED, STATUS_DROPPED, STATUS_MALFORMED, STATUS_TOO_LARGE,
+    FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, MAX_UNFINISHED, STATUS_DROPPED, STATUS_MALFORMED,
+    STATUS_TOO_LARGE,
 };
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use request::{IncomingRequest, Request, RequestError};
@@ -45,8 +46,8 @@ pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
 pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
-    Cause, Config, Delivery, DeliveryKind, Message, OpenError, Outcome, PathEnd, PathMode, PathStats, Progress,
-    SendError, State, Stats, StreamError, SwitchCause,
+    Cause, Config, Delivery, DeliveryKind, Message, OpenError, Outcome, PathEnd, PathMode, PathStats,
+    Progress, SendError, State, Stats, StreamError, SwitchCause,
 };
 pub use sheetbend_core::time::Timestamp;
 pub use sheetbend_core::wire::{Class, ErrorCode, RejectCode, Side, StreamId};

@@ -68,7 +68,18 @@ impl Link {
         let fresh = !rest.is_empty();
         let block = rest.capacity();
         let (output, phase, end) = (None, Phase::Live, None);
-        Link { key, socket, input: rest, block, expected: 0, fresh, output, phase, end, told: false }
+        Link {
+            key,
+            socket,
+            input: rest,
+            block,
+            expected: 0,
+            fresh,
+            output,
+            phase,
+            end,
+            told: false,
+        }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -133,7 +144,10 @@ impl Link {
             }
         }
         self.put_aside();
-        let late = self.deadline().is_some_and(|at| at <= now).then_some(PathEnd::Local);
+        let late = self
+            .deadline()
+            .is_some_and(|at| at <= now)
+            .then_some(PathEnd::Local);
         if let Some(end) = self.end.or(late) {
             self.tell(now, core, end);
             self.drop_output();
@@ -215,7 +229,9 @@ impl Link {
 
     /// Writes what is queued. Tells whether the session may have more for this link at once.
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(output) = &mut self.output else { return false };
+        let Some(output) = &mut self.output else {
+            return false;
+        };
         let large = output.len() >= LARGE_OUTPUT;
         while !output.is_empty() && self.end.is_none() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -244,5 +260,8 @@ impl Link {
 }
 
 fn would_block(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

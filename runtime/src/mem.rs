@@ -84,7 +84,11 @@ impl Socket for MemSocket {
     fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
         let mut pipe = self.incoming.lock();
         if pipe.data.is_empty() {
-            return if pipe.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            return if pipe.ended {
+                Ok(0)
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            };
         }
         let count = pipe.data.len().min(buf.capacity() - buf.len());
         buf.put_slice(&pipe.data[..count]);
@@ -192,11 +196,18 @@ impl MemNetwork {
     pub fn listen(&self, name: &str) -> io::Result<MemListener> {
         let mut listeners = self.listeners.lock();
         if listeners.contains_key(name) {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "this name has a listener"));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "this name has a listener",
+            ));
         }
         let backlog = Arc::<Mutex<Backlog>>::default();
         listeners.insert(name.to_owned(), backlog.clone());
-        Ok(MemListener { network: self.clone(), name: name.to_owned(), backlog })
+        Ok(MemListener {
+            network: self.clone(),
+            name: name.to_owned(),
+            backlog,
+        })
     }
 }
 
@@ -247,7 +258,11 @@ mod tests {
     fn a_pipe_is_bounded_and_ends() {
         let (a, b) = mem_pair("x", 4);
         assert_eq!(read(&b, 8).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(a.try_write_vectored(&[IoSlice::new(b"abc"), IoSlice::new(b"def")]).unwrap(), 4);
+        assert_eq!(
+            a.try_write_vectored(&[IoSlice::new(b"abc"), IoSlice::new(b"def")])
+                .unwrap(),
+            4
+        );
         let full = a.try_write_vectored(&[IoSlice::new(b"g")]).unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(read(&b, 8).unwrap(), b"abcd");
@@ -260,12 +275,22 @@ mod tests {
     #[test]
     fn names_are_taken_and_given_back() {
         let network = MemNetwork::new();
-        assert_eq!(network.connect("n").err().unwrap().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            network.connect("n").err().unwrap().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
         let listener = network.listen("n").unwrap();
-        assert_eq!(network.listen("n").err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            network.listen("n").err().unwrap().kind(),
+            io::ErrorKind::AddrInUse
+        );
         let near = network.connect("n").unwrap();
         drop(listener);
-        assert_eq!(read(&near, 1).unwrap(), b"", "a connection that was never accepted is closed");
+        assert_eq!(
+            read(&near, 1).unwrap(),
+            b"",
+            "a connection that was never accepted is closed"
+        );
         assert!(network.listen("n").is_ok());
     }
 }

@@ -12,7 +12,8 @@ use sheetbend_core::wire::{Class, Kind, varint};
 use smallvec::SmallVec;
 
 use crate::intake::{
-    Arrived, FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, STATUS_DROPPED, STATUS_OK, STATUS_TOO_LARGE, put_varint,
+    Arrived, FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, STATUS_DROPPED, STATUS_OK, STATUS_TOO_LARGE,
+    put_varint,
 };
 use crate::shared::{Guard, Owner, Shared, State, store};
 use crate::waits::{Interest, Ticket};
@@ -75,15 +76,21 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn poll_open(&mut self, cx: &mut Context<'_>, state: &mut Guard<'_>) -> Poll<Result<StreamKey, RequestError>> {
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+        state: &mut Guard<'_>,
+    ) -> Poll<Result<StreamKey, RequestError>> {
         let credit = Interest::Credit(Kind::Bi, Class::REQUESTS);
-        state.wait(cx, credit, &mut self.ticket, |state| match state.core.open(Kind::Bi, Class::REQUESTS) {
-            Ok(key) => {
-                state.fresh_slot(key);
-                Some(Ok(key))
+        state.wait(cx, credit, &mut self.ticket, |state| {
+            match state.core.open(Kind::Bi, Class::REQUESTS) {
+                Ok(key) => {
+                    state.fresh_slot(key);
+                    Some(Ok(key))
+                }
+                Err(OpenError::Exhausted) => None,
+                Err(error) => Some(Err(RequestError::NotSent(error.to_string()))),
             }
-            Err(OpenError::Exhausted) => None,
-            Err(error) => Some(Err(RequestError::NotSent(error.to_string()))),
         })
     }
 
@@ -114,14 +121,19 @@ impl<'a> Request<'a> {
                     self.more.put(std::mem::take(&mut self.answer));
                     self.more.put(data);
                 }
-                Ok(Read::Finished) if self.more.is_empty() => return Ok(Some(std::mem::take(&mut self.answer))),
+                Ok(Read::Finished) if self.more.is_empty() => {
+                    return Ok(Some(std::mem::take(&mut self.answer)));
+                }
                 Ok(Read::Finished) => return Ok(Some(std::mem::take(&mut self.more).freeze())),
                 Ok(Read::Blocked) => return Ok(None),
                 Err(error) => return Err(unanswered(state, key, &error)),
             }
             if self.more.len().max(self.answer.len()) > self.shared.max_request {
                 let message = format!("the answer exceeds {} bytes", self.shared.max_request);
-                return Err(RequestError::Failed { code: STATUS_TOO_LARGE, message });
+                return Err(RequestError::Failed {
+                    code: STATUS_TOO_LARGE,
+                    message,
+                });
             }
         }
     }
@@ -129,9 +141,19 @@ impl<'a> Request<'a> {
 
 /// What is known of a request whose stream failed.
 fn unanswered(state: &State, key: StreamKey, error: &StreamError) -> RequestError {
-    let sent = state.core.send_progress(key).is_none_or(|progress| progress.sent > 0);
-    let why = state.end.as_ref().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause:?}"));
-    if sent { RequestError::Maybe(why) } else { RequestError::NotSent(why) }
+    let sent = state
+        .core
+        .send_progress(key)
+        .is_none_or(|progress| progress.sent > 0);
+    let why = state
+        .end
+        .as_ref()
+        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause:?}"));
+    if sent {
+        RequestError::Maybe(why)
+    } else {
+        RequestError::NotSent(why)
+    }
 }
 
 fn parse_answer(mut answer: Bytes) -> Result<Bytes, RequestError> {
@@ -143,7 +165,10 @@ fn parse_answer(mut answer: Bytes) -> Result<Bytes, RequestError> {
     if status == STATUS_OK {
         return Ok(answer);
     }
-    Err(RequestError::Failed { code: status, message: String::from_utf8_lossy(&answer).into_owned() })
+    Err(RequestError::Failed {
+        code: status,
+        message: String::from_utf8_lossy(&answer).into_owned(),
+    })
 }
 
 impl Future for Request<'_> {
@@ -156,7 +181,9 @@ impl Future for Request<'_> {
         if let Stage::Opening = this.stage {
             if this.head.len() > MAX_METHOD_LEN + varint::MAX_LEN {
                 this.stage = Stage::Done;
-                return Poll::Ready(Err(RequestError::NotSent("the method's name is too long".to_owned())));
+                return Poll::Ready(Err(RequestError::NotSent(
+                    "the method's name is too long".to_owned(),
+                )));
             }
             match std::task::ready!(this.poll_open(cx, &mut state)) {
                 Ok(key) => this.stage = Stage::Writing(key),
@@ -228,7 +255,13 @@ pub struct IncomingRequest {
 impl IncomingRequest {
     pub(crate) fn new(owner: Arc<Owner>, arrived: Arrived) -> IncomingRequest {
         let Arrived { key, method, payload } = arrived;
-        IncomingRequest { owner, key, method, payload, answered: false }
+        IncomingRequest {
+            owner,
+            key,
+            method,
+            payload,
+            answered: false,
+        }
     }
 
     /// The name of the method that is called.
@@ -254,7 +287,10 @@ impl IncomingRequest {
 
     /// Answers with a failure. `code` is raised to [`FIRST_APPLICATION_STATUS`] where it is lower.
     pub fn fail(mut self, code: u64, message: &str) {
-        self.answer(code.max(FIRST_APPLICATION_STATUS), Bytes::copy_from_slice(message.as_bytes()));
+        self.answer(
+            code.max(FIRST_APPLICATION_STATUS),
+            Bytes::copy_from_slice(message.as_bytes()),
+        );
     }
 
     fn answer(&mut self, status: u64, payload: Bytes) {
@@ -274,6 +310,9 @@ impl Drop for IncomingRequest {
 impl fmt::Debug for IncomingRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let len = self.payload.len();
-        f.debug_struct("IncomingRequest").field("method", &self.method()).field("payload_len", &len).finish()
+        f.debug_struct("IncomingRequest")
+            .field("method", &self.method())
+            .field("payload_len", &len)
+            .finish()
     }
 }

@@ -100,7 +100,12 @@ impl ServerBuilder {
     /// # Errors
     /// When there is no address, or one cannot be listened on.
     pub async fn bind(mut self, runtime: Arc<dyn Runtime>) -> Result<Server, BindError> {
-        let weakest = self.addresses.iter().map(security).min().ok_or(BindError::NoAddress)?;
+        let weakest = self
+            .addresses
+            .iter()
+            .map(security)
+            .min()
+            .ok_or(BindError::NoAddress)?;
         let floor = self.config.security_floor.unwrap_or(weakest);
         self.config.security_floor = Some(floor);
         self.registry.floor = self.registry.floor.max(floor);
@@ -111,12 +116,21 @@ impl ServerBuilder {
                 Err(error) => return Err(BindError::Listen { address, error }),
             }
         }
-        let addresses = listeners.iter().map(|listener| listener.local_address()).collect();
+        let addresses = listeners
+            .iter()
+            .map(|listener| listener.local_address())
+            .collect();
         let acceptor = Acceptor::new(self.registry, self.config, runtime.seed(), runtime.now());
         let max_handshakes = self.max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
         let max_request = self.max_request.unwrap_or(DEFAULT_MAX_REQUEST);
         let hub = Arc::new(Hub::new(acceptor, runtime.clone(), max_handshakes, max_request));
-        let task = Listening { hub: hub.clone(), listeners, timer: None, armed: Timestamp::MAX, rest_until: None };
+        let task = Listening {
+            hub: hub.clone(),
+            listeners,
+            timer: None,
+            armed: Timestamp::MAX,
+            rest_until: None,
+        };
         runtime.spawn(Box::pin(task));
         Ok(Server { hub, addresses })
     }
@@ -211,7 +225,9 @@ impl Listening {
                 None => self.timer = Some(self.hub.runtime.timer(at)),
             }
         }
-        self.timer.as_mut().is_some_and(|timer| timer.poll_expired(cx).is_ready())
+        self.timer
+            .as_mut()
+            .is_some_and(|timer| timer.poll_expired(cx).is_ready())
     }
 }
 
@@ -236,7 +252,10 @@ impl Future for Listening {
             this.rest_until = None;
         }
         let again = this.rest_until.is_none() && this.accept(cx, now);
-        let deadline = [this.hub.expire(now), this.rest_until].into_iter().flatten().min();
+        let deadline = [this.hub.expire(now), this.rest_until]
+            .into_iter()
+            .flatten()
+            .min();
         if this.sleep(cx, deadline) || again {
             this.armed = Timestamp::MAX;
             cx.waker().wake_by_ref();

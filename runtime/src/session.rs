@@ -42,7 +42,10 @@ pub struct Ended {
 
 fn ended(state: &State) -> Option<Ended> {
     let cause = state.end.clone()?;
-    Some(Ended { state: state.core.state(), cause })
+    Some(Ended {
+        state: state.core.state(),
+        cause,
+    })
 }
 
 impl Session {
@@ -72,9 +75,13 @@ impl Session {
         let max = self.shared().max_request;
         let next = wait_for(self.shared(), Interest::Request, |state: &mut State| {
             let now = state.now;
-            state.next_request(now, max).map(Ok).or_else(|| ended(state).map(Err))
+            state
+                .next_request(now, max)
+                .map(Ok)
+                .or_else(|| ended(state).map(Err))
         });
-        next.await.map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))
+        next.await
+            .map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))
     }
 
     // ---- streams ----
@@ -99,14 +106,18 @@ impl Session {
     }
 
     async fn open(&self, kind: Kind, class: Class) -> Result<sheetbend_core::session::StreamKey, OpenError> {
-        wait_for(self.shared(), Interest::Credit(kind, class), |state: &mut State| match state.core.open(kind, class) {
-            Ok(key) => {
-                state.fresh_slot(key);
-                Some(Ok(key))
-            }
-            Err(OpenError::Exhausted) => None,
-            Err(error) => Some(Err(error)),
-        })
+        wait_for(
+            self.shared(),
+            Interest::Credit(kind, class),
+            |state: &mut State| match state.core.open(kind, class) {
+                Ok(key) => {
+                    state.fresh_slot(key);
+                    Some(Ok(key))
+                }
+                Err(OpenError::Exhausted) => None,
+                Err(error) => Some(Err(error)),
+            },
+        )
         .await
     }
 
@@ -131,13 +142,17 @@ impl Session {
     }
 
     async fn accept(&self, kind: Kind, class: Class) -> Result<sheetbend_core::session::StreamKey, Ended> {
-        wait_for(self.shared(), Interest::Opened(kind, class), |state: &mut State| {
-            let key = state.core.accept(kind, class);
-            if let Some(key) = key {
-                state.fresh_slot(key);
-            }
-            key.map(Ok).or_else(|| ended(state).map(Err))
-        })
+        wait_for(
+            self.shared(),
+            Interest::Opened(kind, class),
+            |state: &mut State| {
+                let key = state.core.accept(kind, class);
+                if let Some(key) = key {
+                    state.fresh_slot(key);
+                }
+                key.map(Ok).or_else(|| ended(state).map(Err))
+            },
+        )
         .await
     }
 
@@ -153,7 +168,9 @@ impl Session {
         delivery: Delivery,
         payload: impl Into<Bytes>,
     ) -> Result<(), SendError> {
-        self.queue_message(class, delivery, payload.into(), false).await.map(|_| ())
+        self.queue_message(class, delivery, payload.into(), false)
+            .await
+            .map(|_| ())
     }
 
     /// Queues a message, or says that the queue is full.
@@ -168,7 +185,10 @@ impl Session {
     ) -> Result<(), SendError> {
         let mut state = self.shared().lock();
         let now = state.now;
-        state.core.send_message(now, class, delivery, payload.into(), false).map(|_| ())
+        state
+            .core
+            .send_message(now, class, delivery, payload.into(), false)
+            .map(|_| ())
     }
 
     /// Queues a message, waiting while the queue is full, and gives a future of what becomes of it.
@@ -182,7 +202,11 @@ impl Session {
         payload: impl Into<Bytes>,
     ) -> Result<Tracked, SendError> {
         let id = self.queue_message(class, delivery, payload.into(), true).await?;
-        Ok(Tracked { shared: self.owner.0.clone(), id: id.0, ticket: None })
+        Ok(Tracked {
+            shared: self.owner.0.clone(),
+            id: id.0,
+            ticket: None,
+        })
     }
 
     async fn queue_message(
@@ -194,7 +218,10 @@ impl Session {
     ) -> Result<MessageId, SendError> {
         wait_for(self.shared(), Interest::Space, |state: &mut State| {
             let now = state.now;
-            match state.core.send_message(now, class, delivery, payload.clone(), track) {
+            match state
+                .core
+                .send_message(now, class, delivery, payload.clone(), track)
+            {
                 Ok(id) => {
                     if track {
                         state.outcomes.insert(id.0, None);
@@ -238,7 +265,11 @@ impl Session {
     /// When the session has ended.
     pub async fn recv_datagram(&self) -> Result<Bytes, Ended> {
         wait_for(self.shared(), Interest::Datagram, |state: &mut State| {
-            state.core.recv_datagram().map(Ok).or_else(|| ended(state).map(Err))
+            state
+                .core
+                .recv_datagram()
+                .map(Ok)
+                .or_else(|| ended(state).map(Err))
         })
         .await
     }
@@ -270,7 +301,11 @@ impl Session {
         let state = self.shared().lock();
         let active = state.core.active_path();
         let others = state.core.paths().filter(|path| Some(*path) != active);
-        active.into_iter().chain(others).filter_map(|path| state.core.path_stats(path)).collect()
+        active
+            .into_iter()
+            .chain(others)
+            .filter_map(|path| state.core.path_stats(path))
+            .collect()
     }
 
     /// Whether everything sent is acknowledged and nothing waits.
@@ -297,7 +332,10 @@ impl Session {
 
     /// Waits for the end, and says why.
     pub async fn closed(&self) -> Ended {
-        wait_for(self.shared(), Interest::Lifecycle, |state: &mut State| ended(state)).await
+        wait_for(self.shared(), Interest::Lifecycle, |state: &mut State| {
+            ended(state)
+        })
+        .await
     }
 
     // ---- the runtime ----
@@ -305,7 +343,9 @@ impl Session {
     /// Sleeps, whatever the runtime.
     pub fn sleep(&self, duration: Duration) -> Sleep {
         let runtime = &self.shared().runtime;
-        Sleep { timer: runtime.timer(runtime.now() + duration) }
+        Sleep {
+            timer: runtime.timer(runtime.now() + duration),
+        }
     }
 
     /// Runs a task, whatever the runtime.
@@ -327,7 +367,10 @@ impl Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("side", &self.side()).field("state", &self.state()).finish()
+        f.debug_struct("Session")
+            .field("side", &self.side())
+            .field("state", &self.state())
+            .finish()
     }
 }
 
@@ -350,7 +393,9 @@ impl Future for Tracked {
             // The session reports every outcome before it ends; one that it did not is not known.
             _ if state.end.is_some() => Poll::Ready(Outcome::Maybe),
             _ => {
-                state.waits.register(Interest::Outcome(this.id), &mut this.ticket, cx);
+                state
+                    .waits
+                    .register(Interest::Outcome(this.id), &mut this.ticket, cx);
                 Poll::Pending
             }
         }

@@ -15,7 +15,7 @@ use sheetbend_core::wire::{Class, Kind};
 use crate::events::Subscribers;
 use crate::intake::{Intake, Work};
 use crate::rt::{Runtime, Socket};
-use crate::waits::{Interest, Ticket, WakeList, Waits};
+use crate::waits::{Interest, Ticket, Waits, WakeList};
 
 /// Who waits for one stream, and what the driver does for it. Lies at the stream's slot.
 #[derive(Default)]
@@ -32,7 +32,11 @@ pub(crate) struct Slot {
 
 impl Slot {
     fn wake_all(&mut self, wakes: &mut WakeList) {
-        wakes.extend([self.read.take(), self.write.take(), self.progress.take()].into_iter().flatten());
+        wakes.extend(
+            [self.read.take(), self.write.take(), self.progress.take()]
+                .into_iter()
+                .flatten(),
+        );
     }
 }
 
@@ -182,7 +186,12 @@ impl State {
             }
             self.waits.wake(Interest::Lifecycle, wakes);
         }
-        let State { core, subscribers, waits, .. } = self;
+        let State {
+            core,
+            subscribers,
+            waits,
+            ..
+        } = self;
         subscribers.publish(core, event, waits, wakes);
     }
 }
@@ -199,12 +208,21 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(core: Box<session::Session>, runtime: Arc<dyn Runtime>, max_request: usize) -> Shared {
         let state = Mutex::new(State::new(core, runtime.now(), max_request));
-        Shared { state, dirty: AtomicBool::new(false), runtime, max_request }
+        Shared {
+            state,
+            dirty: AtomicBool::new(false),
+            runtime,
+            max_request,
+        }
     }
 
     /// The state, for the application: changing it wakes the driver.
     pub(crate) fn lock(&self) -> Guard<'_> {
-        Guard { state: Some(self.state.lock()), shared: self, dirty: false }
+        Guard {
+            state: Some(self.state.lock()),
+            shared: self,
+            dirty: false,
+        }
     }
 
     /// The state, for the driver: changing it wakes nobody.

@@ -46,7 +46,9 @@ pub enum ReadToEndError {
 pub(crate) fn io_error(error: StreamError) -> io::Error {
     let kind = match error {
         StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
-        StreamError::Stopped(_) | StreamError::Finished | StreamError::ResetLocally => io::ErrorKind::BrokenPipe,
+        StreamError::Stopped(_) | StreamError::Finished | StreamError::ResetLocally => {
+            io::ErrorKind::BrokenPipe
+        }
         StreamError::SessionEnded => io::ErrorKind::ConnectionAborted,
         StreamError::Unknown => io::ErrorKind::NotConnected,
     };
@@ -137,7 +139,12 @@ impl SendStream {
 
     /// How far it has come.
     pub fn progress(&self) -> Progress {
-        self.owner.0.lock().core.send_progress(self.key).unwrap_or_default()
+        self.owner
+            .0
+            .lock()
+            .core
+            .send_progress(self.key)
+            .unwrap_or_default()
     }
 
     /// Waits until the peer's session has everything that was written, and the end.
@@ -210,7 +217,11 @@ impl RecvStream {
     ///
     /// # Errors
     /// When the peer reset the stream or the session ended.
-    pub fn poll_read_some(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, StreamError>> {
+    pub fn poll_read_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<Result<usize, StreamError>> {
         let now = self.owner.0.runtime.now();
         let mut state = self.owner.0.lock();
         match state.core.read_into(now, self.key, buffer)? {
@@ -224,7 +235,11 @@ impl RecvStream {
         }
     }
 
-    fn poll_read_chunk(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
+    fn poll_read_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
         let now = self.owner.0.runtime.now();
         let mut state = self.owner.0.lock();
         match state.core.read(now, self.key, max)? {
@@ -260,9 +275,15 @@ impl RecvStream {
     /// When there is more than `limit`, the peer reset the stream, or the session ended.
     pub async fn read_to_end(&mut self, limit: usize) -> Result<Bytes, ReadToEndError> {
         let mut all = BytesMut::new();
-        let Some(first) = self.read_chunk(usize::MAX).await? else { return Ok(Bytes::new()) };
+        let Some(first) = self.read_chunk(usize::MAX).await? else {
+            return Ok(Bytes::new());
+        };
         let Some(second) = self.read_chunk(usize::MAX).await? else {
-            return if first.len() > limit { Err(ReadToEndError::TooLong(limit)) } else { Ok(first) };
+            return if first.len() > limit {
+                Err(ReadToEndError::TooLong(limit))
+            } else {
+                Ok(first)
+            };
         };
         all.extend_from_slice(&first);
         all.extend_from_slice(&second);
@@ -292,7 +313,10 @@ impl Drop for RecvStream {
 
 impl BiStream {
     pub(crate) fn new(owner: Arc<Owner>, key: StreamKey) -> BiStream {
-        BiStream { send: SendStream::new(owner.clone(), key), recv: RecvStream::new(owner, key) }
+        BiStream {
+            send: SendStream::new(owner.clone(), key),
+            recv: RecvStream::new(owner, key),
+        }
     }
 
     /// Both halves, to be used apart.
@@ -351,6 +375,10 @@ pub(crate) fn poll_read_io(
     Poll::Ready(ready!(stream.poll_read_some(cx, buffer)).map_err(io_error))
 }
 
-pub(crate) fn poll_write_io(stream: &mut SendStream, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+pub(crate) fn poll_write_io(
+    stream: &mut SendStream,
+    cx: &mut Context<'_>,
+    data: &[u8],
+) -> Poll<io::Result<usize>> {
     Poll::Ready(ready!(stream.poll_write_some(cx, data)).map_err(io_error))
 }

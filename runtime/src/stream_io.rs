@@ -65,7 +65,7 @@ macro_rules! reader {
     };
 }
 
-writer!(SendStream, );
-reader!(RecvStream, );
+writer!(SendStream,);
+reader!(RecvStream,);
 writer!(BiStream, .send);
 reader!(BiStream, .recv);

@@ -21,7 +21,12 @@ pub(crate) fn wait_for<T, F>(shared: &Shared, interest: Interest, attempt: F) ->
 where
     F: FnMut(&mut State) -> Option<T> + Unpin,
 {
-    Wait { shared, interest, ticket: None, attempt }
+    Wait {
+        shared,
+        interest,
+        ticket: None,
+        attempt,
+    }
 }
 
 impl<T, F> Future for Wait<'_, F>
@@ -31,7 +36,12 @@ where
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Wait { shared, interest, ticket, attempt } = &mut *self;
+        let Wait {
+            shared,
+            interest,
+            ticket,
+            attempt,
+        } = &mut *self;
         shared.lock().wait(cx, *interest, ticket, attempt)
     }
 }

@@ -45,10 +45,14 @@ pub(crate) struct Waits {
 impl Waits {
     /// Registers the task of `cx`, or renews its registration.
     pub(crate) fn register(&mut self, interest: Interest, ticket: &mut Option<Ticket>, cx: &Context<'_>) {
-        let index = self.lists.iter().position(|(of, _)| *of == interest).unwrap_or_else(|| {
-            self.lists.push((interest, Vec::new()));
-            self.lists.len() - 1
-        });
+        let index = self
+            .lists
+            .iter()
+            .position(|(of, _)| *of == interest)
+            .unwrap_or_else(|| {
+                self.lists.push((interest, Vec::new()));
+                self.lists.len() - 1
+            });
         let list = &mut self.lists[index].1;
         if let Some((_, waker)) = ticket.and_then(|own| list.iter_mut().find(|(of, _)| *of == own)) {
             waker.clone_from(cx.waker());

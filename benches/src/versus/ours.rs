@@ -60,7 +60,10 @@ impl Peer for Ours {
             let counter = load.counter();
             load.spawn(async move {
                 loop {
-                    sender.write_chunk(chunk.clone()).await.map_err(io::Error::other)?;
+                    sender
+                        .write_chunk(chunk.clone())
+                        .await
+                        .map_err(io::Error::other)?;
                 }
             });
             load.spawn(async move {
@@ -120,11 +123,15 @@ impl Peer for Ours {
 
     fn idle<'a>(&'a self, _variant: usize, sessions: usize) -> Starting<'a> {
         Box::pin(async move {
-            let server = sheetbend_tokio::bind("tcp://127.0.0.1:0").await.map_err(io::Error::other)?;
+            let server = sheetbend_tokio::bind("tcp://127.0.0.1:0")
+                .await
+                .map_err(io::Error::other)?;
             let address = server.addresses()[0].clone();
             let mut kept = Vec::with_capacity(sessions);
             for _ in 0..sessions {
-                let client = sheetbend_tokio::connect(&address).await.map_err(io::Error::other)?;
+                let client = sheetbend_tokio::connect(&address)
+                    .await
+                    .map_err(io::Error::other)?;
                 let accepted = server.accept().await.ok_or_else(gone)?;
                 // The task waits for requests as a server's would, for as long as the session lives.
                 tokio::spawn(answer(accepted));
@@ -141,8 +148,12 @@ fn gone() -> io::Error {
 }
 
 async fn pair() -> io::Result<(Session, Session, Keep)> {
-    let server = sheetbend_tokio::bind("tcp://127.0.0.1:0").await.map_err(io::Error::other)?;
-    let client = sheetbend_tokio::connect(&server.addresses()[0]).await.map_err(io::Error::other)?;
+    let server = sheetbend_tokio::bind("tcp://127.0.0.1:0")
+        .await
+        .map_err(io::Error::other)?;
+    let client = sheetbend_tokio::connect(&server.addresses()[0])
+        .await
+        .map_err(io::Error::other)?;
     let accepted = server.accept().await.ok_or_else(gone)?;
     let keep = Box::new((server, client.clone(), accepted.clone()));
     Ok((client, accepted, keep))

@@ -102,6 +102,8 @@ pub struct Session {
     switches: u64,
     next_path_id: u64,
     path_ids: PathIdWindow,
+    /// Server: ids of paths that began with HELLO, which proves nothing.
+    hello_ids: SmallVec<[u64; 2]>,
     unsettled: Vec<Unsettled>,
     dead_counts: Vec<PathCount>,
     abandons: Vec<Abandon>,
@@ -112,9 +114,10 @@ pub struct Session {
     /// Streams with a control frame to send.
     control: VecDeque<u32>,
     class_control: bool,
+    /// Classes, a bit each, whose streams were given up unread: their windows are looked at next.
+    class_dropped: u8,
     /// Bytes that all send halves hold.
     buffered: u64,
-    buffer_waiters: VecDeque<StreamKey>,
     messages: Option<Box<Messages>>,
     datagrams: Datagrams,
     datagram_sender_blocked: bool,
@@ -168,6 +171,7 @@ impl Session {
             switches: 0,
             next_path_id: 0,
             path_ids: PathIdWindow::new(),
+            hello_ids: SmallVec::new(),
             unsettled: Vec::new(),
             dead_counts: Vec::new(),
             abandons: Vec::new(),
@@ -176,8 +180,8 @@ impl Session {
             ready: Ready::default(),
             control: VecDeque::new(),
             class_control: false,
+            class_dropped: 0,
             buffered: 0,
-            buffer_waiters: VecDeque::new(),
             messages: None,
             datagrams: Datagrams::default(),
             datagram_sender_blocked: false,
@@ -309,6 +313,17 @@ impl Session {
         }
     }
 
+    /// The interval has become shorter.
+    pub(in crate::session) fn hasten_heartbeats(&mut self) {
+        let heartbeat = self.heartbeat();
+        for (_, path) in &mut self.paths {
+            if path.is_live() {
+                let at = path.last_sent + heartbeat;
+                path.timers.set_earlier(TimerKind::Heartbeat, at);
+            }
+        }
+    }
+
     // ---- shared by the families ----
 
     fn path_slot(&self, key: PathKey) -> Option<usize> {
@@ -363,6 +378,17 @@ impl Session {
         }
     }
 
+    /// Gives the class credit back of what was given up unread.
+    fn update_dropped(&mut self, now: Timestamp) {
+        let rtt = self.best_rtt();
+        let dropped = std::mem::take(&mut self.class_dropped);
+        for class in Class::ALL {
+            if dropped & (1 << class.index()) != 0 {
+                self.update_class(now, class, rtt);
+            }
+        }
+    }
+
     fn draining(&self) -> bool {
         self.peer_draining || self.drain_address.is_some()
     }
@@ -390,9 +416,12 @@ fn class_state(config: &Config, local: &Params, index: usize) -> ClassState {
         urgency: config.classes[index].urgency.min(7),
         send_limit: 0,
         sent: 0,
+        buffered: 0,
+        waiters: VecDeque::new(),
         blocked: VecDeque::new(),
         window: Window::new(local.max_data[index], config.max_class_window),
         received: 0,
+        lent: 0,
         credit_due: false,
         stream_credit_out: 0,
         stream_credit_in: local.max_stream_data[index],

@@ -39,6 +39,14 @@ impl Rtt {
         self.smoothed.unwrap_or(INITIAL_RTT)
     }
 
+    /// What the handshake took, until there is a sample. It says little about the shortest round trip.
+    pub(super) fn guess(&mut self, measured: Duration) {
+        if self.smoothed.is_none() {
+            self.smoothed = Some(measured);
+            self.variance = measured / 2;
+        }
+    }
+
     pub(super) fn sample(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) {
         if measured <= self.minimum {
             self.minimum = measured;

@@ -77,6 +77,8 @@ pub(super) struct Stream {
     pub(super) stop_code: u64,
     /// The tracked unordered message that this stream is; 0 for none.
     pub(super) message: u64,
+    /// Of an unordered message that is not whole yet: class credit given back before it is read.
+    pub(super) lent: u64,
 }
 
 /// Opening credit of one (class, kind).
@@ -106,10 +108,16 @@ pub(super) struct ClassState {
     /// Bytes that the peer lets this end send on the class's streams together.
     pub(super) send_limit: u64,
     pub(super) sent: u64,
+    /// Bytes that the class's send halves hold.
+    pub(super) buffered: u64,
+    /// Writers that found no room in the session's buffer.
+    pub(super) waiters: VecDeque<StreamKey>,
     /// Streams that have data but no class credit.
     pub(super) blocked: VecDeque<u32>,
     pub(super) window: Window,
     pub(super) received: u64,
+    /// Sum of [`Stream::lent`].
+    pub(super) lent: u64,
     pub(super) credit_due: bool,
     /// Initial credit of each stream, in both directions.
     pub(super) stream_credit_out: u64,
@@ -177,6 +185,7 @@ impl StreamTable {
             send_code: 0,
             stop_code: 0,
             message: 0,
+            lent: 0,
         });
         // A table of 2^32 streams does not fit in memory, and credit is far below.
         let slot = slot as u32;

@@ -36,11 +36,24 @@ pub async fn pair(kind: &str) -> Pair {
 
 pub async fn pair_with(kind: &str, client: Config, server: Config) -> Pair {
     let dir = tempfile::tempdir().unwrap();
-    let server =
-        Server::builder().listen(free_address(kind, &dir)).unwrap().config(server).bind(runtime()).await.unwrap();
-    let client = Client::builder().endpoint(&server.addresses()[0]).unwrap().config(client);
+    let server = Server::builder()
+        .listen(free_address(kind, &dir))
+        .unwrap()
+        .config(server)
+        .bind(runtime())
+        .await
+        .unwrap();
+    let client = Client::builder()
+        .endpoint(&server.addresses()[0])
+        .unwrap()
+        .config(client);
     let (client, peer) = tokio::join!(client.connect(runtime()), server.accept());
-    Pair { server, client: client.unwrap(), peer: peer.unwrap(), _dir: dir }
+    Pair {
+        server,
+        client: client.unwrap(),
+        peer: peer.unwrap(),
+        _dir: dir,
+    }
 }
 
 /// Answers every request with its payload.
@@ -62,7 +75,9 @@ pub struct Relay {
 
 impl Relay {
     pub async fn to(target: &Address) -> Relay {
-        let Address::Tcp { host, port } = target.clone() else { panic!("only tcp is relayed") };
+        let Address::Tcp { host, port } = target.clone() else {
+            panic!("only tcp is relayed")
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cut = Arc::new(watch::channel(0).0);
@@ -74,7 +89,9 @@ impl Relay {
                 let target = (host.clone(), port);
                 counter.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(target).await else { return };
+                    let Ok(mut far) = TcpStream::connect(target).await else {
+                        return;
+                    };
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                         _ = cut.changed() => {
@@ -88,7 +105,11 @@ impl Relay {
                 });
             }
         });
-        Relay { address, cut, connections }
+        Relay {
+            address,
+            cut,
+            connections,
+        }
     }
 
     pub fn url(&self) -> String {

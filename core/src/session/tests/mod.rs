@@ -10,4 +10,4 @@ mod messages;
 mod swarm;
 mod world;
 
-pub(super) use world::{Options, World};
+pub(super) use world::{Options, World, body, record, records};
