@@ -17,8 +17,8 @@ use crate::rt::Timer;
 use crate::shared::{Shared, State};
 use crate::waits::{Interest, WakeList};
 
-/// Turns in one poll; after that other tasks go first.
-const TURNS: usize = 8;
+/// Turns for which a session that reads without end may put its timers off.
+const BUSY_TURNS: usize = 8;
 /// How long a session without handles goes on delivering what was queued.
 const ORPHAN_LINGER: Duration = Duration::from_secs(10);
 
@@ -40,6 +40,8 @@ pub(crate) struct Driver {
     armed: Timestamp,
     /// Other tasks were let go first since the application last changed something.
     deferred: bool,
+    /// Turns since the clock was last looked at, because the sockets held more.
+    unjudged: usize,
     orphan_until: Option<Timestamp>,
 }
 
@@ -58,6 +60,7 @@ impl Driver {
             timer: None,
             armed: Timestamp::MAX,
             deferred: false,
+            unjudged: 0,
             orphan_until: None,
         }
     }
@@ -77,7 +80,10 @@ impl Driver {
         let mut guard = shared.lock_driver();
         let state = &mut *guard;
         state.now = now;
-        let busy = again;
+        // A driver that wakes late takes in what its sockets hold before it judges by the clock, but a
+        // peer that never stops sending does not stop the clock.
+        let busy = again && self.unjudged < BUSY_TURNS;
+        self.unjudged = if busy { self.unjudged + 1 } else { 0 };
         again |= self.adopt(now, state);
         self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
@@ -131,7 +137,6 @@ impl Driver {
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
         }
-        // A driver that wakes late takes in what its sockets hold before it judges by the clock.
         if !busy && state.core.poll_timeout().is_some_and(|(at, _)| at <= now) {
             state.core.handle_timeout(now);
         }
@@ -140,10 +145,10 @@ impl Driver {
         for link in &mut self.links {
             link.pull(now, &mut state.core);
         }
-        if let Role::Client(dialer) = &mut self.role {
-            if dialer.dial(now, state, &mut self.links) {
-                state.waits.wake(Interest::Lifecycle, wakes);
-            }
+        if let Role::Client(dialer) = &mut self.role
+            && dialer.dial(now, state, &mut self.links)
+        {
+            state.waits.wake(Interest::Lifecycle, wakes);
         }
         // Closing a path may itself be news.
         self.take_events(now, state, wakes, moved);
@@ -233,14 +238,12 @@ impl Future for Driver {
             return Poll::Pending;
         }
         this.deferred = false;
-        for _ in 0..TURNS {
-            match this.turn(cx) {
-                Turn::Again => {}
-                Turn::Idle => return Poll::Pending,
-                Turn::Done => return Poll::Ready(()),
-            }
+        // One turn, then whoever it woke: what was just read is still in the core's cache for them.
+        match this.turn(cx) {
+            Turn::Done => return Poll::Ready(()),
+            Turn::Again => cx.waker().wake_by_ref(),
+            Turn::Idle => {}
         }
-        cx.waker().wake_by_ref();
         Poll::Pending
     }
 }

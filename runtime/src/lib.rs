@@ -17,6 +17,7 @@ mod hub;
 mod intake;
 mod link;
 mod mem;
+mod open;
 mod pool;
 mod request;
 mod rt;

@@ -126,9 +126,9 @@ impl Link {
             return;
         }
         let mut block = take_block(self.input.len() + self.expected.max(MIN_ROOM));
-        self.block = block.capacity();
+        let size = std::mem::replace(&mut self.block, block.capacity());
         block.extend_from_slice(&self.input);
-        give_block(std::mem::replace(&mut self.input, block));
+        give_block(std::mem::replace(&mut self.input, block), size);
     }
 
     /// Hands what was read to the session, and the socket's end, if it ended.
@@ -165,12 +165,12 @@ impl Link {
     fn put_aside(&mut self) {
         if self.input.is_empty() {
             if self.input.capacity() > 0 {
-                give_block(std::mem::take(&mut self.input));
+                give_block(std::mem::take(&mut self.input), self.block);
             }
         } else if self.input.len() <= SMALL_TAIL && self.block > SMALL_TAIL {
             let small = BytesMut::from(&self.input[..]);
-            self.block = small.len();
-            give_block(std::mem::replace(&mut self.input, small));
+            let size = std::mem::replace(&mut self.block, small.len());
+            give_block(std::mem::replace(&mut self.input, small), size);
         }
     }
 

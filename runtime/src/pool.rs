@@ -1,41 +1,79 @@
 //! Buffers that busy sessions share, so that idle ones hold none.
 
+use std::collections::VecDeque;
+
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use sheetbend_core::wire::OutBuffer;
 
 /// Bytes of a block that sockets are read into.
 pub(crate) const BLOCK: usize = 128 * 1024;
-/// How many blocks, and how many output buffers, are kept for the next who needs one.
+/// How many of each are kept for the next who needs one.
 const KEPT: usize = 16;
+/// How many blocks are watched for the end of the slices that others hold of them. To give them up
+/// would mean a fresh allocation, and its page faults, for every block of a fast stream.
+const WATCHED: usize = 32;
+/// How many of the watched are looked at for one block.
+const LOOKS: usize = 4;
 
-static BLOCKS: Mutex<Vec<BytesMut>> = Mutex::new(Vec::new());
+static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks {
+    free: Vec::new(),
+    watched: VecDeque::new(),
+});
 static OUTPUTS: Mutex<Vec<OutBuffer>> = Mutex::new(Vec::new());
+
+struct Blocks {
+    free: Vec<BytesMut>,
+    watched: VecDeque<BytesMut>,
+}
+
+impl Blocks {
+    fn take(&mut self) -> Option<BytesMut> {
+        if let Some(block) = self.free.pop() {
+            return Some(block);
+        }
+        for _ in 0..LOOKS.min(self.watched.len()) {
+            let mut block = self.watched.pop_front()?;
+            if block.try_reclaim(BLOCK) {
+                return Some(block);
+            }
+            self.watched.push_back(block);
+        }
+        None
+    }
+
+    fn give(&mut self, mut block: BytesMut) -> Option<BytesMut> {
+        if !block.try_reclaim(BLOCK) {
+            self.watched.push_back(block);
+            let over = self.watched.len() > WATCHED;
+            return if over { self.watched.pop_front() } else { None };
+        }
+        if self.free.len() < KEPT {
+            self.free.push(block);
+            return None;
+        }
+        Some(block)
+    }
+}
 
 /// An empty block with room for at least `room` bytes.
 pub(crate) fn take_block(room: usize) -> BytesMut {
-    if room <= BLOCK {
-        if let Some(block) = BLOCKS.lock().pop() {
-            return block;
-        }
-    }
-    BytesMut::with_capacity(room.max(BLOCK))
+    let pooled = if room <= BLOCK { BLOCKS.lock().take() } else { None };
+    pooled.unwrap_or_else(|| BytesMut::with_capacity(room.max(BLOCK)))
 }
 
-/// Gives a block back, if nobody holds a slice of it.
-pub(crate) fn give_block(mut block: BytesMut) {
-    block.clear();
-    if block.try_reclaim(BLOCK) && block.capacity() < 2 * BLOCK {
-        let mut blocks = BLOCKS.lock();
-        if blocks.len() < KEPT {
-            blocks.push(block);
-        }
+/// Gives a block back that was taken for `size` bytes; it is used again when nobody holds a slice of it.
+pub(crate) fn give_block(mut block: BytesMut, size: usize) {
+    if size == BLOCK {
+        block.clear();
+        let surplus = BLOCKS.lock().give(block);
+        drop(surplus);
     }
 }
 
 /// An empty output buffer.
 pub(crate) fn take_output() -> OutBuffer {
-    OUTPUTS.lock().pop().unwrap_or_else(OutBuffer::new)
+    OUTPUTS.lock().pop().unwrap_or_default()
 }
 
 /// Gives an output buffer back.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use sheetbend_core::session::{OpenError, Read, StreamError, StreamKey};
+use sheetbend_core::session::{Read, StreamError, StreamKey};
 use sheetbend_core::wire::{Class, Kind, varint};
 use smallvec::SmallVec;
 
@@ -15,8 +15,7 @@ use crate::intake::{
     Arrived, FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, STATUS_DROPPED, STATUS_OK, STATUS_TOO_LARGE,
     put_varint,
 };
-use crate::shared::{Guard, Owner, Shared, State, store};
-use crate::waits::{Interest, Ticket};
+use crate::shared::{Owner, Shared, State, store};
 
 /// Why a request has no answer, by what is known of its execution.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +36,9 @@ pub enum RequestError {
     },
 }
 
+/// What a request is, on the wire.
+const OPEN: (Kind, Class) = (Kind::Bi, Class::REQUESTS);
+
 enum Stage {
     Opening,
     Writing(StreamKey),
@@ -51,7 +53,7 @@ enum Stage {
 pub struct Request<'a> {
     shared: &'a Shared,
     stage: Stage,
-    ticket: Option<Ticket>,
+    ticket: Option<u64>,
     head: SmallVec<[u8; 32]>,
     head_written: usize,
     payload: Bytes,
@@ -74,24 +76,6 @@ impl<'a> Request<'a> {
             answer: Bytes::new(),
             more: BytesMut::new(),
         }
-    }
-
-    fn poll_open(
-        &mut self,
-        cx: &mut Context<'_>,
-        state: &mut Guard<'_>,
-    ) -> Poll<Result<StreamKey, RequestError>> {
-        let credit = Interest::Credit(Kind::Bi, Class::REQUESTS);
-        state.wait(cx, credit, &mut self.ticket, |state| {
-            match state.core.open(Kind::Bi, Class::REQUESTS) {
-                Ok(key) => {
-                    state.fresh_slot(key);
-                    Some(Ok(key))
-                }
-                Err(OpenError::Exhausted) => None,
-                Err(error) => Some(Err(RequestError::NotSent(error.to_string()))),
-            }
-        })
     }
 
     /// Whether everything was written.
@@ -185,11 +169,11 @@ impl Future for Request<'_> {
                     "the method's name is too long".to_owned(),
                 )));
             }
-            match std::task::ready!(this.poll_open(cx, &mut state)) {
+            match std::task::ready!(state.quiet().poll_open(cx, OPEN, &mut this.ticket)) {
                 Ok(key) => this.stage = Stage::Writing(key),
                 Err(error) => {
                     this.stage = Stage::Done;
-                    return Poll::Ready(Err(error));
+                    return Poll::Ready(Err(RequestError::NotSent(error.to_string())));
                 }
             }
         }
@@ -232,8 +216,7 @@ impl Drop for Request<'_> {
             Stage::Writing(key) | Stage::Reading(key) => self.shared.lock().core.release(key),
             Stage::Opening => {
                 if let Some(own) = self.ticket.take() {
-                    let credit = Interest::Credit(Kind::Bi, Class::REQUESTS);
-                    self.shared.lock().quiet().waits.forget(credit, own);
+                    self.shared.lock().leave_line(OPEN, own);
                 }
             }
             Stage::Done => {}

@@ -280,10 +280,10 @@ impl Hub {
         runtime.spawn(Box::pin(async move {
             let received = receive(&self, &*socket, info).await;
             self.lock().handshakes -= 1;
-            if let Some((incoming, rest)) = received {
-                if let Err((socket, record)) = self.attach(incoming, socket, rest) {
-                    refuse(&*self.runtime, &*socket, &record).await;
-                }
+            if let Some((incoming, rest)) = received
+                && let Err((socket, record)) = self.attach(incoming, socket, rest)
+            {
+                refuse(&*self.runtime, &*socket, &record).await;
             }
         }));
     }

@@ -14,6 +14,7 @@ use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, ErrorCode, Kind, Side};
 
 use crate::events::Events;
+use crate::open::open;
 use crate::request::{IncomingRequest, Request};
 use crate::rt::{BoxFuture, Runtime, Timer};
 use crate::shared::{Owner, Shared, State};
@@ -92,7 +93,7 @@ impl Session {
     /// # Errors
     /// When the session is being drained or has ended.
     pub async fn open_bi(&self, class: Class) -> Result<BiStream, OpenError> {
-        let key = self.open(Kind::Bi, class).await?;
+        let key = open(self.shared(), Kind::Bi, class).await?;
         Ok(BiStream::new(self.owner.clone(), key))
     }
 
@@ -101,24 +102,8 @@ impl Session {
     /// # Errors
     /// As [`Session::open_bi`].
     pub async fn open_uni(&self, class: Class) -> Result<SendStream, OpenError> {
-        let key = self.open(Kind::Uni, class).await?;
+        let key = open(self.shared(), Kind::Uni, class).await?;
         Ok(SendStream::new(self.owner.clone(), key))
-    }
-
-    async fn open(&self, kind: Kind, class: Class) -> Result<sheetbend_core::session::StreamKey, OpenError> {
-        wait_for(
-            self.shared(),
-            Interest::Credit(kind, class),
-            |state: &mut State| match state.core.open(kind, class) {
-                Ok(key) => {
-                    state.fresh_slot(key);
-                    Some(Ok(key))
-                }
-                Err(OpenError::Exhausted) => None,
-                Err(error) => Some(Err(error)),
-            },
-        )
-        .await
     }
 
     /// The next stream of a class that the peer opened with both directions.

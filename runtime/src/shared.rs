@@ -14,6 +14,7 @@ use sheetbend_core::wire::{Class, Kind};
 
 use crate::events::Subscribers;
 use crate::intake::{Intake, Work};
+use crate::open::Openers;
 use crate::rt::{Runtime, Socket};
 use crate::waits::{Interest, Ticket, Waits, WakeList};
 
@@ -61,6 +62,7 @@ pub(crate) struct State {
     pub(crate) core: Box<session::Session>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) waits: Waits,
+    pub(crate) openers: Openers,
     pub(crate) intake: Intake,
     pub(crate) outcomes: BTreeMap<u64, Option<Outcome>>,
     pub(crate) subscribers: Subscribers,
@@ -87,6 +89,7 @@ impl State {
             core,
             slots: Vec::new(),
             waits: Waits::default(),
+            openers: Openers::default(),
             intake: Intake::default(),
             outcomes: BTreeMap::new(),
             subscribers: Subscribers::default(),
@@ -160,7 +163,7 @@ impl State {
                     self.waits.wake(Interest::Request, wakes);
                 }
             }
-            Event::Credit { kind, class } => self.waits.wake(Interest::Credit(kind, class), wakes),
+            Event::Credit { kind, class } => self.grant((kind, class), wakes),
             Event::MessageReady(class) => self.waits.wake(Interest::Message(class), wakes),
             Event::DatagramReady => self.waits.wake(Interest::Datagram, wakes),
             Event::MessageSpace => self.waits.wake(Interest::Space, wakes),
@@ -180,6 +183,7 @@ impl State {
             if to.is_terminal() {
                 self.end = Some(cause.clone());
                 self.waits.wake_all(wakes);
+                self.openers.wake_all(wakes);
                 for slot in &mut self.slots {
                     slot.wake_all(wakes);
                 }

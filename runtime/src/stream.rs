@@ -188,7 +188,7 @@ impl SendStream {
         }
     }
 
-    /// Finishes if need be, and waits for the acknowledgement: what closing a writer means in the IO traits.
+    /// Finishes if need be: what closing a writer means in the IO traits.
     pub(crate) fn poll_finish(&mut self) -> Poll<io::Result<()>> {
         match self.finish() {
             Ok(()) | Err(StreamError::Finished) => Poll::Ready(Ok(())),

@@ -13,8 +13,6 @@ pub(crate) type WakeList = SmallVec<[Waker; 16]>;
 pub(crate) enum Interest {
     /// A stream or message opened by the peer.
     Opened(Kind, Class),
-    /// Credit to open a stream.
-    Credit(Kind, Class),
     /// A whole request.
     Request,
     /// A message of a class.
@@ -54,8 +52,11 @@ impl Waits {
                 self.lists.len() - 1
             });
         let list = &mut self.lists[index].1;
-        if let Some((_, waker)) = ticket.and_then(|own| list.iter_mut().find(|(of, _)| *of == own)) {
-            waker.clone_from(cx.waker());
+        // Tickets count up, so the list is sorted by them.
+        if let Some(Ticket(own)) = *ticket
+            && let Ok(place) = list.binary_search_by_key(&own, |(Ticket(of), _)| *of)
+        {
+            list[place].1.clone_from(cx.waker());
             return;
         }
         self.next += 1;
@@ -68,7 +69,9 @@ impl Waits {
     pub(crate) fn forget(&mut self, interest: Interest, ticket: Ticket) {
         if let Some(index) = self.lists.iter().position(|(of, _)| *of == interest) {
             let list = &mut self.lists[index].1;
-            list.retain(|(of, _)| *of != ticket);
+            if let Ok(place) = list.binary_search_by_key(&ticket.0, |(Ticket(of), _)| *of) {
+                list.remove(place);
+            }
             if list.is_empty() {
                 self.lists.swap_remove(index);
             }

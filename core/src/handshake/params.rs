@@ -167,6 +167,12 @@ impl StreamLimits {
         uni: 1024,
         unordered: 4096,
     };
+    /// What an end allows each class unless it says otherwise: ten thousand requests may be under way.
+    pub const PER_CLASS: [StreamLimits; CLASSES] = {
+        let mut limits = [StreamLimits::DEFAULT; CLASSES];
+        limits[1].bi = 16_384;
+        limits
+    };
 }
 
 impl Default for StreamLimits {
@@ -223,7 +229,7 @@ impl Default for Params {
             in_flight: 256 << 10,
             max_data: [1 << 20; CLASSES],
             max_stream_data: [256 << 10; CLASSES],
-            max_streams: [StreamLimits::DEFAULT; CLASSES],
+            max_streams: StreamLimits::PER_CLASS,
             floor: Security::Plain,
             max_message: 1 << 20,
             max_datagram: 16 << 10,

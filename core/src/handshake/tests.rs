@@ -452,7 +452,7 @@ fn long_reject_texts_are_cut_at_a_character() {
     assert_eq!(decoded.address, "");
     assert_eq!(
         format!("{} {:?}", decoded.code, RejectCode::from(77)),
-        "BUSY(9) UNKNOWN(77)"
+        "BUSY 0x4d"
     );
 }
 

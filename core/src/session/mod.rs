@@ -359,11 +359,12 @@ impl Session {
         self.local.lz4 && self.peer.lz4
     }
 
-    /// The round-trip time that windows are tuned by.
+    /// The round-trip time that windows are tuned by: the path's own, without its queues, so that a
+    /// queue does not call for a larger one.
     fn best_rtt(&self) -> Duration {
         self.active
             .and_then(|slot| self.paths.get(slot))
-            .map_or(rtt::INITIAL_RTT, |path| path.rtt.get())
+            .map_or(rtt::INITIAL_RTT, |path| path.rtt.base())
     }
 
     fn consume_class(&mut self, class: Class, bytes: u64) {

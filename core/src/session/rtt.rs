@@ -9,6 +9,7 @@ use crate::time::Timestamp;
 /// Assumed before the first sample (RFC 9002 §6.2.2).
 pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
 const MIN_LIMIT: u64 = 16 * 1024;
+const MAX_SLACK: u64 = 32 * 1024;
 const MAX_LIMIT: u64 = 64 * 1024 * 1024;
 const MIN_RECORD: usize = 1400;
 /// Full records on a fast path: large enough to amortise headers and system calls, small enough to
@@ -45,6 +46,11 @@ impl Rtt {
             self.smoothed = Some(measured);
             self.variance = measured / 2;
         }
+    }
+
+    /// The shortest seen of late, or what is assumed.
+    pub(super) fn base(&self) -> Duration {
+        self.minimum.min(self.get())
     }
 
     pub(super) fn sample(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) {
@@ -196,8 +202,9 @@ impl Rate {
             Phase::Steady => product.saturating_mul(5) / 4,
             Phase::Drain(_) => product / 2,
         };
-        // Two milliseconds of sending cover late scheduling without a queue that anyone notices.
-        let slack = self.bytes_per_second() / 500 + self.record_target() as u64;
+        // Two milliseconds of sending cover late scheduling without a queue that anyone notices. On the
+        // fastest paths they would not fit a core's cache, and cost more than they bring.
+        let slack = (self.bytes_per_second() / 500).min(MAX_SLACK) + self.record_target() as u64;
         window.saturating_add(slack).clamp(MIN_LIMIT, MAX_LIMIT)
     }
 

@@ -243,10 +243,11 @@ impl RecvHalf {
         }
         self.check(final_size, 0)?;
         self.check_final_size(final_size)?;
+        // Judged by the end known before: a reset is no end, even where all that came was read.
+        let done = self.mode == Mode::Reading && self.is_read();
         let growth = final_size - self.highest;
         self.highest = final_size;
         self.final_size = final_size;
-        let done = self.mode == Mode::Reading && self.is_read();
         if done || self.mode == Mode::Reset {
             return Ok(ResetReceived {
                 growth,

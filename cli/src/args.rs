@@ -1,0 +1,206 @@
+//! The command line.
+
+use crate::address::{Address, ListenAddress};
+use crate::units;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Sessions that survive the death of any connection under them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sheetbend",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Relay connections and break them on a schedule, to see what a program makes of it.
+    Proxy(ProxyArgs),
+}
+
+/// `sheetbend demo`: everything at once on this machine, with nothing to set up.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Print one JSON object at the end instead of the live table.
+    #[arg(long)]
+    pub json: bool,
+    /// How long to run, in seconds (5 to 600).
+    #[arg(long, value_name = "S", default_value_t = 40, value_parser = clap::value_parser!(u64).range(5..=600))]
+    pub seconds: u64,
+}
+
+/// `sheetbend serve`: take files into a store.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where to listen: host:port, tcp://host:port or unix:///path; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
+    pub listen: Vec<ListenAddress>,
+    /// The folder that received files go to; it is made if it is missing.
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// The largest file to take, as in 10GB.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
+    pub max_file: Option<u64>,
+    /// The most that the store may hold, as in 1000GB.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
+    pub max_store: Option<u64>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sheetbend send`: copy files to a server's store.
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// The files to send.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// The server: tcp://host:port or unix:///path.
+    #[arg(value_name = "URL")]
+    pub url: Address,
+    /// A further address of the same server, kept warm to fall back to; may be given again.
+    #[arg(long, value_name = "URL")]
+    pub also: Vec<Address>,
+    /// Draw no progress bar.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Print one JSON object at the end instead of the progress bar.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sheetbend bench`: how fast sessions are on this machine.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Print one JSON object at the end instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sheetbend proxy`: a relay with faults.
+#[derive(Debug, Args)]
+pub struct ProxyArgs {
+    /// Where to listen: host:port, tcp://host:port or unix:///path; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub listen: ListenAddress,
+    /// Where to forward to: tcp://host:port or unix:///path.
+    #[arg(long, value_name = "URL")]
+    pub to: Address,
+    /// Close all connections again and again, at this interval.
+    #[arg(long, value_name = "TIME", value_parser = parse_interval)]
+    pub cut_every: Option<Duration>,
+    /// Reset all connections again and again, at this interval.
+    #[arg(long, value_name = "TIME", value_parser = parse_interval)]
+    pub reset_every: Option<Duration>,
+    /// Fall silent without closing, again and again, at this interval.
+    #[arg(long, value_name = "TIME", value_parser = parse_interval)]
+    pub stall_every: Option<Duration>,
+    /// How long each silence lasts.
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_interval)]
+    pub stall_for: Duration,
+    /// Delay everything by this time in each direction.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub delay: Option<Duration>,
+    /// Forward at most this many bytes per second in each direction, all connections together.
+    #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
+    pub throttle: Option<u64>,
+    /// Stop after this many seconds instead of at ^C.
+    #[arg(long, value_name = "S")]
+    pub seconds: Option<u64>,
+    /// Print one JSON object at the end instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = units::parse_duration(text)?;
+    if interval < Duration::from_millis(1) {
+        return Err("an interval is at least 1ms".to_owned());
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Failure;
+    use clap::CommandFactory;
+
+    /// One command line with the arguments of one command, however it is wired into [`Cli`].
+    fn parse<A: Args>(command: &'static str, line: &[&str]) -> Result<A, Failure> {
+        let root = clap::Command::new("sheetbend").subcommand_required(true);
+        let root = root.subcommand(A::augment_args(clap::Command::new(command)));
+        let words = ["sheetbend", command].into_iter().chain(line.iter().copied());
+        let matches = root.try_get_matches_from(words)?;
+        let (_, matches) = matches.subcommand().expect("a command is required");
+        Ok(A::from_arg_matches(matches)?)
+    }
+
+    fn line<A: Args + std::fmt::Debug>(command: &'static str, words: &[&str]) -> String {
+        let failure = parse::<A>(command, words).expect_err("must be refused");
+        assert_eq!(failure.code(), 2);
+        let line = failure.to_string();
+        assert!(!line.contains('\n'));
+        line
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_parse() {
+        let demo: DemoArgs = parse("demo", &["--json"]).expect("valid");
+        assert!(demo.json && demo.seconds == 40);
+        let send: SendArgs = parse("send", &["a", "b", "tcp://h:7", "--quiet"]).expect("valid");
+        assert_eq!(send.files, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(send.url.to_string(), "tcp://h:7");
+        let serve: ServeArgs = parse("serve", &["--listen", "127.0.0.1:0", "unix:///x"]).expect("valid");
+        assert_eq!(serve.listen.len(), 2);
+        let proxy: ProxyArgs = parse("proxy", &["--to", "tcp://h:7", "--throttle", "100MB"]).expect("valid");
+        assert_eq!(proxy.throttle, Some(100_000_000));
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_one_clear_line() {
+        assert_eq!(
+            line::<SendArgs>("send", &["a", "localhost:7"]),
+            "invalid value 'localhost:7' for '<URL>': the scheme is missing; write tcp://localhost:7 \
+             (see 'sheetbend --help')"
+        );
+        assert_eq!(
+            line::<SendArgs>("send", &[]),
+            "the following required arguments were not provided: <FILE>... <URL> (see 'sheetbend send --help')"
+        );
+        assert_eq!(
+            line::<DemoArgs>("demo", &["--jsn"]),
+            "unexpected argument '--jsn' found; a similar argument exists: '--json' (see 'sheetbend demo --help')"
+        );
+        assert_eq!(
+            line::<DemoArgs>("demo", &["--seconds", "1"]),
+            "invalid value '1' for '--seconds <S>': 1 is not in 5..=600 (see 'sheetbend --help')"
+        );
+        assert_eq!(
+            line::<ProxyArgs>("proxy", &["--to", "tcp://h:7", "--cut-every", "soon"]),
+            "invalid value 'soon' for '--cut-every <TIME>': 'soon' is not a time; write it as in 200ms, 1.5s or 2m \
+             (see 'sheetbend --help')"
+        );
+        let failure = Failure::from(Cli::try_parse_from(["sheetbend"]).expect_err("no command"));
+        assert!(
+            failure
+                .to_string()
+                .starts_with("'sheetbend' requires a subcommand"),
+            "{failure}"
+        );
+    }
+}

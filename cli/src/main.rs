@@ -1,0 +1,7 @@
+//! The `sheetbend` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sheetbend_cli::main()
+}

@@ -1,0 +1,169 @@
+//! Who waits for credit to open a stream: in line, and each woken with its stream already open, so that
+//! thousands may wait without all of them trying at every bit of credit.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use sheetbend_core::session::{OpenError, StreamKey};
+use sheetbend_core::wire::{Class, Kind};
+
+use crate::shared::{Shared, State};
+use crate::waits::WakeList;
+
+/// The line of one kind and class.
+#[derive(Default)]
+struct Line {
+    /// By ticket, which count up.
+    waiting: VecDeque<(u64, Waker)>,
+    /// Opened for those who have been woken.
+    granted: BTreeMap<u64, StreamKey>,
+}
+
+/// The lines of a session. Those that nobody stands in cost nothing.
+#[derive(Default)]
+pub(crate) struct Openers {
+    lines: Vec<((Kind, Class), Line)>,
+    next: u64,
+}
+
+impl Openers {
+    fn line(&mut self, what: (Kind, Class)) -> Option<&mut Line> {
+        self.lines
+            .iter_mut()
+            .find(|(of, _)| *of == what)
+            .map(|(_, line)| line)
+    }
+
+    fn join(&mut self, what: (Kind, Class), waker: Waker) -> u64 {
+        self.next += 1;
+        let ticket = self.next;
+        if self.line(what).is_none() {
+            self.lines.push((what, Line::default()));
+        }
+        if let Some(line) = self.line(what) {
+            line.waiting.push_back((ticket, waker));
+        }
+        ticket
+    }
+
+    /// Wakes everyone, to learn that the session has ended.
+    pub(crate) fn wake_all(&mut self, wakes: &mut WakeList) {
+        for (_, line) in &mut self.lines {
+            wakes.extend(line.waiting.drain(..).map(|(_, waker)| waker));
+        }
+    }
+}
+
+impl State {
+    /// Opens a stream, or stands in line for it.
+    pub(crate) fn poll_open(
+        &mut self,
+        cx: &Context<'_>,
+        what: (Kind, Class),
+        ticket: &mut Option<u64>,
+    ) -> Poll<Result<StreamKey, OpenError>> {
+        if let Some(own) = *ticket {
+            if let Some(line) = self.openers.line(what) {
+                if let Some(key) = line.granted.remove(&own) {
+                    *ticket = None;
+                    return Poll::Ready(Ok(key));
+                }
+                if let Ok(place) = line.waiting.binary_search_by_key(&own, |(ticket, _)| *ticket) {
+                    line.waiting[place].1.clone_from(cx.waker());
+                    return Poll::Pending;
+                }
+            }
+            *ticket = None;
+        }
+        let in_line = self
+            .openers
+            .line(what)
+            .is_some_and(|line| !line.waiting.is_empty());
+        if !in_line || self.core.state().is_terminal() {
+            match self.core.open(what.0, what.1) {
+                Ok(key) => {
+                    self.fresh_slot(key);
+                    return Poll::Ready(Ok(key));
+                }
+                Err(OpenError::Exhausted) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        *ticket = Some(self.openers.join(what, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// There is credit: opens streams for those in line.
+    pub(crate) fn grant(&mut self, what: (Kind, Class), wakes: &mut WakeList) {
+        loop {
+            let State { openers, core, .. } = self;
+            let Some(line) = openers.line(what) else { return };
+            if line.waiting.is_empty() {
+                return;
+            }
+            match core.open(what.0, what.1) {
+                Ok(key) => {
+                    if let Some((ticket, waker)) = line.waiting.pop_front() {
+                        line.granted.insert(ticket, key);
+                        wakes.push(waker);
+                    }
+                    self.fresh_slot(key);
+                }
+                Err(OpenError::Exhausted) => return,
+                Err(_) => {
+                    // They ask again, and are told.
+                    wakes.extend(line.waiting.drain(..).map(|(_, waker)| waker));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Leaves the line; a stream that was opened meanwhile is given up.
+    pub(crate) fn leave_line(&mut self, what: (Kind, Class), ticket: u64) {
+        let Some(line) = self.openers.line(what) else {
+            return;
+        };
+        if let Some(key) = line.granted.remove(&ticket) {
+            self.core.release(key);
+        } else if let Ok(place) = line.waiting.binary_search_by_key(&ticket, |(ticket, _)| *ticket) {
+            line.waiting.remove(place);
+        }
+    }
+}
+
+/// The future of an open stream.
+pub(crate) struct Open<'a> {
+    shared: &'a Shared,
+    what: (Kind, Class),
+    ticket: Option<u64>,
+}
+
+/// Opens a stream, waiting for credit if need be.
+pub(crate) fn open(shared: &Shared, kind: Kind, class: Class) -> Open<'_> {
+    Open {
+        shared,
+        what: (kind, class),
+        ticket: None,
+    }
+}
+
+impl Future for Open<'_> {
+    type Output = Result<StreamKey, OpenError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Open { shared, what, ticket } = &mut *self;
+        // An opened stream is no news to the driver until something is written.
+        shared.lock().quiet().poll_open(cx, *what, ticket)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(own) = self.ticket.take() {
+            self.shared.lock().leave_line(self.what, own);
+        }
+    }
+}
