@@ -200,10 +200,12 @@ impl Session {
 
     /// The next datagram that fits into `room` and has not expired.
     pub(super) fn next_datagram(&mut self, now: Timestamp, room: usize) -> Option<Datagram> {
+        let max = self.max_datagram_out();
         loop {
             let datagram = self.datagrams.outgoing.pop_front()?;
             self.datagrams.outgoing_bytes = self.datagrams.outgoing_bytes.saturating_sub(cost(&datagram));
-            if datagram.expires <= now {
+            // One that was queued before the peer said what it takes may be too long for it.
+            if datagram.expires <= now || datagram.payload.len() as u64 > max {
                 self.datagram_gone(&datagram);
                 continue;
             }
