@@ -155,6 +155,12 @@ impl StreamTable {
         self.slots.len()
     }
 
+    /// Places that the table has memory for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
     pub(super) fn insert(
         &mut self,
         side: Side,

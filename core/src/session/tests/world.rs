@@ -172,9 +172,13 @@ impl World {
         link
     }
 
-    /// From here on the test speaks in place of the client on this link.
+    /// From here on the test speaks in place of the client on this link. The client has forgotten it, and
+    /// says nothing of that.
     pub(in super::super) fn take_client_end(&mut self, link: usize) {
-        self.links[link].client = None;
+        if let Some(key) = self.links[link].client.take() {
+            self.client.handle_path_closed(self.now, key, PathEnd::Local);
+            self.client.abandons.clear();
+        }
         self.links[link].tap = true;
     }
 
