@@ -138,6 +138,8 @@ pub struct Session {
     switches: u64,
     next_path_id: u64,
     path_ids: PathIdWindow,
+    /// Server: ids of paths that began with HELLO, which proves nothing.
+    hello_ids: SmallVec<[u64; 2]>,
     unsettled: Vec<Unsettled>,
     dead_counts: Vec<PathCount>,
     abandons: Vec<Abandon>,
@@ -148,9 +150,10 @@ pub struct Session {
     /// Streams with a control frame to send.
     control: VecDeque<u32>,
     class_control: bool,
+    /// Classes, a bit each, whose streams were given up unread: their windows are looked at next.
+    class_dropped: u8,
     /// Bytes that all send halves hold.
     buffered: u64,
-    buffer_waiters: VecDeque<StreamKey>,
     messages: Option<Box<Messages>>,
     datagrams: Datagrams,
     datagram_sender_blocked: bool,
@@ -179,6 +182,9 @@ impl Session {
         if config.params.check().is_err() {
             Arc::make_mut(&mut config).params = Params::default();
         }
+        if side == Side::Server {
+            grant_early_credit(&mut config);
+        }
         let floor = config.security_floor;
         Session {
             side,
@@ -199,6 +205,7 @@ impl Session {
             switches: 0,
             next_path_id: 0,
             path_ids: PathIdWindow::new(),
+            hello_ids: SmallVec::new(),
             unsettled: Vec::new(),
             dead_counts: Vec::new(),
             abandons: Vec::new(),
@@ -207,8 +214,8 @@ impl Session {
             ready: Ready::default(),
             control: VecDeque::new(),
             class_control: false,
+            class_dropped: 0,
             buffered: 0,
-            buffer_waiters: VecDeque::new(),
             messages: None,
             datagrams: Datagrams::default(),
             datagram_sender_blocked: false,
@@ -303,7 +310,6 @@ impl Session {
         self.classes.shrink();
         self.ready.shrink();
         self.control.shrink_to_fit();
-        self.buffer_waiters.shrink_to_fit();
         self.scratch = Vec::new();
         self.compressor = None;
         for (_, path) in &mut self.paths {
@@ -371,6 +377,17 @@ impl Session {
         }
     }
 
+    /// The interval has become shorter.
+    pub(in crate::session) fn hasten_heartbeats(&mut self) {
+        let heartbeat = self.heartbeat();
+        for (_, path) in &mut self.paths {
+            if path.is_live() {
+                let at = path.last_sent + heartbeat;
+                path.timers.set_earlier(TimerKind::Heartbeat, at);
+            }
+        }
+    }
+
     // ---- shared by the families ----
 
     fn path_slot(&self, key: PathKey) -> Option<usize> {
@@ -426,6 +443,17 @@ impl Session {
         }
     }
 
+    /// Gives the class credit back of what was given up unread.
+    fn update_dropped(&mut self, now: Timestamp) {
+        let rtt = self.best_rtt();
+        let dropped = std::mem::take(&mut self.class_dropped);
+        for class in Class::ALL {
+            if dropped & (1 << class.index()) != 0 {
+                self.update_class(now, class, rtt);
+            }
+        }
+    }
+
     fn draining(&self) -> bool {
         self.peer_draining || self.drain_address.is_some()
     }
@@ -434,6 +462,21 @@ impl Session {
     fn forget_lanes(&mut self) {
         let lanes: SmallVec<[u32; 8]> = self.paths.iter().map(|(_, path)| path.lane_key).collect();
         self.streams.forget_lanes(&lanes);
+    }
+}
+
+/// A server's announcements cover the early data that it has to take (PROTOCOL 5.6).
+fn grant_early_credit(config: &mut Arc<Config>) {
+    let index = Class::REQUESTS.index();
+    let params = &config.params;
+    let short = params.max_streams[index].bi < EARLY_STREAMS
+        || params.max_data[index] < EARLY_BYTES
+        || params.max_stream_data[index] < EARLY_BYTES;
+    if short {
+        let params = &mut Arc::make_mut(config).params;
+        params.max_streams[index].bi = params.max_streams[index].bi.max(EARLY_STREAMS);
+        params.max_data[index] = params.max_data[index].max(EARLY_BYTES);
+        params.max_stream_data[index] = params.max_stream_data[index].max(EARLY_BYTES);
     }
 }
 
