@@ -205,7 +205,7 @@ impl Session {
     }
 
     /// What the item held goes out again, unless something newer made it pointless.
-    fn item_lost(&mut self, now: Timestamp, item: Item) {
+    pub(super) fn item_lost(&mut self, now: Timestamp, item: Item) {
         match item {
             Item::Stream {
                 key,
@@ -405,7 +405,7 @@ impl Session {
         if path.stage == Stage::Closing {
             return;
         }
-        let proven = path.may_send();
+        let (proven, live) = (path.may_send(), path.is_live());
         let code = error.as_ref().map_or(crate::wire::ErrorCode::IO, PathError::code);
         path.stage = Stage::Closing;
         path.timers.clear_all();
@@ -416,7 +416,9 @@ impl Session {
         path.lanes.push(Lane::default());
         let info = Box::new(path.info.clone());
         let cause = switch_cause(end, error.as_ref());
-        self.remember_counts(id, &lanes);
+        if live {
+            self.remember_counts(id, &lanes);
+        }
         self.events.push_back(Event::PathDown {
             path: key,
             end,

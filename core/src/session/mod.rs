@@ -138,6 +138,8 @@ pub struct Session {
     switches: u64,
     next_path_id: u64,
     path_ids: PathIdWindow,
+    /// Server: ids of paths that began with HELLO, which proves nothing.
+    hello_ids: SmallVec<[u64; 2]>,
     unsettled: Vec<Unsettled>,
     dead_counts: Vec<PathCount>,
     abandons: Vec<Abandon>,
@@ -199,6 +201,7 @@ impl Session {
             switches: 0,
             next_path_id: 0,
             path_ids: PathIdWindow::new(),
+            hello_ids: SmallVec::new(),
             unsettled: Vec::new(),
             dead_counts: Vec::new(),
             abandons: Vec::new(),

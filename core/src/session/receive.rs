@@ -190,7 +190,9 @@ impl Session {
                 fin,
                 data,
             } => {
-                self.check_open(slot, "a STREAM frame")?;
+                if !self.paths[slot].may_send() {
+                    return Err(PathError::Premature("a STREAM frame"));
+                }
                 if data.is_empty() && !fin {
                     self.spend_budget(now, slot, "empty STREAM frames")?;
                 }
@@ -198,8 +200,13 @@ impl Session {
                 Ok(true)
             }
             Frame::AckHere { count, delay_us } => {
-                let path = self.paths[slot].id;
-                self.take_ack(now, path, 0, count, delay_us)?;
+                let path = &self.paths[slot];
+                // PROTOCOL 6: who has proven nothing acknowledges nothing. Counts only grow, so that
+                // the next acknowledgement makes up for it.
+                if path.is_live() {
+                    let id = path.id;
+                    self.take_ack(now, id, 0, count, delay_us)?;
+                }
                 Ok(false)
             }
             Frame::Handshake { kind, body } => {
@@ -211,7 +218,10 @@ impl Session {
     }
 
     fn take_other(&mut self, now: Timestamp, slot: usize, frame: Frame<'_>) -> Result<bool, PathError> {
-        self.check_open(slot, "a control frame")?;
+        // PROTOCOL 5.6: early data is STREAM frames and nothing else.
+        if !self.paths[slot].is_live() {
+            return Err(PathError::Premature("a control frame"));
+        }
         match frame {
             Frame::Ack {
                 path,
@@ -276,15 +286,6 @@ impl Session {
             Frame::Stream { .. } | Frame::AckHere { .. } | Frame::Handshake { .. } => {}
         }
         Ok(true)
-    }
-
-    /// PROTOCOL 6: before a path has proven itself it carries the handshake only; the path that makes
-    /// a session carries data at once.
-    fn check_open(&self, slot: usize, what: &'static str) -> Result<(), PathError> {
-        match self.paths[slot].stage {
-            Stage::Live | Stage::Welcomed => Ok(()),
-            _ => Err(PathError::Premature(what)),
-        }
     }
 
     fn spend_budget(&mut self, now: Timestamp, slot: usize, what: &'static str) -> Result<(), PathError> {

@@ -102,6 +102,14 @@ impl SentLog {
         Some(record)
     }
 
+    /// Takes all items; the records go on counting, with nothing in them.
+    pub(super) fn forget_items(&mut self) -> VecDeque<Item> {
+        for record in &mut self.records {
+            record.items = 0;
+        }
+        std::mem::take(&mut self.items)
+    }
+
     /// Gives back what an idle lane does not need.
     pub(super) fn shrink(&mut self) {
         self.records.shrink_to_fit();

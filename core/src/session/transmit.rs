@@ -117,7 +117,9 @@ impl Session {
         let room = in_flight < limit;
         let stage_early = path.stage == Stage::HelloSent;
         let control = carries && !stage_early && self.has_session_control();
-        let data = carries && room && (!self.ready.is_empty() || self.datagrams.has_outgoing());
+        // PROTOCOL 5.6: datagrams are no early data.
+        let datagrams = !stage_early && self.datagrams.has_outgoing();
+        let data = carries && room && (datagrams || !self.ready.is_empty());
         let own = path.ack_due
             || path.ping_due
             || path.close_due
@@ -147,8 +149,7 @@ impl Session {
             self.put_session_control(slot, &mut draft);
         }
         if data {
-            // PROTOCOL 5.6: no datagram is early data.
-            if !stage_early {
+            if datagrams {
                 self.put_datagrams(now, slot, &mut draft);
             }
             self.put_streams(slot, limit - in_flight, &mut draft);
