@@ -547,6 +547,11 @@ impl Session {
         path.crc = self.config.params.wants_crc(security) || self.peer.wants_crc(security);
         path.max_record = self.peer.max_record as usize;
         path.peer_in_flight = path.peer_in_flight.max(4096);
+        // The handshake is the first round trip: HELLO or JOIN and its answer, or that and CONFIRM.
+        let first = path.lanes[0].sent.records.front();
+        if let Some(sent_at) = first.map(|record| record.sent_at) {
+            path.rtt.guess(now.since(sent_at));
+        }
         self.path_live(now, slot);
     }
 

@@ -142,6 +142,10 @@ impl Session {
         if recovered {
             self.events.push_back(Event::PathRecovered(self.path_key(slot)));
             self.choose_active(SwitchCause::Preferred);
+            // Whether the others are dead their next probe tells: the peer may just have woken up.
+            for suspect in self.suspects() {
+                self.reinject_if_elsewhere(now, suspect);
+            }
         }
     }
 
@@ -312,6 +316,17 @@ impl Session {
         self.events.push_back(Event::PathSuspect(self.path_key(slot)));
         self.choose_active(SwitchCause::Suspect);
         self.reinject_if_elsewhere(now, slot);
+        self.probe_idle(slot);
+    }
+
+    /// Asks the other paths, too: it is no death of this path if they are all silent, as when the
+    /// peer's process stands still.
+    fn probe_idle(&mut self, suspect: usize) {
+        for (slot, path) in &mut self.paths {
+            if slot != suspect && path.may_send() && path.ping_sent.is_none() && path.in_flight() == 0 {
+                path.ping_due = true;
+            }
+        }
     }
 
     fn probe_interval(&self, slot: usize) -> Duration {
@@ -324,8 +339,14 @@ impl Session {
     /// A probe was not answered in time.
     pub(super) fn probe_unanswered(&mut self, now: Timestamp, slot: usize) {
         let interval = self.probe_interval(slot);
-        let elsewhere = self.has_other_sound_path(slot);
         let min_death = self.config.min_death;
+        let Some(since) = self.paths[slot].suspicion.map(|suspicion| suspicion.since) else {
+            return;
+        };
+        let elsewhere = self.has_better_path(slot, since);
+        if !elsewhere {
+            self.probe_idle(slot);
+        }
         let path = &mut self.paths[slot];
         let Some(suspicion) = path.suspicion.as_mut() else {
             return;
@@ -343,6 +364,13 @@ impl Session {
             interval
         };
         path.timers.set(TimerKind::Probe, now + wait);
+    }
+
+    /// Whether another path has proven since then that the peer is there.
+    fn has_better_path(&self, slot: usize, since: Timestamp) -> bool {
+        self.paths.iter().any(|(other, path)| {
+            other != slot && path.may_send() && path.suspicion.is_none() && path.progress_at >= since
+        })
     }
 
     pub(super) fn has_other_sound_path(&self, slot: usize) -> bool {
@@ -571,13 +599,8 @@ impl Session {
         self.choose_active(SwitchCause::Preferred);
         self.timers.clear(TimerKind::Resume);
         self.transition(Cause::Established);
-        let suspects: Vec<usize> = self
-            .paths
-            .iter()
-            .filter(|(_, path)| path.suspicion.is_some())
-            .map(|(slot, _)| slot)
-            .collect();
-        for suspect in suspects {
+        // A sound path stands: the dead are dead, and it carries what the suspect hold.
+        for suspect in self.suspects() {
             if self.paths[suspect]
                 .suspicion
                 .is_some_and(|suspicion| suspicion.condemned)
@@ -587,6 +610,14 @@ impl Session {
                 self.reinject_if_elsewhere(now, suspect);
             }
         }
+    }
+
+    fn suspects(&self) -> SmallVec<[usize; 8]> {
+        self.paths
+            .iter()
+            .filter(|(_, path)| path.suspicion.is_some())
+            .map(|(slot, _)| slot)
+            .collect()
     }
 
     pub(super) fn path_key(&self, slot: usize) -> PathKey {

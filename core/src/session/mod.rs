@@ -374,6 +374,17 @@ impl Session {
         }
     }
 
+    /// The interval has become shorter.
+    pub(in crate::session) fn hasten_heartbeats(&mut self) {
+        let heartbeat = self.heartbeat();
+        for (_, path) in &mut self.paths {
+            if path.is_live() {
+                let at = path.last_sent + heartbeat;
+                path.timers.set_earlier(TimerKind::Heartbeat, at);
+            }
+        }
+    }
+
     // ---- shared by the families ----
 
     fn path_slot(&self, key: PathKey) -> Option<usize> {

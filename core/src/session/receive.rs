@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::Session;
 use super::classes::{OPENING_KINDS, opening_index};
 use super::error::{Misbehaviour, PathError};
-use super::event::{Event, PathEnd};
+use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::path::Stage;
 use super::streams::{Flags, check_direction, check_ours};
@@ -646,6 +646,9 @@ impl Session {
         path.peer_status_seq = Some(seq);
         path.peer_in_flight = in_flight.max(4096);
         path.peer_wants_leave = status == PathStatus::Leave;
+        if path.peer_wants_leave {
+            self.choose_active(SwitchCause::Abandoned);
+        }
     }
 
     fn take_goaway(&mut self, code: u64, reason: &str, address: &str) {

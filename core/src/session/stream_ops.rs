@@ -87,7 +87,12 @@ impl Session {
         let send = Some(SendHalf::new(credit));
         let recv = (kind == Kind::Bi).then(|| self.new_recv(class));
         let urgency = self.classes.at(class.index()).urgency;
-        Ok(self.streams.insert(self.side, id, urgency, send, recv))
+        let waited = self.streams.waiting_for_answers();
+        let key = self.streams.insert(self.side, id, urgency, send, recv);
+        if !waited && self.streams.waiting_for_answers() {
+            self.hasten_heartbeats();
+        }
+        Ok(key)
     }
 
     /// The next stream of `kind` in `class` that the peer opened, if there is one.

@@ -274,6 +274,10 @@ impl Session {
         }
         if std::mem::take(&mut path.ping_due) {
             path.ping_seq += 1;
+            if path.ping_sent.is_none() && path.in_flight() == 0 {
+                // The wait for an answer begins here, however long ago the last one came.
+                path.progress_at = now;
+            }
             if draft.builder.frame(&Frame::Ping { seq: path.ping_seq }) {
                 path.ping_sent = Some(now);
                 draft.eliciting = true;
