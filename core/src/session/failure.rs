@@ -184,7 +184,7 @@ impl Session {
                         self.events.push_back(Event::Finished(key));
                     }
                 }
-                self.credit_buffer(acked.freed, kind == Kind::Ordered);
+                self.credit_buffer(class, acked.freed, kind == Kind::Ordered);
                 match kind {
                     Kind::Ordered => self.ordered_acked(class, acked.acked_to),
                     _ if acked.complete => self.free_if_done(key.slot),

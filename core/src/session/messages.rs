@@ -116,7 +116,7 @@ impl Session {
         send.append(&prefix[..used]);
         send.append_bytes(payload);
         let end = send.written();
-        self.buffered += framed;
+        self.hold_buffer(class, framed);
         if track {
             self.messages.get_or_insert_default().channels[class.index()]
                 .tracked
@@ -153,7 +153,7 @@ impl Session {
         } else {
             MessageId(0)
         };
-        self.buffered += payload.len() as u64;
+        self.hold_buffer(class, payload.len() as u64);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.message = id.0;
             // The message is the session's from here on; no handle holds it.
@@ -326,6 +326,44 @@ impl Session {
         Ok(())
     }
 
+    /// PROTOCOL 7.4: a message that is not whole cannot be read, so its bytes must not use up the
+    /// credit that the rest of it needs. They count as read, up to one message's length in a class.
+    pub(super) fn lend_credit(&mut self, now: Timestamp, slot: u32, growth: u64) {
+        let max = self.config.params.max_message;
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return;
+        };
+        let Some(recv) = stream.recv.as_mut() else { return };
+        if recv.is_complete() {
+            return;
+        }
+        let low = recv.highest() >= recv.window().limit() / 2;
+        let extended = low && recv.final_size().is_none() && recv.extend_window(max);
+        let class = stream.id.class();
+        let state = self.classes.at(class.index());
+        let lent = growth.min(max.saturating_sub(state.lent));
+        state.lent += lent;
+        stream.lent += lent;
+        if extended {
+            stream.flags.set(Flags::CREDIT_DUE);
+            self.queue_control(slot);
+        }
+        self.consume_class(class, lent);
+        let rtt = self.best_rtt();
+        self.update_class(now, class, rtt);
+    }
+
+    /// The message is read or was given up: what it had been lent is no longer owed.
+    pub(super) fn take_lent(&mut self, slot: u32) -> u64 {
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return 0;
+        };
+        let lent = std::mem::take(&mut stream.lent);
+        let class = stream.id.class();
+        self.classes.at(class.index()).lent -= lent;
+        lent
+    }
+
     pub(super) fn unreliable_came(&mut self, class: Class, payload: Bytes) {
         self.messages.get_or_insert_default().channels[class.index()]
             .unreliable
@@ -443,7 +481,8 @@ impl Session {
         stream.flags.set(Flags::RECV_DONE);
         stream.flags.clear(Flags::RECV_HELD);
         let len = payload.len() as u64;
-        self.consume_class(class, len);
+        let lent = self.take_lent(key.slot);
+        self.consume_class(class, len.saturating_sub(lent));
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         self.free_if_done(key.slot);

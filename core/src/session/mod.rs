@@ -150,9 +150,10 @@ pub struct Session {
     /// Streams with a control frame to send.
     control: VecDeque<u32>,
     class_control: bool,
+    /// Classes, a bit each, whose streams were given up unread: their windows are looked at next.
+    class_dropped: u8,
     /// Bytes that all send halves hold.
     buffered: u64,
-    buffer_waiters: VecDeque<StreamKey>,
     messages: Option<Box<Messages>>,
     datagrams: Datagrams,
     datagram_sender_blocked: bool,
@@ -210,8 +211,8 @@ impl Session {
             ready: Ready::default(),
             control: VecDeque::new(),
             class_control: false,
+            class_dropped: 0,
             buffered: 0,
-            buffer_waiters: VecDeque::new(),
             messages: None,
             datagrams: Datagrams::default(),
             datagram_sender_blocked: false,
@@ -306,7 +307,6 @@ impl Session {
         self.classes.shrink();
         self.ready.shrink();
         self.control.shrink_to_fit();
-        self.buffer_waiters.shrink_to_fit();
         self.scratch = Vec::new();
         self.compressor = None;
         for (_, path) in &mut self.paths {
@@ -437,6 +437,17 @@ impl Session {
         if state.window.update(now, rtt, 0).is_some() {
             state.credit_due = true;
             self.class_control = true;
+        }
+    }
+
+    /// Gives the class credit back of what was given up unread.
+    fn update_dropped(&mut self, now: Timestamp) {
+        let rtt = self.best_rtt();
+        let dropped = std::mem::take(&mut self.class_dropped);
+        for class in Class::ALL {
+            if dropped & (1 << class.index()) != 0 {
+                self.update_class(now, class, rtt);
+            }
         }
     }
 

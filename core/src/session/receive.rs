@@ -339,6 +339,9 @@ impl Session {
                 });
             }
             self.check_early(inserted.growth)?;
+            if id.kind() == Kind::Unordered {
+                self.lend_credit(now, slot, inserted.growth);
+            }
         }
         let stopping = self
             .streams
@@ -522,7 +525,8 @@ impl Session {
             });
         }
         // What the application never read goes back to the peer as credit.
-        self.consume_class(class, reset.released);
+        let lent = self.take_lent(slot);
+        self.consume_class(class, reset.released.saturating_sub(lent));
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         let Some(stream) = self.streams.slot_mut(slot) else {

@@ -56,6 +56,9 @@ impl Session {
         let Some(slot) = self.path_slot(key) else {
             return Transmit::CloseAfterFlush;
         };
+        if self.class_dropped != 0 {
+            self.update_dropped(now);
+        }
         let before = out.len();
         self.flush_handshake(now, slot, out);
         if self.paths[slot].may_send()
@@ -200,7 +203,7 @@ impl Session {
         path.records_sent += 1;
         path.last_sent = now;
         self.stirred = true;
-        if !self.timers.is_set(TimerKind::Tidy) {
+        if !self.timers.is_set(TimerKind::Tidy) && !self.state.is_terminal() {
             self.timers.set(TimerKind::Tidy, now + TIDY_AFTER);
         }
         if draft.eliciting {
