@@ -8,6 +8,7 @@ use super::Session;
 use super::error::{Misbehaviour, OpenError, SendError};
 use super::event::{Delivery, DeliveryKind, Event, Message, MessageId, Outcome};
 use super::keys::StreamKey;
+use super::lifecycle::Cause;
 use super::streams::{Flags, Stream};
 use crate::stream::{Read as HalfRead, RecvHalf, SendHalf};
 use crate::time::Timestamp;
@@ -381,7 +382,22 @@ impl Session {
     }
 
     /// The class's next message, in whichever mode one is there; the modes take turns.
+    ///
+    /// # Errors
+    /// The peer broke the rules of messages; the session has ended.
     pub fn recv_message(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
+        let found = self.next_message(now, class);
+        if let Err(misbehaviour) = &found {
+            let cause = Cause::PeerMisbehaved {
+                code: misbehaviour.code(),
+                detail: misbehaviour.to_string(),
+            };
+            self.end_session(now, cause);
+        }
+        found
+    }
+
+    fn next_message(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
         let messages = self.messages.get_or_insert_default();
         let ordered_first = !messages.channels[class.index()].took_ordered;
         let mut found = None;

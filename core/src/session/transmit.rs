@@ -2,6 +2,7 @@
 //! records that are built when the path has room for them (DESIGN "Scheduling").
 
 use super::classes::{OPENING_KINDS, class_at};
+use super::datagrams::DATAGRAM_ROOM;
 use super::keys::{PathKey, StreamKey};
 use super::path::{Path, Stage};
 use super::sent::{Item, SentRecord};
@@ -34,6 +35,8 @@ const BATCH: usize = 256 * 1024;
 pub(super) const TIDY_AFTER: Duration = Duration::from_millis(200);
 /// Acknowledgements of what wants none ride along once this many records wait for one.
 const LAZY_ACK: u64 = 16;
+/// What acknowledgements and a path's own control take of a record at most.
+const ACK_ROOM: usize = 128;
 /// A STREAM frame is not started in less room than this, unless it ends the data.
 const MIN_STREAM_ROOM: usize = 32;
 
@@ -137,7 +140,12 @@ impl Session {
             return false;
         }
         let crc = path.crc || stage_early;
-        let max_body = path.max_record.min(path.rate.record_target().max(2048));
+        let mut target = path.rate.record_target().max(2048);
+        if data && datagrams {
+            // A datagram is never cut: what is larger than the path likes has a record to itself.
+            target = target.max(self.datagrams.next_size() + ACK_ROOM);
+        }
+        let max_body = path.max_record.min(target);
         let mut draft = Draft {
             builder: RecordBuilder::begin(out, max_body, crc),
             items: 0,
@@ -484,7 +492,9 @@ impl Session {
     // ---- data ----
 
     fn put_datagrams(&mut self, now: Timestamp, slot: usize, draft: &mut Draft<'_>) {
-        while let Some(datagram) = self.next_datagram(now, draft.builder.remaining().saturating_sub(24)) {
+        while let Some(datagram) =
+            self.next_datagram(now, draft.builder.remaining().saturating_sub(DATAGRAM_ROOM))
+        {
             let frame = Frame::Datagram {
                 number: datagram.number,
                 class: datagram.class,
