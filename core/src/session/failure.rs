@@ -15,7 +15,7 @@ use super::sent::Item;
 use super::streams::Flags;
 use super::timers::TimerKind;
 use super::{Abandon, Session};
-use crate::handshake::PathCount;
+use crate::handshake::{PathCount, PathIdError};
 use crate::stream::SendState;
 use crate::time::Timestamp;
 use crate::wire::Kind;
@@ -93,7 +93,16 @@ impl Session {
     fn ack_unsettled(&mut self, id: u64, lane: u64, count: u64) -> Result<(), PathError> {
         let Some(place) = self.unsettled.iter().position(|unsettled| unsettled.id == id) else {
             // PROTOCOL 4.2: acknowledgements for settled paths are ignored.
-            return Ok(());
+            return if self.path_existed(id) {
+                Ok(())
+            } else {
+                Err(PathError::AckOfUnsent {
+                    path: id,
+                    lane,
+                    count,
+                    sent: 0,
+                })
+            };
         };
         let Some(log) = self.unsettled[place]
             .lanes
@@ -101,7 +110,12 @@ impl Session {
             .find(|known| known.id == lane)
             .map(|lane| &mut lane.sent)
         else {
-            return Ok(());
+            return Err(PathError::AckOfUnsent {
+                path: id,
+                lane,
+                count,
+                sent: 0,
+            });
         };
         if count > log.sent() {
             return Err(PathError::AckOfUnsent {
@@ -128,6 +142,15 @@ impl Session {
             known.sent = log;
         }
         Ok(())
+    }
+
+    /// Whether the session ever had a path of this id.
+    fn path_existed(&self, id: u64) -> bool {
+        if self.is_client() {
+            id < self.next_path_id
+        } else {
+            self.hello_ids.contains(&id) || self.path_ids.check(id).is_err_and(PathIdError::is_used)
+        }
     }
 
     /// Evidence that the path delivers.
@@ -464,6 +487,9 @@ impl Session {
         if self.active.is_some() {
             self.lose_lanes(now, lanes);
             if proven {
+                if self.abandons.len() >= MAX_DEAD_COUNTS {
+                    self.abandons.remove(0);
+                }
                 self.abandons.push(Abandon {
                     path: id,
                     code: code.value(),

@@ -17,6 +17,9 @@ use crate::wire::{
     split_record,
 };
 
+/// Records of acknowledgements and answers alone that may be unacknowledged on a path; each costs memory.
+const MAX_SILENT_RECORDS: usize = 16_384;
+
 /// Where a record's bytes lie, for slices that outlive it.
 #[derive(Clone, Copy)]
 pub(super) struct Origin<'a> {
@@ -162,6 +165,12 @@ impl Session {
         lane.received_at = now;
         lane.unreported_bytes += wire_len as u64;
         if eliciting || ack_now {
+            // Whoever sends so much acknowledges our answers with it, sooner or later.
+            if lane.sent.silent > MAX_SILENT_RECORDS {
+                return Err(PathError::Flood(
+                    "records whose acknowledgements are never acknowledged",
+                ));
+            }
             lane.ack_wanted = true;
             let quarter = path.peer_in_flight / 4;
             if ack_now || path.lanes[0].unreported_bytes >= quarter {
@@ -551,6 +560,13 @@ impl Session {
 
     fn take_stop(&mut self, id: StreamId, code: u64) -> Result<(), Misbehaviour> {
         check_ours(self.side, id, "STOP_SENDING")?;
+        if !matches!(id.kind(), Kind::Bi | Kind::Uni) {
+            // PROTOCOL 7.4: messages are taken as they come.
+            return Err(Misbehaviour::WrongDirection {
+                id,
+                frame: "STOP_SENDING",
+            });
+        }
         let Some(slot) = self.sending_slot(id)? else {
             return Ok(());
         };
