@@ -48,7 +48,7 @@ pub(super) struct ClassState {
     pub(super) blocked: VecDeque<u32>,
     pub(super) window: Window,
     pub(super) received: u64,
-    /// Sum of [`super::streams::Stream::lent`].
+    /// Sum of what is lent to the class's unordered messages that are not whole.
     pub(super) lent: u64,
     pub(super) credit_due: bool,
     /// Credit that a stream of this end starts with.
