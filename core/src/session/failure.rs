@@ -10,7 +10,7 @@ use super::error::PathError;
 use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::lifecycle::{Cause, State};
-use super::path::{Lane, Path, Stage, Suspicion, Unsettled};
+use super::path::{Lane, Stage, Suspicion, Unsettled};
 use super::sent::Item;
 use super::streams::Flags;
 use super::timers::TimerKind;
@@ -312,11 +312,11 @@ impl Session {
         flag: Flags,
         still: impl Fn(&super::streams::Stream) -> bool,
     ) {
-        if let Some(stream) = self.streams.get_mut(key) {
-            if still(stream) {
-                stream.flags.set(flag);
-                self.queue_control(slot);
-            }
+        if let Some(stream) = self.streams.get_mut(key)
+            && still(stream)
+        {
+            stream.flags.set(flag);
+            self.queue_control(slot);
         }
     }
 
@@ -647,7 +647,7 @@ impl Session {
     }
 
     pub(super) fn path_key(&self, slot: usize) -> PathKey {
-        let generation = self.paths.get(slot).map_or(0, |path: &Box<Path>| path.generation);
+        let generation = self.paths.get(slot).map_or(0, |path| path.generation);
         PathKey {
             slot: slot as u32,
             generation,
