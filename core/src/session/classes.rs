@@ -139,15 +139,6 @@ impl Classes {
         self.slots[index].as_deref()
     }
 
-    /// Every class that was used, by its number.
-    #[cfg(test)]
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &ClassState)> {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, state)| Some((index, state.as_deref()?)))
-    }
-
     /// The numbers of the classes that were used.
     pub(super) fn all_used(&self) -> SmallVec<[usize; Class::COUNT]> {
         (0..Class::COUNT)
