@@ -1,16 +1,18 @@
 //! How a session begins, and how further paths join it (PROTOCOL 5 and 6).
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::Session;
+use super::classes::{OPENING_KINDS, class_at};
 use super::config::{MAX_PATHS, PathInfo};
 use super::error::{Misbehaviour, OpenPathError, PathError};
 use super::event::{PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::lifecycle::{Cause, State};
 use super::path::{Lane, Path, Stage};
-use super::streams::{ClassState, OPENING_KINDS, class_at};
 use super::timers::TimerKind;
+use super::{PeerSettings, Session};
 use crate::handshake::{
     Confirm, Counts, EphemeralSecret, HandshakeError, Hello, Join, Joined, MAX_COUNTS, Params, Reject,
     Routing, SessionId, SessionKeys, VERSION, Welcome,
@@ -25,11 +27,16 @@ pub const EARLY_BYTES: u64 = 16 * 1024;
 /// Early data: this many bidirectional streams of the class *requests* (PROTOCOL 5.6).
 pub const EARLY_STREAMS: u64 = 8;
 
+/// Paths that may begin with the HELLO of one session, over its life.
+const MAX_HELLO_PATHS: usize = 64;
+
 /// Who this session is, once both ends share its secret.
 pub(super) struct Identity {
     pub(super) id: SessionId,
     pub(super) routing: Routing,
     pub(super) keys: SessionKeys,
+    /// SHA-256 of what WELCOME fixed, by which a repeated one is known.
+    pub(super) welcome: [u8; 32],
 }
 
 /// What is needed until the session is confirmed.
@@ -64,7 +71,7 @@ pub(crate) enum First {
 impl Incoming {
     /// A connection that was just accepted. It has 10 seconds for its first message.
     pub fn new(now: Timestamp, info: PathInfo) -> Incoming {
-        let deadline = now + std::time::Duration::from_secs(10);
+        let deadline = now + Duration::from_secs(10);
         Incoming {
             info,
             deadline,
@@ -198,7 +205,14 @@ impl Session {
 
     fn insert_path(&mut self, now: Timestamp, id: u64, info: PathInfo, stage: Stage) -> usize {
         self.next_generation = self.next_generation.wrapping_add(1).max(1);
-        let mut path = Path::new(now, self.next_generation, id, info, stage, self.local.in_flight);
+        let mut path = Path::new(
+            now,
+            self.next_generation,
+            id,
+            info,
+            stage,
+            self.config.params.in_flight,
+        );
         path.timers
             .set(TimerKind::Handshake, now + self.config.handshake_timeout);
         self.paths.insert(Box::new(path))
@@ -212,11 +226,14 @@ impl Session {
         }
         let floor = self.config.security_floor.unwrap_or(security);
         self.floor = Some(floor);
-        self.local.floor = floor;
+        let params = Params {
+            floor,
+            ..self.config.params.clone()
+        };
         let secret = EphemeralSecret::from_seed(self.rng.bytes());
         let nonce = self.rng.bytes();
         // `Session::client` checked the parameters.
-        let hello = Hello::new(id, nonce, secret.share(), self.local.clone())
+        let hello = Hello::new(id, nonce, secret.share(), params)
             .or_else(|_| Hello::new(id, nonce, secret.share(), Params::default()));
         let Ok(hello) = hello else { return Bytes::new() };
         let frame = handshake_frame(HandshakeKind::Hello, |out| hello.encode(out));
@@ -247,7 +264,7 @@ impl Session {
             nonce,
             bound: path.info.exporter.is_some(),
             floor: self.floor.unwrap_or_default(),
-            in_flight: self.local.in_flight,
+            in_flight: self.config.params.in_flight,
             live,
             proof: [0; 32],
         };
@@ -300,21 +317,18 @@ impl Session {
                     return Err(HandshakeError::BadProof.into());
                 }
                 self.floor = Some(floor);
-                self.first_welcome = Some(welcome.clone());
                 self.handshake = Handshake::Done;
                 self.identity = Some(Identity {
                     id: welcome.session_id(),
                     routing: welcome.routing().clone(),
                     keys,
+                    welcome: welcome.digest(),
                 });
-                self.adopt_peer(welcome.params().clone());
+                self.adopt_peer(welcome.params());
             }
             (_, Some(identity)) => {
                 // The same HELLO over a second path leads to the same session (PROTOCOL 5.1).
-                let Some(first) = &self.first_welcome else {
-                    return Err(HandshakeError::BadProof.into());
-                };
-                identity.keys.verify_repeated(first, welcome)?;
+                identity.keys.verify_repeated(&identity.welcome, welcome)?;
             }
             (_, None) => return Err(PathError::UnexpectedHandshake("WELCOME")),
         }
@@ -375,16 +389,49 @@ impl Session {
             }
             _ => identity.keys.verify_confirm_hello(confirm)?,
         }
-        let joined = path.stage == Stage::Joined;
+        let (joined, id) = (path.stage == Stage::Joined, path.id);
+        if !joined && self.path_ids.insert(id).is_err() {
+            return Err(PathError::UnexpectedHandshake(
+                "CONFIRM for a path id that was used",
+            ));
+        }
         self.confirmed = true;
         self.handshake = Handshake::Done;
         self.timers.clear(TimerKind::Handshake);
         self.take_counts(now, &confirm.counts)?;
+        self.distrust_unproven(now, slot);
+        self.open_for_data(now, slot);
         if joined {
             self.fence(now, slot);
         }
-        self.open_for_data(now, slot);
         Ok(())
+    }
+
+    /// PROTOCOL 5.1: another path than the first confirmed the session. Whoever sits on the first may
+    /// have copied the HELLO: it carries nothing before its own CONFIRM, and what went out on it goes
+    /// elsewhere.
+    fn distrust_unproven(&mut self, now: Timestamp, slot: usize) {
+        let Some(first) = self
+            .paths
+            .iter()
+            .find(|(other, path)| *other != slot && path.stage == Stage::Welcomed)
+            .map(|(other, _)| other)
+        else {
+            return;
+        };
+        let path = &mut self.paths[first];
+        path.stage = Stage::Repeated;
+        path.suspicion = None;
+        path.timers.clear(TimerKind::Suspect);
+        path.timers.clear(TimerKind::Probe);
+        let items = path.lanes[0].sent.forget_items();
+        if self.active == Some(first) {
+            self.active = None;
+            self.switch_from = Some((self.path_key(first), SwitchCause::Preferred));
+        }
+        for item in items {
+            self.item_lost(now, item);
+        }
     }
 
     fn take_reject(&mut self, now: Timestamp, slot: usize, reject: Reject) -> Result<(), PathError> {
@@ -416,8 +463,11 @@ impl Session {
         } else {
             hopeless.contains(&code)
         };
-        // One path's word does not end a session that another path proves alive.
-        let alone = !self.paths.iter().any(|(_, path)| path.may_send());
+        // Nothing proves a REJECT: it does not end a session while another path is alive, or may be.
+        let alone = !self
+            .paths
+            .iter()
+            .any(|(other, path)| other != slot && path.stage != Stage::Closing);
         let error = PathError::Rejected {
             code,
             detail: detail.clone(),
@@ -438,13 +488,13 @@ impl Session {
     }
 
     /// What this end received on paths that the peer may not have settled: the dead ones, newest
-    /// last, and those alive.
+    /// last, and those alive. Only proven paths count: the others may not be the peer's.
     fn counts_to_tell(&self) -> Counts {
         let live = self
             .paths
             .iter()
-            .flat_map(|(_, path)| path.counts())
-            .filter(|count| count.count > 0);
+            .filter(|(_, path)| path.is_live())
+            .flat_map(|(_, path)| path.counts());
         let mut counts: Counts = live
             .chain(self.dead_counts.iter().rev().copied())
             .take(MAX_COUNTS)
@@ -475,9 +525,14 @@ impl Session {
     fn open_for_data(&mut self, now: Timestamp, slot: usize) {
         let path = &mut self.paths[slot];
         let security = path.info.security;
-        path.crc = self.local.wants_crc(security) || self.peer.wants_crc(security);
+        path.crc = self.config.params.wants_crc(security) || self.peer.wants_crc(security);
         path.max_record = self.peer.max_record as usize;
         path.peer_in_flight = path.peer_in_flight.max(4096);
+        // The handshake is the first round trip: HELLO or JOIN and its answer, or that and CONFIRM.
+        let first = path.lanes[0].sent.records.front();
+        if let Some(sent_at) = first.map(|record| record.sent_at) {
+            path.rtt.guess(now.since(sent_at));
+        }
         self.path_live(now, slot);
     }
 
@@ -486,7 +541,7 @@ impl Session {
     /// A server's session for `hello`, answered with WELCOME on the path that
     /// [`Session::accept_path`] makes of it.
     pub(crate) fn server(
-        config: super::Config,
+        config: std::sync::Arc<super::Config>,
         seed: [u8; 32],
         now: Timestamp,
         hello: &Hello,
@@ -495,25 +550,22 @@ impl Session {
     ) -> Result<Session, HandshakeError> {
         let mut session = Session::new(Side::Server, config, seed, now);
         let own = session.config.security_floor.unwrap_or_default();
-        session.local.floor = own;
+        let params = Params {
+            floor: own,
+            ..session.config.params.clone()
+        };
         session.floor = Some(own.max(hello.params().floor));
         let secret = EphemeralSecret::from_seed(session.rng.bytes());
-        let welcome = Welcome::new(
-            0,
-            VERSION,
-            session_id,
-            routing.clone(),
-            secret.share(),
-            session.local.clone(),
-        )?;
+        let welcome = Welcome::new(0, VERSION, session_id, routing.clone(), secret.share(), params)?;
         let keys = SessionKeys::server(&secret, hello, &welcome)?;
         session.identity = Some(Identity {
             id: session_id,
             routing,
             keys,
+            welcome: welcome.digest(),
         });
         session.handshake = Handshake::Server { welcome };
-        session.adopt_peer(hello.params().clone());
+        session.adopt_peer(hello.params());
         session.transition(Cause::Opening);
         session
             .timers
@@ -559,9 +611,22 @@ impl Session {
         if self.paths.len() >= MAX_PATHS {
             return Err(reject(RejectCode::TOO_MANY_PATHS, "eight paths are attached"));
         }
-        if self.path_ids.insert(hello.path_id()).is_err() {
+        // Nothing proves a HELLO: its id counts as used for other HELLOs only, until CONFIRM has come.
+        // So who copies one uses up none of the ids that the client will take.
+        let id = hello.path_id();
+        if self.hello_ids.len() >= MAX_HELLO_PATHS {
+            return Err(reject(
+                RejectCode::TOO_MANY_PATHS,
+                "too many paths began with this HELLO",
+            ));
+        }
+        if self.hello_ids.contains(&id)
+            || self.slot_of_path_id(id).is_some()
+            || self.path_ids.check(id).is_err()
+        {
             return Err(reject(RejectCode::PATH_ID_USED, "the path id was used before"));
         }
+        self.hello_ids.push(id);
         let first = !std::mem::replace(&mut self.welcomed, true);
         if let Some(identity) = &self.identity {
             identity.keys.sign_welcome(&mut welcome);
@@ -598,13 +663,13 @@ impl Session {
         if self.paths.len() >= MAX_PATHS {
             return Err(reject(RejectCode::TOO_MANY_PATHS, "eight paths are attached"));
         }
-        if self.path_ids.insert(join.path_id).is_err() {
+        if self.slot_of_path_id(join.path_id).is_some() || self.path_ids.insert(join.path_id).is_err() {
             return Err(reject(RejectCode::PATH_ID_USED, "the path id was used before"));
         }
         let mut joined = Joined {
             path_id: join.path_id,
             nonce: self.rng.bytes(),
-            in_flight: self.local.in_flight,
+            in_flight: self.config.params.in_flight,
             counts: self.counts_to_tell(),
             proof: [0; 32],
         };
@@ -638,26 +703,25 @@ impl Session {
     // ---- parameters ----
 
     /// The peer's announcements come into force (PROTOCOL 5.5).
-    fn adopt_peer(&mut self, peer: Params) {
-        self.peer = peer;
-        for index in 0..Class::COUNT {
-            let class = class_at(index);
-            let limits = self.peer.max_streams[index];
-            let credit = self.peer.max_stream_data[index];
-            self.classes[index].stream_credit_out = credit;
+    fn adopt_peer(&mut self, params: &Params) {
+        self.peer = PeerSettings::of(params);
+        self.classes.adopt(params);
+        for index in self.classes.all_used() {
+            self.classes.at(index).stream_credit_out = params.max_stream_data[index];
+            let limits = params.max_streams[index];
             for (kind, allowed) in OPENING_KINDS
                 .into_iter()
                 .zip([limits.bi, limits.uni, limits.unordered])
             {
-                self.take_streams_credit(class, kind, allowed);
+                self.take_streams_credit(class_at(index), kind, allowed);
             }
-            self.take_class_credit(class, self.peer.max_data[index]);
+            self.take_class_credit(class_at(index), params.max_data[index]);
         }
         for key in self.streams.keys() {
             let Some(stream) = self.streams.get_mut(key) else {
                 continue;
             };
-            let credit = self.peer.max_stream_data[stream.id.class().index()];
+            let credit = params.max_stream_data[stream.id.class().index()];
             if let Some(send) = stream.send.as_mut() {
                 send.set_max_data(credit);
             }
@@ -691,16 +755,6 @@ impl Session {
             Ok(())
         } else {
             Err(Misbehaviour::EarlyData)
-        }
-    }
-
-    /// What a client may use before WELCOME: nothing, or the fixed credit of early data.
-    pub(super) fn early_credit(classes: &mut [ClassState; Class::COUNT], enabled: bool) {
-        if enabled {
-            let requests = &mut classes[Class::REQUESTS.index()];
-            requests.send_limit = EARLY_BYTES;
-            requests.stream_credit_out = EARLY_BYTES;
-            requests.opening[0].allowed = EARLY_STREAMS;
         }
     }
 

@@ -8,6 +8,7 @@ use super::Session;
 use super::error::{Misbehaviour, OpenError, SendError};
 use super::event::{Delivery, DeliveryKind, Event, Message, MessageId, Outcome};
 use super::keys::StreamKey;
+use super::lifecycle::Cause;
 use super::streams::{Flags, Stream};
 use crate::stream::{Read as HalfRead, RecvHalf, SendHalf};
 use crate::time::Timestamp;
@@ -116,7 +117,7 @@ impl Session {
         send.append(&prefix[..used]);
         send.append_bytes(payload);
         let end = send.written();
-        self.buffered += framed;
+        self.hold_buffer(class, framed);
         if track {
             self.messages.get_or_insert_default().channels[class.index()]
                 .tracked
@@ -153,7 +154,7 @@ impl Session {
         } else {
             MessageId(0)
         };
-        self.buffered += payload.len() as u64;
+        self.hold_buffer(class, payload.len() as u64);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.message = id.0;
             // The message is the session's from here on; no handle holds it.
@@ -283,7 +284,7 @@ impl Session {
             return None;
         }
         let recv = self.new_recv(class);
-        let urgency = self.classes[class.index()].urgency;
+        let urgency = self.classes.at(class.index()).urgency;
         let id = StreamId::ordered(self.side.peer(), class);
         let key = self.streams.insert(self.side, id, urgency, None, Some(recv));
         self.messages.get_or_insert_default().channels[class.index()].inbound = Some(key);
@@ -299,7 +300,7 @@ impl Session {
 
     /// Bytes of an unordered message came; once it is whole it waits to be read.
     pub(super) fn message_part_came(&mut self, slot: u32) -> Result<(), Misbehaviour> {
-        let max = self.local.max_message;
+        let max = self.config.params.max_message;
         let Some(stream) = self.streams.slot_mut(slot) else {
             return Ok(());
         };
@@ -326,6 +327,43 @@ impl Session {
         Ok(())
     }
 
+    /// PROTOCOL 7.4: a message that is not whole cannot be read, so its bytes must not use up the
+    /// credit that the rest of it needs. They count as read, up to one message's length in a class.
+    pub(super) fn lend_credit(&mut self, now: Timestamp, slot: u32, growth: u64) {
+        let max = self.config.params.max_message;
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return;
+        };
+        let Some(recv) = stream.recv.as_mut() else { return };
+        if recv.is_complete() {
+            return;
+        }
+        let low = recv.highest() >= recv.window().limit() / 2;
+        let extended = low && recv.final_size().is_none() && recv.extend_window(max);
+        let class = stream.id.class();
+        let state = self.classes.at(class.index());
+        let lent = growth.min(max.saturating_sub(state.lent));
+        state.lent += lent;
+        stream.lent += lent;
+        if extended {
+            stream.flags.set(Flags::CREDIT_DUE);
+            self.queue_control(slot);
+        }
+        self.consume_class(class, lent);
+        let rtt = self.best_rtt();
+        self.update_class(now, class, rtt);
+    }
+
+    /// The message is read or was given up: what it had been lent is no longer owed.
+    pub(super) fn take_lent(&mut self, slot: u32) -> u64 {
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return 0;
+        };
+        let lent = std::mem::take(&mut stream.lent);
+        self.classes.at(stream.id.class().index()).lent -= lent;
+        lent
+    }
+
     pub(super) fn unreliable_came(&mut self, class: Class, payload: Bytes) {
         self.messages.get_or_insert_default().channels[class.index()]
             .unreliable
@@ -343,7 +381,22 @@ impl Session {
     }
 
     /// The class's next message, in whichever mode one is there; the modes take turns.
+    ///
+    /// # Errors
+    /// The peer broke the rules of messages; the session has ended.
     pub fn recv_message(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
+        let found = self.next_message(now, class);
+        if let Err(misbehaviour) = &found {
+            let cause = Cause::PeerMisbehaved {
+                code: misbehaviour.code(),
+                detail: misbehaviour.to_string(),
+            };
+            self.end_session(now, cause);
+        }
+        found
+    }
+
+    fn next_message(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
         let messages = self.messages.get_or_insert_default();
         let ordered_first = !messages.channels[class.index()].took_ordered;
         let mut found = None;
@@ -411,7 +464,7 @@ impl Session {
         let Ok(Some((len, prefix))) = peek_length(recv) else {
             return Ok(false);
         };
-        if len > self.local.max_message || recv.readable() < len + prefix as u64 {
+        if len > self.config.params.max_message || recv.readable() < len + prefix as u64 {
             return Ok(false);
         }
         recv.skip(prefix);
@@ -443,7 +496,8 @@ impl Session {
         stream.flags.set(Flags::RECV_DONE);
         stream.flags.clear(Flags::RECV_HELD);
         let len = payload.len() as u64;
-        self.consume_class(class, len);
+        let lent = self.take_lent(key.slot);
+        self.consume_class(class, len.saturating_sub(lent));
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         self.free_if_done(key.slot);
@@ -455,7 +509,7 @@ impl Session {
     }
 
     fn recv_ordered(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
-        let max = self.local.max_message;
+        let max = self.config.params.max_message;
         let channel = &mut self.messages.get_or_insert_default().channels[class.index()];
         let Some(key) = channel.inbound else {
             return Ok(None);

@@ -3,11 +3,12 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
+use super::classes::{OPENING_KINDS, opening_index};
 use super::error::{Misbehaviour, PathError};
-use super::event::{Event, PathEnd};
+use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::path::Stage;
-use super::streams::{Flags, OPENING_KINDS, check_direction, check_ours, opening_index};
+use super::streams::{Flags, check_direction, check_ours};
 use super::timers::TimerKind;
 use crate::stream::{RecvHalf, SendHalf, Source};
 use crate::time::Timestamp;
@@ -15,6 +16,9 @@ use crate::wire::{
     Class, ErrorCode, Frame, HandshakeKind, Kind, PathStatus, RecordLimits, StreamId, complete_prefix,
     split_record,
 };
+
+/// Records of acknowledgements and answers alone that may be unacknowledged on a path; each costs memory.
+const MAX_SILENT_RECORDS: usize = 16_384;
 
 /// Where a record's bytes lie, for slices that outlive it.
 #[derive(Clone, Copy)]
@@ -57,17 +61,7 @@ impl Session {
             buffer.clear();
             return Ok(());
         }
-        let mut limits = self.limits_in(slot);
-        let mut result = self.take_records(now, slot, &limits, buffer, block_capacity);
-        // PROTOCOL 3.1: what comes behind the end of a handshake is judged by the limits after it.
-        while result.is_ok() && self.paths[slot].stage != Stage::Closing {
-            let changed = self.limits_in(slot);
-            if changed == limits {
-                break;
-            }
-            limits = changed;
-            result = self.take_records(now, slot, &limits, buffer, block_capacity);
-        }
+        let result = self.take_records(now, slot, buffer, block_capacity);
         if let Err(error) = &result {
             self.path_failed(now, slot, error.clone());
         }
@@ -78,15 +72,36 @@ impl Session {
         &mut self,
         now: Timestamp,
         slot: usize,
-        limits: &RecordLimits,
         buffer: &mut BytesMut,
         capacity: usize,
     ) -> Result<(), PathError> {
-        let complete = complete_prefix(buffer, limits)?.complete;
-        if complete == 0 {
-            return Ok(());
+        // PROTOCOL 3.1: a record that ends the handshake changes the limits for those behind it: what was beyond
+        // them before is looked at again, as no further input may ever come.
+        loop {
+            let complete = complete_prefix(buffer, &self.limits_in(slot))?.complete;
+            if complete == 0 {
+                return Ok(());
+            }
+            let block = buffer.split_to(complete).freeze();
+            self.take_block(now, slot, block, capacity)?;
+            if self
+                .paths
+                .get(slot)
+                .is_none_or(|path| path.stage == Stage::Closing)
+            {
+                buffer.clear();
+                return Ok(());
+            }
         }
-        let block = buffer.split_to(complete).freeze();
+    }
+
+    fn take_block(
+        &mut self,
+        now: Timestamp,
+        slot: usize,
+        block: Bytes,
+        capacity: usize,
+    ) -> Result<(), PathError> {
         let mut input: &[u8] = &block;
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut result = Ok(());
@@ -123,7 +138,7 @@ impl Session {
             return RecordLimits::HANDSHAKE;
         }
         RecordLimits {
-            max_body: self.local.max_record as usize,
+            max_body: self.config.params.max_record as usize,
             require_crc: path.crc,
             allow_lz4: self.lz4(),
         }
@@ -161,12 +176,19 @@ impl Session {
         lane.received_at = now;
         lane.unreported_bytes += wire_len as u64;
         if eliciting || ack_now {
+            // Whoever sends so much acknowledges our answers with it, sooner or later.
+            if lane.sent.silent > MAX_SILENT_RECORDS {
+                return Err(PathError::Flood(
+                    "records whose acknowledgements are never acknowledged",
+                ));
+            }
             lane.ack_wanted = true;
             let quarter = path.peer_in_flight / 4;
             if ack_now || path.lanes[0].unreported_bytes >= quarter {
                 path.ack_due = true;
             } else if !path.timers.is_set(TimerKind::Ack) {
-                path.timers.set(TimerKind::Ack, now + self.local.max_ack_delay);
+                path.timers
+                    .set(TimerKind::Ack, now + self.config.params.max_ack_delay);
             }
         }
         Ok(())
@@ -188,7 +210,9 @@ impl Session {
                 fin,
                 data,
             } => {
-                self.check_open(slot, "a STREAM frame")?;
+                if !self.paths[slot].may_send() {
+                    return Err(PathError::Premature("a STREAM frame"));
+                }
                 if data.is_empty() && !fin {
                     self.spend_budget(now, slot, "empty STREAM frames")?;
                 }
@@ -196,8 +220,13 @@ impl Session {
                 Ok(true)
             }
             Frame::AckHere { count, delay_us } => {
-                let path = self.paths[slot].id;
-                self.take_ack(now, path, 0, count, delay_us)?;
+                let path = &self.paths[slot];
+                // PROTOCOL 6: who has proven nothing acknowledges nothing. Counts only grow, so that
+                // the next acknowledgement makes up for it.
+                if path.is_live() {
+                    let id = path.id;
+                    self.take_ack(now, id, 0, count, delay_us)?;
+                }
                 Ok(false)
             }
             Frame::Handshake { kind, body } => {
@@ -209,7 +238,10 @@ impl Session {
     }
 
     fn take_other(&mut self, now: Timestamp, slot: usize, frame: Frame<'_>) -> Result<bool, PathError> {
-        self.check_open(slot, "a control frame")?;
+        // PROTOCOL 5.6: early data is STREAM frames and nothing else.
+        if !self.paths[slot].is_live() {
+            return Err(PathError::Premature("a control frame"));
+        }
         match frame {
             Frame::Ack {
                 path,
@@ -276,15 +308,6 @@ impl Session {
         Ok(true)
     }
 
-    /// PROTOCOL 6: before a path has proven itself it carries the handshake only; the path that makes
-    /// a session carries data at once.
-    fn check_open(&self, slot: usize, what: &'static str) -> Result<(), PathError> {
-        match self.paths[slot].stage {
-            Stage::Live | Stage::Welcomed => Ok(()),
-            _ => Err(PathError::Premature(what)),
-        }
-    }
-
     fn spend_budget(&mut self, now: Timestamp, slot: usize, what: &'static str) -> Result<(), PathError> {
         if self.paths[slot].budget.spend(now) {
             Ok(())
@@ -326,7 +349,7 @@ impl Session {
         recv.received_on(lane, offset.saturating_add(data.len() as u64))
             .map_err(|error| Misbehaviour::Stream { id, error })?;
         if inserted.growth > 0 {
-            let class = &mut self.classes[id.class().index()];
+            let class = self.classes.at(id.class().index());
             class.received = class.received.saturating_add(inserted.growth);
             if class.received > class.window.limit() {
                 return Err(Misbehaviour::ClassCredit {
@@ -336,6 +359,9 @@ impl Session {
                 });
             }
             self.check_early(inserted.growth)?;
+            if id.kind() == Kind::Unordered {
+                self.lend_credit(now, slot, inserted.growth);
+            }
         }
         let stopping = self
             .streams
@@ -409,7 +435,10 @@ impl Session {
         let class = id.class();
         if id.initiator() == self.side {
             let opened = match opening_index(id.kind()) {
-                Some(place) => id.index() < self.classes[class.index()].opening[place].next_local,
+                Some(place) => self
+                    .classes
+                    .used(class.index())
+                    .is_some_and(|state| id.index() < state.opening[place].next_local),
                 None => self.ordered_opened(class),
             };
             return if opened {
@@ -425,7 +454,7 @@ impl Session {
             }
             return Ok(self.open_ordered_in(class));
         };
-        let opening = &mut self.classes[class.index()].opening[place];
+        let opening = &mut self.classes.at(class.index()).opening[place];
         if id.index() < opening.next_remote {
             return Ok(None);
         }
@@ -446,8 +475,9 @@ impl Session {
 
     fn insert_remote(&mut self, kind: Kind, class: Class, index: u64) -> Option<u32> {
         let id = StreamId::new(self.side.peer(), kind, class, index)?;
-        let urgency = self.classes[class.index()].urgency;
-        let send = (kind == Kind::Bi).then(|| SendHalf::new(self.classes[class.index()].stream_credit_out));
+        let urgency = self.classes.at(class.index()).urgency;
+        let send =
+            (kind == Kind::Bi).then(|| SendHalf::new(self.classes.at(class.index()).stream_credit_out));
         let recv = self.new_recv(class);
         let key = self.streams.insert(self.side, id, urgency, send, Some(recv));
         let place = match kind {
@@ -455,12 +485,12 @@ impl Session {
             Kind::Uni => 1,
             Kind::Ordered | Kind::Unordered => return Some(key.slot),
         };
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         if state.accept[place].is_empty() || state.accept_blocked[place] {
             state.accept_blocked[place] = false;
             self.events.push_back(Event::Opened { kind, class });
         }
-        self.classes[class.index()].accept[place].push_back(key.slot);
+        self.classes.at(class.index()).accept[place].push_back(key.slot);
         Some(key.slot)
     }
 
@@ -504,7 +534,7 @@ impl Session {
             .reset(code, final_size)
             .map_err(|error| Misbehaviour::Stream { id, error })?;
         let class = id.class();
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         state.received = state.received.saturating_add(reset.growth);
         if state.received > state.window.limit() {
             let limit = state.window.limit();
@@ -515,7 +545,8 @@ impl Session {
             });
         }
         // What the application never read goes back to the peer as credit.
-        self.consume_class(class, reset.released);
+        let lent = self.take_lent(slot);
+        self.consume_class(class, reset.released.saturating_sub(lent));
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         let Some(stream) = self.streams.slot_mut(slot) else {
@@ -540,6 +571,13 @@ impl Session {
 
     fn take_stop(&mut self, id: StreamId, code: u64) -> Result<(), Misbehaviour> {
         check_ours(self.side, id, "STOP_SENDING")?;
+        if !matches!(id.kind(), Kind::Bi | Kind::Uni) {
+            // PROTOCOL 7.4: messages are taken as they come.
+            return Err(Misbehaviour::WrongDirection {
+                id,
+                frame: "STOP_SENDING",
+            });
+        }
         let Some(slot) = self.sending_slot(id)? else {
             return Ok(());
         };
@@ -597,7 +635,7 @@ impl Session {
     }
 
     pub(super) fn take_class_credit(&mut self, class: Class, value: u64) {
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         if value <= state.send_limit {
             return;
         }
@@ -613,7 +651,7 @@ impl Session {
 
     pub(super) fn take_streams_credit(&mut self, class: Class, kind: Kind, value: u64) {
         let Some(place) = opening_index(kind) else { return };
-        let opening = &mut self.classes[class.index()].opening[place];
+        let opening = &mut self.classes.at(class.index()).opening[place];
         if value > opening.allowed {
             opening.allowed = value;
             if std::mem::take(&mut opening.blocked) {
@@ -639,6 +677,9 @@ impl Session {
         path.peer_status_seq = Some(seq);
         path.peer_in_flight = in_flight.max(4096);
         path.peer_wants_leave = status == PathStatus::Leave;
+        if path.peer_wants_leave {
+            self.choose_active(SwitchCause::Abandoned);
+        }
     }
 
     fn take_goaway(&mut self, code: u64, reason: &str, address: &str) {
@@ -656,7 +697,7 @@ impl Session {
                 let Some(place) = opening_index(kind) else {
                     continue;
                 };
-                if std::mem::take(&mut self.classes[class.index()].opening[place].blocked) {
+                if std::mem::take(&mut self.classes.at(class.index()).opening[place].blocked) {
                     self.events.push_back(Event::Credit { kind, class });
                 }
             }

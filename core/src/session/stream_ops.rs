@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use super::Session;
+use super::classes::opening_index;
 use super::error::{OpenError, StreamError};
 use super::event::Event;
 use super::keys::StreamKey;
-use super::streams::{Flags, opening_index};
+use super::streams::Flags;
 use crate::stream::{Read as HalfRead, SendHalf, SendState};
 use crate::time::Timestamp;
 use crate::wire::{Class, Kind, StreamId};
@@ -64,7 +65,7 @@ impl Session {
             return Err(OpenError::Draining);
         }
         let side = self.side;
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         let index = match opening_index(kind) {
             None => 0,
             Some(place) => {
@@ -85,8 +86,13 @@ impl Session {
         let credit = if early { 0 } else { state.stream_credit_out };
         let send = Some(SendHalf::new(credit));
         let recv = (kind == Kind::Bi).then(|| self.new_recv(class));
-        let urgency = self.classes[class.index()].urgency;
-        Ok(self.streams.insert(self.side, id, urgency, send, recv))
+        let urgency = self.classes.at(class.index()).urgency;
+        let waited = self.streams.waiting_for_answers();
+        let key = self.streams.insert(self.side, id, urgency, send, recv);
+        if !waited && self.streams.waiting_for_answers() {
+            self.hasten_heartbeats();
+        }
+        Ok(key)
     }
 
     /// The next stream of `kind` in `class` that the peer opened, if there is one.
@@ -97,7 +103,7 @@ impl Session {
             Kind::Uni => 1,
             Kind::Ordered | Kind::Unordered => return None,
         };
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         let Some(slot) = state.accept[place].pop_front() else {
             state.accept_blocked[place] = true;
             return None;
@@ -115,10 +121,28 @@ impl Session {
         self.streams.len()
     }
 
+    /// Bytes of buffer that a class always has, however much the others hold.
+    fn buffer_share(&self) -> u64 {
+        self.config.max_send_buffer / 16
+    }
+
+    /// Bytes that the session's buffer still takes for the class.
+    fn buffer_room(&self, class: Class) -> u64 {
+        let held = self.classes.used(class.index()).map_or(0, |state| state.buffered);
+        let own = self.buffer_share().saturating_sub(held);
+        self.config.max_send_buffer.saturating_sub(self.buffered).max(own)
+    }
+
+    /// Counts bytes that a send half has taken.
+    #[inline]
+    pub(super) fn hold_buffer(&mut self, class: Class, bytes: u64) {
+        self.buffered += bytes;
+        self.classes.at(class.index()).buffered += bytes;
+    }
+
     /// Bytes that may be written on top, by the stream's credit and the session's buffer.
-    fn write_room(&self, send: &SendHalf) -> usize {
-        let buffer = self.config.max_send_buffer.saturating_sub(self.buffered);
-        usize::try_from(buffer.min(send.capacity())).unwrap_or(usize::MAX)
+    fn write_room(&self, send: &SendHalf, class: Class) -> usize {
+        usize::try_from(self.buffer_room(class).min(send.capacity())).unwrap_or(usize::MAX)
     }
 
     /// Copies bytes into the stream, as many as credit and buffers allow. `Ok(0)` for a non-empty
@@ -160,20 +184,23 @@ impl Session {
         if ended {
             return Err(StreamError::SessionEnded);
         }
-        Ok(self.write_room(send))
+        Ok(self.write_room(send, stream.id.class()))
     }
 
     fn after_write(&mut self, key: StreamKey, taken: usize, was_empty: bool) {
-        self.buffered += taken as u64;
+        let Some(class) = self.streams.get(key).map(|stream| stream.id.class()) else {
+            return;
+        };
         if taken > 0 {
+            self.hold_buffer(class, taken as u64);
             self.make_ready(key.slot);
         } else if !was_empty {
-            let full = self.buffered >= self.config.max_send_buffer;
+            let full = self.buffer_room(class) == 0;
             if let Some(stream) = self.streams.get_mut(key) {
                 if !stream.flags.has(Flags::WRITE_BLOCKED) {
                     stream.flags.set(Flags::WRITE_BLOCKED);
                     if full {
-                        self.buffer_waiters.push_back(key);
+                        self.classes.at(class.index()).waiters.push_back(key);
                     }
                 }
             }
@@ -206,8 +233,8 @@ impl Session {
         let freed = send.reset().map_or(0, |reset| reset.freed);
         stream.send_code = code;
         stream.flags.set(Flags::RESET_DUE);
-        let ordered = stream.id.kind() == Kind::Ordered;
-        self.credit_buffer(freed, ordered);
+        let (class, ordered) = (stream.id.class(), stream.id.kind() == Kind::Ordered);
+        self.credit_buffer(class, freed, ordered);
         self.queue_control(key.slot);
         Ok(())
     }
@@ -229,6 +256,7 @@ impl Session {
             stream.flags.set(Flags::STOP_DUE);
         }
         self.consume_class(class, dropped);
+        self.class_dropped |= 1 << class.index();
         if self
             .streams
             .get(key)
@@ -408,18 +436,32 @@ impl Session {
     }
 
     /// Gives buffer back and lets waiting writers know once half of it is free.
-    pub(super) fn credit_buffer(&mut self, freed: u64, ordered_messages: bool) {
+    #[inline]
+    pub(super) fn credit_buffer(&mut self, class: Class, freed: u64, ordered_messages: bool) {
         if freed == 0 {
             return;
         }
-        self.buffered = self.buffered.saturating_sub(freed);
+        let before = self.buffered;
+        self.buffered = before.saturating_sub(freed);
+        let state = self.classes.at(class.index());
+        state.buffered = state.buffered.saturating_sub(freed);
+        let own = !state.waiters.is_empty() && state.buffered < self.config.max_send_buffer / 32;
         if ordered_messages {
             self.messages_freed(freed);
         }
-        if !self.buffer_waiters.is_empty() && self.buffered < self.config.max_send_buffer / 2 {
-            for key in std::mem::take(&mut self.buffer_waiters) {
-                self.tell_writable(key);
+        let half = self.config.max_send_buffer / 2;
+        if before > half && self.buffered <= half {
+            for class in Class::ALL {
+                self.wake_writers(class);
             }
+        } else if own {
+            self.wake_writers(class);
+        }
+    }
+
+    fn wake_writers(&mut self, class: Class) {
+        for key in std::mem::take(&mut self.classes.at(class.index()).waiters) {
+            self.tell_writable(key);
         }
     }
 
@@ -452,7 +494,7 @@ impl Session {
             return;
         };
         if let Some(send) = &stream.send {
-            self.buffered = self.buffered.saturating_sub(send.buffered());
+            self.credit_buffer(stream.id.class(), send.buffered(), false);
         }
         if stream.id.initiator() != self.side {
             self.remote_gone(stream.id);
@@ -464,7 +506,7 @@ impl Session {
         let Some(place) = opening_index(id.kind()) else {
             return;
         };
-        let opening = &mut self.classes[id.class().index()].opening[place];
+        let opening = &mut self.classes.at(id.class().index()).opening[place];
         opening.gone += 1;
         let target = opening.gone.saturating_add(opening.concurrent);
         // Not for every stream: when half of the peer's credit is used up.

@@ -20,9 +20,11 @@ pub enum TimerKind {
     Resume,
     /// An unreliable message's time to live ends (PROTOCOL 4.6).
     Ttl,
+    /// The session has been quiet for a moment and gives memory back.
+    Tidy,
 }
 
-pub(super) const TIMERS: usize = 7;
+pub(super) const TIMERS: usize = 8;
 
 const KINDS: [TimerKind; TIMERS] = [
     TimerKind::Ack,
@@ -32,6 +34,7 @@ const KINDS: [TimerKind; TIMERS] = [
     TimerKind::Handshake,
     TimerKind::Resume,
     TimerKind::Ttl,
+    TimerKind::Tidy,
 ];
 
 /// Deadlines by kind.
@@ -47,6 +50,12 @@ impl Default for Timers {
 impl Timers {
     pub(super) fn set(&mut self, kind: TimerKind, at: Timestamp) {
         self.0[kind as usize] = at;
+    }
+
+    /// Sets it, unless it is due earlier than that.
+    pub(super) fn set_earlier(&mut self, kind: TimerKind, at: Timestamp) {
+        let known = &mut self.0[kind as usize];
+        *known = at.min(*known);
     }
 
     pub(super) fn clear(&mut self, kind: TimerKind) {

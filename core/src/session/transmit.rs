@@ -1,16 +1,20 @@
 //! What goes out on a path: handshake, then acknowledgements, control, datagrams and streams, in
 //! records that are built when the path has room for them (DESIGN "Scheduling").
 
+use super::classes::{OPENING_KINDS, class_at};
+use super::datagrams::DATAGRAM_ROOM;
 use super::keys::{PathKey, StreamKey};
 use super::path::{Path, Stage};
 use super::sent::{Item, SentRecord};
-use super::streams::{Flags, OPENING_KINDS, class_at};
+use super::streams::Flags;
 use super::timers::TimerKind;
+use std::time::Duration;
+
 use super::{Abandon, Session};
 use crate::stream::SendHalf;
 use crate::time::Timestamp;
 use crate::wire::{
-    Class, Compressor, Counts, Frame, Kind, LaneCount, OutBuffer, PathStatus, RecordBuilder, SHARE_THRESHOLD,
+    Compressor, Counts, Frame, Kind, LaneCount, OutBuffer, PathStatus, RecordBuilder, SHARE_THRESHOLD,
 };
 
 /// What [`Session::poll_transmit`] did.
@@ -27,8 +31,12 @@ pub enum Transmit {
 
 /// Output is bound to a path in batches of about this many bytes: one large write's worth.
 const BATCH: usize = 256 * 1024;
+/// A session that has sent nothing for this long gives back the memory that it does not need.
+pub(super) const TIDY_AFTER: Duration = Duration::from_millis(200);
 /// Acknowledgements of what wants none ride along once this many records wait for one.
 const LAZY_ACK: u64 = 16;
+/// What acknowledgements and a path's own control take of a record at most.
+const ACK_ROOM: usize = 128;
 /// A STREAM frame is not started in less room than this, unless it ends the data.
 const MIN_STREAM_ROOM: usize = 32;
 
@@ -51,6 +59,9 @@ impl Session {
         let Some(slot) = self.path_slot(key) else {
             return Transmit::CloseAfterFlush;
         };
+        if self.class_dropped != 0 {
+            self.update_dropped(now);
+        }
         let before = out.len();
         self.flush_handshake(now, slot, out);
         if self.paths[slot].may_send()
@@ -112,7 +123,9 @@ impl Session {
         let room = in_flight < limit;
         let stage_early = path.stage == Stage::HelloSent;
         let control = carries && !stage_early && self.has_session_control();
-        let data = carries && room && (!self.ready.is_empty() || self.datagrams.has_outgoing());
+        // PROTOCOL 5.6: datagrams are no early data.
+        let datagrams = !stage_early && self.datagrams.has_outgoing();
+        let data = carries && room && (datagrams || !self.ready.is_empty());
         let own = path.ack_due
             || path.ping_due
             || path.close_due
@@ -127,7 +140,12 @@ impl Session {
             return false;
         }
         let crc = path.crc || stage_early;
-        let max_body = path.max_record.min(path.rate.record_target().max(2048));
+        let mut target = path.rate.record_target().max(2048);
+        if data && datagrams {
+            // A datagram is never cut: what is larger than the path likes has a record to itself.
+            target = target.max(self.datagrams.next_size() + ACK_ROOM);
+        }
+        let max_body = path.max_record.min(target);
         let mut draft = Draft {
             builder: RecordBuilder::begin(out, max_body, crc),
             items: 0,
@@ -142,8 +160,7 @@ impl Session {
             self.put_session_control(slot, &mut draft);
         }
         if data {
-            // PROTOCOL 5.6: no datagram is early data.
-            if !stage_early {
+            if datagrams {
                 self.put_datagrams(now, slot, &mut draft);
             }
             self.put_streams(slot, limit - in_flight, &mut draft);
@@ -193,6 +210,10 @@ impl Session {
         path.bytes_sent += bytes as u64;
         path.records_sent += 1;
         path.last_sent = now;
+        self.stirred = true;
+        if !self.state.is_terminal() && !self.timers.is_set(TimerKind::Tidy) {
+            self.timers.set(TimerKind::Tidy, now + TIDY_AFTER);
+        }
         if draft.eliciting {
             path.budget.earn(bytes);
             if !was_waiting {
@@ -264,6 +285,10 @@ impl Session {
         }
         if std::mem::take(&mut path.ping_due) {
             path.ping_seq += 1;
+            if path.ping_sent.is_none() && path.in_flight() == 0 {
+                // The wait for an answer begins here, however long ago the last one came.
+                path.progress_at = now;
+            }
             if draft.builder.frame(&Frame::Ping { seq: path.ping_seq }) {
                 path.ping_sent = Some(now);
                 draft.eliciting = true;
@@ -370,24 +395,24 @@ impl Session {
 
     fn put_class_control(&mut self, slot: usize, draft: &mut Draft<'_>) {
         self.class_control = false;
-        for index in 0..Class::COUNT {
+        for index in self.classes.all_used() {
             let class = class_at(index);
-            if self.classes[index].credit_due {
-                let value = self.classes[index].window.limit();
+            if self.classes.at(index).credit_due {
+                let value = self.classes.at(index).window.limit();
                 if draft.builder.frame(&Frame::MaxData { class, value }) {
-                    self.classes[index].credit_due = false;
+                    self.classes.at(index).credit_due = false;
                     self.push_item(slot, Item::MaxData { class, value }, draft);
                 } else {
                     self.class_control = true;
                 }
             }
             for (place, &kind) in OPENING_KINDS.iter().enumerate() {
-                if !self.classes[index].opening[place].due {
+                if !self.classes.at(index).opening[place].due {
                     continue;
                 }
-                let value = self.classes[index].opening[place].granted;
+                let value = self.classes.at(index).opening[place].granted;
                 if draft.builder.frame(&Frame::MaxStreams { class, kind, value }) {
-                    self.classes[index].opening[place].due = false;
+                    self.classes.at(index).opening[place].due = false;
                     self.push_item(slot, Item::MaxStreams { class, kind, value }, draft);
                 } else {
                     self.class_control = true;
@@ -467,7 +492,9 @@ impl Session {
     // ---- data ----
 
     fn put_datagrams(&mut self, now: Timestamp, slot: usize, draft: &mut Draft<'_>) {
-        while let Some(datagram) = self.next_datagram(now, draft.builder.remaining().saturating_sub(24)) {
+        while let Some(datagram) =
+            self.next_datagram(now, draft.builder.remaining().saturating_sub(DATAGRAM_ROOM))
+        {
             let frame = Frame::Datagram {
                 number: datagram.number,
                 class: datagram.class,
@@ -515,7 +542,7 @@ impl Session {
             return Some(0);
         };
         let (id, lane) = (stream.id, path.lane_key);
-        let class = &mut self.classes[id.class().index()];
+        let class = self.classes.at(id.class().index());
         // Room for data behind the longest header: type, id, offset, length.
         let space = draft.builder.remaining().saturating_sub(24);
         let mut most = space.min(usize::try_from(room).unwrap_or(usize::MAX));

@@ -11,4 +11,4 @@ mod protocol;
 mod swarm;
 mod world;
 
-pub(super) use world::{Options, World};
+pub(super) use world::{Options, World, body, record, records};
