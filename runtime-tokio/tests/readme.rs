@@ -7,7 +7,10 @@ const HELLO: &str = include_str!("../examples/hello.rs");
 fn code_of(page: &str) -> &str {
     let mut blocks = page.split("```rust\n").skip(1);
     let block = blocks.next().expect("the page has a block of Rust");
-    assert!(blocks.next().is_none(), "the page has more than one block of Rust");
+    assert!(
+        blocks.next().is_none(),
+        "the page has more than one block of Rust"
+    );
     block.split_once("```").expect("the block ends").0
 }
 
