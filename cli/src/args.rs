@@ -23,6 +23,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Break a session's connections again and again, and count what gets lost: nothing.
+    Demo(DemoArgs),
     /// Relay connections and break them on a schedule, to see what a program makes of it.
     Proxy(ProxyArgs),
 }

@@ -38,6 +38,7 @@ fn run(cli: args::Cli) -> Result<(), failure::Failure> {
         .map_err(|error| failure::Failure::failed(format!("cannot start the runtime: {error}")))?;
     runtime.block_on(async move {
         match cli.command {
+            args::Command::Demo(args) => demo::command::run(args).await,
             args::Command::Proxy(args) => proxy::command::run(args).await,
         }
     })
