@@ -37,13 +37,14 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     let transports = Mutex::new(BTreeSet::new());
     let mut show = Show::new(&args, &world, &watch, &traffic);
     {
-        let breaking = director::run(&world, &watch);
+        let end = Duration::from_secs(args.seconds);
+        let breaking = director::run(&world, &watch, &traffic, end);
         let noting = director::note_switches(&world, &watch, &transports);
         tokio::pin!(breaking, noting);
-        let (time, interrupted) = (sleep(Duration::from_secs(args.seconds)), tokio::signal::ctrl_c());
-        tokio::pin!(time, interrupted);
+        let (late, interrupted) = (sleep(end + SETTLE), tokio::signal::ctrl_c());
+        tokio::pin!(late, interrupted);
         tokio::select! {
-            () = &mut time => {}
+            () = &mut late => {}
             _ = &mut interrupted => {}
             () = &mut breaking => {}
             () = &mut noting => {}

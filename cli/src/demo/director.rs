@@ -1,6 +1,7 @@
 //! Breaks the path that carries the data, lets it heal, waits until the session is safe again, and so on.
 
 use super::fault::{self, CYCLE, Fault};
+use super::traffic::Traffic;
 use super::watch::{WINDOW, Watch};
 use super::world::{Way, World};
 use crate::proxy::Direction;
@@ -12,19 +13,25 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// How long a standby has been warm before the next fault comes.
-const WARM: Duration = Duration::from_millis(60);
+const WARM: Duration = Duration::from_millis(150);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long a standby is waited for; then the fault comes all the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Causes one fault after the other until it is dropped.
-pub(super) async fn run(world: &World, watch: &Watch) {
+/// With fewer messages than this under way, messages flow.
+const BACKLOG: u64 = 100;
+
+/// Causes one fault after the other, the last one before `end`.
+pub(super) async fn run(world: &World, watch: &Watch, traffic: &Traffic, end: Duration) {
     for fault in CYCLE.into_iter().cycle() {
-        let Some(active) = calm(world).await else {
+        let Some(active) = calm(world, watch, traffic).await else {
             return;
         };
         let began = watch.now();
+        if began >= end {
+            return;
+        }
         cause(fault, &world.ways[active], world, watch).await;
         watch.healed();
         // The next fault shall not fall into this one's window.
@@ -33,7 +40,11 @@ pub(super) async fn run(world: &World, watch: &Watch) {
 }
 
 /// Notes the session's switches until it ends. Returns the transports that carried something.
-pub(super) async fn note_switches(world: &World, watch: &Watch, transports: &std::sync::Mutex<BTreeSet<&str>>) {
+pub(super) async fn note_switches(
+    world: &World,
+    watch: &Watch,
+    transports: &std::sync::Mutex<BTreeSet<&str>>,
+) {
     let mut events = world.client.events();
     let note = |path: &str| {
         let way = &world.ways[world.way_of(path)?];
@@ -42,20 +53,23 @@ pub(super) async fn note_switches(world: &World, watch: &Watch, transports: &std
         }
         Some(way.name.clone())
     };
-    for path in world.client.paths().first() {
-        note(&path.name);
+    if let Some(first) = world.client.paths().first() {
+        note(&first.name);
     }
     while let Some(event) = events.next().await {
         if let SessionEvent::Switched { from, to, cause } = event {
-            let from = from.and_then(|path| note(&path)).unwrap_or_else(|| "none".to_owned());
+            let from = from
+                .and_then(|path| note(&path))
+                .unwrap_or_else(|| "none".to_owned());
             let to = note(&to).unwrap_or_else(|| "unknown".to_owned());
             watch.switched(&from, &to, cause);
         }
     }
 }
 
-/// Waits until one path carries the data and another one is warm; gives the first one's number.
-async fn calm(world: &World) -> Option<usize> {
+/// Waits until one path carries the data, another one is warm, and what earlier faults held up has arrived;
+/// gives the first path's number.
+async fn calm(world: &World, watch: &Watch, traffic: &Traffic) -> Option<usize> {
     let (mut waited, mut calm_for) = (Duration::ZERO, Duration::ZERO);
     let mut last = None;
     loop {
@@ -64,8 +78,9 @@ async fn calm(world: &World) -> Option<usize> {
         }
         let (active, warm) = standing(&world.client);
         let active = active.and_then(|name| world.way_of(&name));
+        let flows = traffic.messages_sent().saturating_sub(watch.delivered()) < BACKLOG;
         calm_for = match active {
-            Some(_) if warm && active == last => calm_for + LOOK,
+            Some(_) if warm && flows && active == last => calm_for + LOOK,
             _ => Duration::ZERO,
         };
         last = active;

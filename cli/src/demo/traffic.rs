@@ -174,7 +174,8 @@ impl Traffic {
         let start = ticks.tick().await;
         let mut number = 0;
         while !self.is_stopped() {
-            let due = ticks.tick().await.duration_since(start).as_millis() as u64 * MESSAGES_PER_SECOND / 1000;
+            let due =
+                ticks.tick().await.duration_since(start).as_millis() as u64 * MESSAGES_PER_SECOND / 1000;
             while number < due && !self.is_stopped() {
                 let sending = client.send_message(Class::EVENTS, Delivery::Ordered, payload(number));
                 if sending.await.is_err() {

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How long after a fault a silence may begin that counts for it.
 pub(super) const WINDOW: Duration = Duration::from_millis(400);
 
+/// The same for a switch that no fault made: the silence around it.
+const OWN_WINDOW: Duration = Duration::from_millis(30);
+
 /// Sees every message that arrives and every switch. All times are since the demo began.
 pub(super) struct Watch {
     start: Instant,
@@ -19,13 +22,22 @@ pub(super) struct Watch {
 
 struct Inner {
     gaps: GapMeter,
+    /// The silence around switches of the session's own making.
+    own_gaps: GapMeter,
     numbers: SequenceChecker,
     fault: Option<InForce>,
     /// Switches, some of whose gaps are still being measured.
-    switches: Vec<(Switch, Option<FaultId>)>,
+    switches: Vec<(Switch, Option<Measured>)>,
     outages: Vec<Outage>,
     /// The outage that is over for the proxies, but not yet for the session.
     waking: Option<Waking>,
+}
+
+/// Which measurement gives a switch's gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measured {
+    ByFault(FaultId),
+    ByItself(FaultId),
 }
 
 /// A fault, from the moment it is caused until the next one.
@@ -51,6 +63,7 @@ impl Watch {
             start: Instant::now(),
             inner: Mutex::new(Inner {
                 gaps: GapMeter::new(WINDOW),
+                own_gaps: GapMeter::new(OWN_WINDOW),
                 numbers: SequenceChecker::new(),
                 fault: None,
                 switches: Vec::new(),
@@ -75,6 +88,7 @@ impl Watch {
         let now = self.now();
         inner.numbers.arrival(number);
         inner.gaps.arrival(now);
+        inner.own_gaps.arrival(now);
         if let Some(Waking {
             cut_at,
             opened_at,
@@ -138,18 +152,17 @@ impl Watch {
             let concerned = fault.fault.is_outage() || fault.way == from;
             concerned && cause != SwitchCause::Preferred
         });
-        let (word, id) = match by_fault {
-            // What a healed path still makes happen is the fault's doing, with a silence of its own.
-            Some(fault) if now < fault.at + WINDOW || fault.fault.is_outage() => {
-                (fault.fault.cause(), Some(fault.id))
-            }
-            Some(fault) => (fault.fault.cause(), None),
-            None => (session_cause(cause), None),
+        let word = by_fault.map_or(session_cause(cause), |fault| fault.fault.cause());
+        // What a healed path still makes happen is the fault's doing, with a silence of its own.
+        let id = by_fault
+            .map(|fault| fault.id)
+            .filter(|id| inner.gaps.so_far(*id, now).is_some());
+        let measured = match id {
+            Some(id) => Measured::ByFault(id),
+            None => Measured::ByItself(inner.own_gaps.fault(now)),
         };
-        let known = id.filter(|id| inner.gaps.so_far(*id, now).is_some());
-        let id = known.unwrap_or_else(|| inner.gaps.fault(now));
         let switch = Switch::new(now, from, to, word, Duration::ZERO).told_as(session_cause(cause));
-        inner.switches.push((switch, Some(id)));
+        inner.switches.push((switch, Some(measured)));
     }
 
     /// What is being done to a path, for the table: the way and its mark, all ways if it is empty.
@@ -164,11 +177,6 @@ impl Watch {
         let inner = self.lock();
         let known = inner.switches.iter().filter(|(_, open)| open.is_none());
         known.map(|(switch, _)| switch.clone()).collect()
-    }
-
-    /// How many switches there were, those still being measured included.
-    pub(super) fn switch_count(&self) -> usize {
-        self.lock().switches.len()
     }
 
     /// The outages that are over.
@@ -192,8 +200,13 @@ impl Watch {
         let now = self.now();
         let mut next = inner.gaps.finish(now);
         while let Some((id, gap)) = next {
-            inner.measured(id, gap);
+            inner.measured(Measured::ByFault(id), gap);
             next = inner.gaps.settled();
+        }
+        let mut next = inner.own_gaps.finish(now);
+        while let Some((id, gap)) = next {
+            inner.measured(Measured::ByItself(id), gap);
+            next = inner.own_gaps.settled();
         }
     }
 }
@@ -201,13 +214,16 @@ impl Watch {
 impl Inner {
     fn settle(&mut self) {
         while let Some((id, gap)) = self.gaps.settled() {
-            self.measured(id, gap);
+            self.measured(Measured::ByFault(id), gap);
+        }
+        while let Some((id, gap)) = self.own_gaps.settled() {
+            self.measured(Measured::ByItself(id), gap);
         }
     }
 
-    fn measured(&mut self, id: FaultId, gap: Duration) {
+    fn measured(&mut self, by: Measured, gap: Duration) {
         for (switch, open) in &mut self.switches {
-            if *open == Some(id) {
+            if *open == Some(by) {
                 switch.set_gap(gap);
                 *open = None;
             }
