@@ -25,6 +25,10 @@ pub struct Cli {
 pub enum Command {
     /// Break a session's connections again and again, and count what gets lost: nothing.
     Demo(DemoArgs),
+    /// Take files into a store, and answer 'echo' and 'time'.
+    Serve(ServeArgs),
+    /// Copy files to a server's store, whatever happens to the connections.
+    Send(SendArgs),
     /// Relay connections and break them on a schedule, to see what a program makes of it.
     Proxy(ProxyArgs),
 }

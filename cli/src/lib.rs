@@ -12,6 +12,8 @@ pub mod failure;
 pub mod output;
 pub mod progress;
 pub mod proxy;
+pub mod send;
+pub mod serve;
 pub mod transfer;
 pub mod units;
 
@@ -39,6 +41,8 @@ fn run(cli: args::Cli) -> Result<(), failure::Failure> {
     runtime.block_on(async move {
         match cli.command {
             args::Command::Demo(args) => demo::command::run(args).await,
+            args::Command::Serve(args) => serve::run(args).await,
+            args::Command::Send(args) => send::run(args).await,
             args::Command::Proxy(args) => proxy::command::run(args).await,
         }
     })
