@@ -70,11 +70,17 @@ impl Dialer {
             connector,
             endpoints,
             runtime,
-            attempts: Vec::new(),
+            attempts: Vec::with_capacity(1),
             fresh: false,
             unwanted: Vec::new(),
             errors,
         }
+    }
+
+    /// Gives back what an idle session does not need.
+    pub(crate) fn shrink(&mut self) {
+        self.attempts.shrink_to_fit();
+        self.unwanted.shrink_to_fit();
     }
 
     /// Polls the connections under way.

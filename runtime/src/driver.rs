@@ -56,7 +56,7 @@ impl Driver {
         Driver {
             shared,
             role,
-            links: Vec::new(),
+            links: Vec::with_capacity(1),
             timer: None,
             armed: Timestamp::MAX,
             deferred: false,
@@ -172,6 +172,13 @@ impl Driver {
                     }
                 }
                 Event::PathUp(_) => {}
+                Event::Quiet => {
+                    links.shrink_to_fit();
+                    if let Role::Client(dialer) = &mut *role {
+                        dialer.shrink();
+                    }
+                    return;
+                }
                 _ => return,
             }
             if let Role::Client(dialer) = &mut *role {

@@ -32,6 +32,14 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    fn is_used(&self) -> bool {
+        self.read.is_some()
+            || self.write.is_some()
+            || self.progress.is_some()
+            || self.stopped.is_some()
+            || self.work.is_some()
+    }
+
     fn wake_all(&mut self, wakes: &mut WakeList) {
         wakes.extend(
             [self.read.take(), self.write.take(), self.progress.take()]
@@ -108,6 +116,9 @@ impl State {
     pub(crate) fn slot(&mut self, key: StreamKey) -> &mut Slot {
         let index = key.index();
         if index >= self.slots.len() {
+            if self.slots.capacity() == 0 {
+                self.slots.reserve_exact(index + 1);
+            }
             self.slots.resize_with(index + 1, Slot::default);
         }
         &mut self.slots[index]
@@ -173,8 +184,22 @@ impl State {
                     self.waits.wake(Interest::Outcome(id.0), wakes);
                 }
             }
+            Event::Quiet => self.shrink(),
             other => self.take_news(other, wakes),
         }
+    }
+
+    /// Gives back what an idle session does not need.
+    fn shrink(&mut self) {
+        let used = self
+            .slots
+            .iter()
+            .rposition(Slot::is_used)
+            .map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+        self.inbox.shrink_to_fit();
+        self.waits.shrink();
     }
 
     /// Lifecycle and paths: for the subscribers, and for those who wait for the end.

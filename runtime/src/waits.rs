@@ -90,6 +90,15 @@ impl Waits {
         }
     }
 
+    /// Gives back the memory of empty lists.
+    pub(crate) fn shrink(&mut self) {
+        self.lists.retain(|(_, list)| !list.is_empty());
+        for (_, list) in &mut self.lists {
+            list.shrink_to_fit();
+        }
+        self.lists.shrink_to_fit();
+    }
+
     /// Moves everyone to `wakes`.
     pub(crate) fn wake_all(&mut self, wakes: &mut WakeList) {
         for (_, list) in self.lists.drain(..) {

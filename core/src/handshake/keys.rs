@@ -153,11 +153,12 @@ impl SessionKeys {
         equal(&self.welcome_mac(welcome.path_id), &welcome.mac)
     }
 
-    /// Verifies that `again` is the `first` WELCOME, repeated on another path. PROTOCOL 5.2.
+    /// Verifies that `again` is the WELCOME of which `first` is the [`Welcome::digest`], repeated on
+    /// another path. PROTOCOL 5.2.
     ///
     /// The MAC alone would not do: it covers the first WELCOME's transcript, not this one's bytes.
-    pub fn verify_repeated(&self, first: &Welcome, again: &Welcome) -> Result<(), HandshakeError> {
-        if first.transcript() != again.transcript() {
+    pub fn verify_repeated(&self, first: &[u8; 32], again: &Welcome) -> Result<(), HandshakeError> {
+        if *first != again.digest() {
             return Err(HandshakeError::BadProof);
         }
         self.verify_welcome(again)

@@ -315,6 +315,11 @@ impl Welcome {
     pub fn transcript(&self) -> &[u8] {
         &self.shared.transcript
     }
+
+    /// SHA-256 of [`transcript`](Welcome::transcript), by which a repeated WELCOME is known.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.shared.transcript).into()
+    }
 }
 
 impl fmt::Debug for Welcome {

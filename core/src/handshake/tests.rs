@@ -373,16 +373,16 @@ fn proofs_do_not_travel() {
     // WELCOME on another path needs its own MAC, and the same transcript.
     let mut repeated = welcome.on_path(7);
     assert_eq!(
-        client.verify_repeated(&welcome, &repeated),
+        client.verify_repeated(&welcome.digest(), &repeated),
         Err(HandshakeError::BadProof)
     );
     server.sign_welcome(&mut repeated);
-    assert_eq!(client.verify_repeated(&welcome, &repeated), Ok(()));
+    assert_eq!(client.verify_repeated(&welcome.digest(), &repeated), Ok(()));
     let id = SessionId([0x45; 16]);
     let mut forged = Welcome::new(7, 1, id, Routing::default(), *welcome.share(), Params::default()).unwrap();
     forged.mac = repeated.mac;
     assert_eq!(
-        client.verify_repeated(&welcome, &forged),
+        client.verify_repeated(&welcome.digest(), &forged),
         Err(HandshakeError::BadProof)
     );
     assert_eq!(hello.on_path(7).transcript(), hello.transcript());
@@ -452,7 +452,7 @@ fn long_reject_texts_are_cut_at_a_character() {
     assert_eq!(decoded.address, "");
     assert_eq!(
         format!("{} {:?}", decoded.code, RejectCode::from(77)),
-        "BUSY(9) UNKNOWN(77)"
+        "BUSY 0x4d"
     );
 }
 

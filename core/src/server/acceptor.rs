@@ -1,5 +1,7 @@
 //! From a connection's first message to the session that it belongs to.
 
+use std::sync::Arc;
+
 use crate::handshake::{Reject, RejectCode};
 use crate::rng::Rng;
 use crate::session::{self, First, Incoming, Rejected, Session};
@@ -35,7 +37,7 @@ pub enum Routed {
 ///   [`handle_timeout`](Self::handle_timeout).
 pub struct Acceptor {
     registry: Registry,
-    session: session::Config,
+    session: Arc<session::Config>,
     rng: Rng,
 }
 
@@ -43,7 +45,7 @@ impl Acceptor {
     /// An acceptor whose sessions are all configured alike.
     pub fn new(
         registry: registry::Config,
-        session: session::Config,
+        session: impl Into<Arc<session::Config>>,
         seed: [u8; 32],
         now: Timestamp,
     ) -> Acceptor {
@@ -51,7 +53,7 @@ impl Acceptor {
         let registry = Registry::new(registry, rng.fork("registry"), now);
         Acceptor {
             registry,
-            session,
+            session: session.into(),
             rng,
         }
     }

@@ -1,10 +1,11 @@
 //! How a session ends: drain, close, failure (PROTOCOL 8).
 
 use super::Session;
+use super::classes::opening_index;
 use super::event::{Event, PathEnd};
 use super::lifecycle::Cause;
 use super::path::Stage;
-use super::streams::{Flags, opening_index};
+use super::streams::Flags;
 use crate::time::Timestamp;
 use crate::wire::{Class, ErrorCode, Kind, MAX_REASON};
 
@@ -34,7 +35,7 @@ impl Session {
                 let Some(place) = opening_index(kind) else {
                     continue;
                 };
-                if std::mem::take(&mut self.classes[class.index()].opening[place].blocked) {
+                if std::mem::take(&mut self.classes.at(class.index()).opening[place].blocked) {
                     self.events.push_back(Event::Credit { kind, class });
                 }
             }

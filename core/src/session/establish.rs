@@ -2,15 +2,15 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::Session;
+use super::classes::{OPENING_KINDS, class_at};
 use super::config::{MAX_PATHS, PathInfo};
 use super::error::{Misbehaviour, OpenPathError, PathError};
 use super::event::{PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::lifecycle::{Cause, State};
 use super::path::{Lane, Path, Stage};
-use super::streams::{ClassState, OPENING_KINDS, class_at};
 use super::timers::TimerKind;
+use super::{PeerSettings, Session};
 use crate::handshake::{
     Confirm, Counts, EphemeralSecret, HandshakeError, Hello, Join, Joined, MAX_COUNTS, Params, Reject,
     Routing, SessionId, SessionKeys, VERSION, Welcome,
@@ -30,6 +30,8 @@ pub(super) struct Identity {
     pub(super) id: SessionId,
     pub(super) routing: Routing,
     pub(super) keys: SessionKeys,
+    /// SHA-256 of what WELCOME fixed, by which a repeated one is known.
+    pub(super) welcome: [u8; 32],
 }
 
 /// What is needed until the session is confirmed.
@@ -198,7 +200,14 @@ impl Session {
 
     fn insert_path(&mut self, now: Timestamp, id: u64, info: PathInfo, stage: Stage) -> usize {
         self.next_generation = self.next_generation.wrapping_add(1).max(1);
-        let mut path = Path::new(now, self.next_generation, id, info, stage, self.local.in_flight);
+        let mut path = Path::new(
+            now,
+            self.next_generation,
+            id,
+            info,
+            stage,
+            self.config.params.in_flight,
+        );
         path.timers
             .set(TimerKind::Handshake, now + self.config.handshake_timeout);
         self.paths.insert(Box::new(path))
@@ -212,11 +221,14 @@ impl Session {
         }
         let floor = self.config.security_floor.unwrap_or(security);
         self.floor = Some(floor);
-        self.local.floor = floor;
+        let params = Params {
+            floor,
+            ..self.config.params.clone()
+        };
         let secret = EphemeralSecret::from_seed(self.rng.bytes());
         let nonce = self.rng.bytes();
         // `Session::client` checked the parameters.
-        let hello = Hello::new(id, nonce, secret.share(), self.local.clone())
+        let hello = Hello::new(id, nonce, secret.share(), params)
             .or_else(|_| Hello::new(id, nonce, secret.share(), Params::default()));
         let Ok(hello) = hello else { return Bytes::new() };
         let frame = handshake_frame(HandshakeKind::Hello, |out| hello.encode(out));
@@ -232,7 +244,8 @@ impl Session {
         let live = self
             .paths
             .iter()
-            .filter(|(other, path)| *other != slot && path.is_live())
+            // PROTOCOL 6.2: those in their handshake too, as they may be live before this one is.
+            .filter(|(other, path)| *other != slot && path.stage != Stage::Closing)
             .map(|(_, path)| path.id)
             .collect();
         let path = &mut self.paths[slot];
@@ -246,7 +259,7 @@ impl Session {
             nonce,
             bound: path.info.exporter.is_some(),
             floor: self.floor.unwrap_or_default(),
-            in_flight: self.local.in_flight,
+            in_flight: self.config.params.in_flight,
             live,
             proof: [0; 32],
         };
@@ -299,20 +312,18 @@ impl Session {
                     return Err(HandshakeError::BadProof.into());
                 }
                 self.floor = Some(floor);
-                self.first_welcome = Some(welcome.clone());
+                self.handshake = Handshake::Done;
                 self.identity = Some(Identity {
                     id: welcome.session_id(),
                     routing: welcome.routing().clone(),
                     keys,
+                    welcome: welcome.digest(),
                 });
-                self.adopt_peer(welcome.params().clone());
+                self.adopt_peer(welcome.params());
             }
             (_, Some(identity)) => {
                 // The same HELLO over a second path leads to the same session (PROTOCOL 5.1).
-                let Some(first) = &self.first_welcome else {
-                    return Err(HandshakeError::BadProof.into());
-                };
-                identity.keys.verify_repeated(first, welcome)?;
+                identity.keys.verify_repeated(&identity.welcome, welcome)?;
             }
             (_, None) => return Err(PathError::UnexpectedHandshake("WELCOME")),
         }
@@ -327,6 +338,7 @@ impl Session {
         }
         let frame = handshake_frame(HandshakeKind::Confirm, |out| confirm.encode(out));
         self.paths[slot].handshake.push(frame);
+        self.paths[slot].peer_in_flight = self.peer.in_flight;
         self.open_for_data(now, slot);
         Ok(())
     }
@@ -472,7 +484,7 @@ impl Session {
     fn open_for_data(&mut self, now: Timestamp, slot: usize) {
         let path = &mut self.paths[slot];
         let security = path.info.security;
-        path.crc = self.local.wants_crc(security) || self.peer.wants_crc(security);
+        path.crc = self.config.params.wants_crc(security) || self.peer.wants_crc(security);
         path.max_record = self.peer.max_record as usize;
         path.peer_in_flight = path.peer_in_flight.max(4096);
         self.path_live(now, slot);
@@ -483,7 +495,7 @@ impl Session {
     /// A server's session for `hello`, answered with WELCOME on the path that
     /// [`Session::accept_path`] makes of it.
     pub(crate) fn server(
-        config: super::Config,
+        config: std::sync::Arc<super::Config>,
         seed: [u8; 32],
         now: Timestamp,
         hello: &Hello,
@@ -492,25 +504,22 @@ impl Session {
     ) -> Result<Session, HandshakeError> {
         let mut session = Session::new(Side::Server, config, seed, now);
         let own = session.config.security_floor.unwrap_or_default();
-        session.local.floor = own;
+        let params = Params {
+            floor: own,
+            ..session.config.params.clone()
+        };
         session.floor = Some(own.max(hello.params().floor));
         let secret = EphemeralSecret::from_seed(session.rng.bytes());
-        let welcome = Welcome::new(
-            0,
-            VERSION,
-            session_id,
-            routing.clone(),
-            secret.share(),
-            session.local.clone(),
-        )?;
+        let welcome = Welcome::new(0, VERSION, session_id, routing.clone(), secret.share(), params)?;
         let keys = SessionKeys::server(&secret, hello, &welcome)?;
         session.identity = Some(Identity {
             id: session_id,
             routing,
             keys,
+            welcome: welcome.digest(),
         });
         session.handshake = Handshake::Server { welcome };
-        session.adopt_peer(hello.params().clone());
+        session.adopt_peer(hello.params());
         session.transition(Cause::Opening);
         session
             .timers
@@ -601,7 +610,7 @@ impl Session {
         let mut joined = Joined {
             path_id: join.path_id,
             nonce: self.rng.bytes(),
-            in_flight: self.local.in_flight,
+            in_flight: self.config.params.in_flight,
             counts: self.counts_to_tell(),
             proof: [0; 32],
         };
@@ -635,26 +644,25 @@ impl Session {
     // ---- parameters ----
 
     /// The peer's announcements come into force (PROTOCOL 5.5).
-    fn adopt_peer(&mut self, peer: Params) {
-        self.peer = peer;
-        for index in 0..Class::COUNT {
-            let class = class_at(index);
-            let limits = self.peer.max_streams[index];
-            let credit = self.peer.max_stream_data[index];
-            self.classes[index].stream_credit_out = credit;
+    fn adopt_peer(&mut self, params: &Params) {
+        self.peer = PeerSettings::of(params);
+        self.classes.adopt(params);
+        for index in self.classes.all_used() {
+            self.classes.at(index).stream_credit_out = params.max_stream_data[index];
+            let limits = params.max_streams[index];
             for (kind, allowed) in OPENING_KINDS
                 .into_iter()
                 .zip([limits.bi, limits.uni, limits.unordered])
             {
-                self.take_streams_credit(class, kind, allowed);
+                self.take_streams_credit(class_at(index), kind, allowed);
             }
-            self.take_class_credit(class, self.peer.max_data[index]);
+            self.take_class_credit(class_at(index), params.max_data[index]);
         }
         for key in self.streams.keys() {
             let Some(stream) = self.streams.get_mut(key) else {
                 continue;
             };
-            let credit = self.peer.max_stream_data[stream.id.class().index()];
+            let credit = params.max_stream_data[stream.id.class().index()];
             if let Some(send) = stream.send.as_mut() {
                 send.set_max_data(credit);
             }
@@ -688,16 +696,6 @@ impl Session {
             Ok(())
         } else {
             Err(Misbehaviour::EarlyData)
-        }
-    }
-
-    /// What a client may use before WELCOME: nothing, or the fixed credit of early data.
-    pub(super) fn early_credit(classes: &mut [ClassState; Class::COUNT], enabled: bool) {
-        if enabled {
-            let requests = &mut classes[Class::REQUESTS.index()];
-            requests.send_limit = EARLY_BYTES;
-            requests.stream_credit_out = EARLY_BYTES;
-            requests.opening[0].allowed = EARLY_STREAMS;
         }
     }
 

@@ -163,6 +163,9 @@ pub enum Event {
         /// What.
         outcome: Outcome,
     },
+    /// Nothing has been sent for a moment, and the session gave back the memory that it does not
+    /// need: a driver may do likewise.
+    Quiet,
     /// The peer takes nothing new.
     GoAway {
         /// Why.

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::classes::opening_index;
 use super::error::PathError;
 use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::lifecycle::{Cause, State};
 use super::path::{Lane, Path, Stage, Suspicion, Unsettled};
 use super::sent::Item;
-use super::streams::{Flags, opening_index};
+use super::streams::Flags;
 use super::timers::TimerKind;
 use super::{Abandon, Session};
 use crate::handshake::PathCount;
@@ -77,7 +78,6 @@ impl Session {
                 newest = Some(record);
             }
         }
-        log.shrink();
         let max_delay = self.peer.max_ack_delay;
         let path = &mut self.paths[slot];
         path.lanes[place].sent = log;
@@ -250,7 +250,7 @@ impl Session {
                 });
             }
             Item::MaxData { class, value } => {
-                let state = &mut self.classes[class.index()];
+                let state = self.classes.at(class.index());
                 if state.window.limit() == value {
                     state.credit_due = true;
                     self.class_control = true;
@@ -258,7 +258,7 @@ impl Session {
             }
             Item::MaxStreams { class, kind, value } => {
                 if let Some(place) = opening_index(kind) {
-                    let opening = &mut self.classes[class.index()].opening[place];
+                    let opening = &mut self.classes.at(class.index()).opening[place];
                     if opening.granted == value {
                         opening.due = true;
                         self.class_control = true;
@@ -501,7 +501,7 @@ impl Session {
         match self.state {
             State::Connected => {
                 self.transition(Cause::PathsLost);
-                let timeout = self.local.resume_timeout.min(self.peer.resume_timeout);
+                let timeout = self.config.params.resume_timeout.min(self.peer.resume_timeout);
                 self.timers.set(TimerKind::Resume, now + timeout);
             }
             State::Connecting if self.is_client() => {

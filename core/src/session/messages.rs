@@ -283,7 +283,7 @@ impl Session {
             return None;
         }
         let recv = self.new_recv(class);
-        let urgency = self.classes[class.index()].urgency;
+        let urgency = self.classes.at(class.index()).urgency;
         let id = StreamId::ordered(self.side.peer(), class);
         let key = self.streams.insert(self.side, id, urgency, None, Some(recv));
         self.messages.get_or_insert_default().channels[class.index()].inbound = Some(key);
@@ -299,7 +299,7 @@ impl Session {
 
     /// Bytes of an unordered message came; once it is whole it waits to be read.
     pub(super) fn message_part_came(&mut self, slot: u32) -> Result<(), Misbehaviour> {
-        let max = self.local.max_message;
+        let max = self.config.params.max_message;
         let Some(stream) = self.streams.slot_mut(slot) else {
             return Ok(());
         };
@@ -411,7 +411,7 @@ impl Session {
         let Ok(Some((len, prefix))) = peek_length(recv) else {
             return Ok(false);
         };
-        if len > self.local.max_message || recv.readable() < len + prefix as u64 {
+        if len > self.config.params.max_message || recv.readable() < len + prefix as u64 {
             return Ok(false);
         }
         recv.skip(prefix);
@@ -455,7 +455,7 @@ impl Session {
     }
 
     fn recv_ordered(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
-        let max = self.local.max_message;
+        let max = self.config.params.max_message;
         let channel = &mut self.messages.get_or_insert_default().channels[class.index()];
         let Some(key) = channel.inbound else {
             return Ok(None);

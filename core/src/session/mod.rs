@@ -17,6 +17,7 @@
 //! A driver that wakes late first takes in what its sockets hold, then judges timers: silence is
 //! only silence when the sockets were read.
 
+mod classes;
 mod close;
 mod config;
 mod datagrams;
@@ -41,6 +42,7 @@ mod transmit;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
@@ -58,16 +60,18 @@ pub use stream_ops::{Progress, Read, ReadInto};
 pub use timers::TimerKind;
 pub use transmit::Transmit;
 
-use crate::handshake::{Params, PathCount, PathIdWindow, Security, Welcome};
+use crate::handshake::{Params, PathCount, PathIdWindow, Security};
 use crate::rng::Rng;
-use crate::stream::{RecvHalf, Window};
+use crate::stream::RecvHalf;
 use crate::time::Timestamp;
 use crate::wire::{Class, Compressor, ErrorCode, Side};
+use classes::Classes;
 use datagrams::Datagrams;
 use establish::{Handshake, Identity};
 use messages::Messages;
 use path::{Path, Stage, Unsettled};
-use streams::{ClassState, OPENING_KINDS, Ready, StreamTable, opening_index};
+use streams::Ready;
+use streams::StreamTable;
 use timers::Timers;
 
 /// News of a dead path, told on every path until one of them has it acknowledged.
@@ -77,17 +81,49 @@ struct Abandon {
     told: SmallVec<[u64; 2]>,
 }
 
+/// What of the peer's announcements is asked for again and again (PROTOCOL 5.5).
+#[derive(Clone, Copy, Debug)]
+struct PeerSettings {
+    max_record: u32,
+    max_datagram: u32,
+    max_message: u64,
+    in_flight: u64,
+    resume_timeout: Duration,
+    heartbeat: Duration,
+    max_ack_delay: Duration,
+    crc: Option<bool>,
+    lz4: bool,
+}
+
+impl PeerSettings {
+    fn of(params: &Params) -> PeerSettings {
+        PeerSettings {
+            max_record: params.max_record,
+            max_datagram: params.max_datagram,
+            max_message: params.max_message,
+            in_flight: params.in_flight,
+            resume_timeout: params.resume_timeout,
+            heartbeat: params.heartbeat,
+            max_ack_delay: params.max_ack_delay,
+            crc: params.crc,
+            lz4: params.lz4,
+        }
+    }
+
+    fn wants_crc(&self, carrier: Security) -> bool {
+        self.crc.unwrap_or(carrier < Security::Encrypted)
+    }
+}
+
 /// The state machine of one end of a session. See the [module](self) for how to drive it.
 pub struct Session {
     side: Side,
-    config: Config,
+    config: Arc<Config>,
     rng: Rng,
     state: State,
-    local: Params,
-    peer: Params,
+    peer: PeerSettings,
     identity: Option<Identity>,
     handshake: Handshake,
-    first_welcome: Option<Welcome>,
     welcomed: bool,
     confirmed: bool,
     floor: Option<Security>,
@@ -107,7 +143,7 @@ pub struct Session {
     abandons: Vec<Abandon>,
 
     streams: StreamTable,
-    classes: [ClassState; Class::COUNT],
+    classes: Classes,
     ready: Ready,
     /// Streams with a control frame to send.
     control: VecDeque<u32>,
@@ -125,6 +161,8 @@ pub struct Session {
     close_reason: Option<(ErrorCode, String)>,
 
     timers: Timers,
+    /// Something was sent since the session last looked whether it is quiet.
+    stirred: bool,
     events: VecDeque<Event>,
     scratch: Vec<u8>,
     compressor: Option<Box<Compressor>>,
@@ -133,29 +171,22 @@ pub struct Session {
 impl Session {
     /// A client's session that has no path yet. Parameters outside their ranges fall back to the
     /// defaults; [`Params::check`] tells beforehand.
-    pub fn client(config: Config, seed: [u8; 32], now: Timestamp) -> Session {
-        Session::new(Side::Client, config, seed, now)
+    pub fn client(config: impl Into<Arc<Config>>, seed: [u8; 32], now: Timestamp) -> Session {
+        Session::new(Side::Client, config.into(), seed, now)
     }
 
-    fn new(side: Side, mut config: Config, seed: [u8; 32], _now: Timestamp) -> Session {
+    fn new(side: Side, mut config: Arc<Config>, seed: [u8; 32], _now: Timestamp) -> Session {
         if config.params.check().is_err() {
-            config.params = Params::default();
-        }
-        let local = config.params.clone();
-        let mut classes = std::array::from_fn(|index| class_state(&config, &local, index));
-        if side == Side::Client {
-            Session::early_credit(&mut classes, config.early_data);
+            Arc::make_mut(&mut config).params = Params::default();
         }
         let floor = config.security_floor;
         Session {
             side,
             rng: Rng::from_seed(seed),
             state: State::Disconnected,
-            local,
-            peer: Params::default(),
+            peer: PeerSettings::of(&Params::default()),
             identity: None,
             handshake: Handshake::Done,
-            first_welcome: None,
             welcomed: false,
             confirmed: false,
             floor,
@@ -172,7 +203,7 @@ impl Session {
             dead_counts: Vec::new(),
             abandons: Vec::new(),
             streams: StreamTable::default(),
-            classes,
+            classes: Classes::new(config.clone(), side),
             ready: Ready::default(),
             control: VecDeque::new(),
             class_control: false,
@@ -186,6 +217,7 @@ impl Session {
             goaway_due: false,
             close_reason: None,
             timers: Timers::default(),
+            stirred: false,
             events: VecDeque::new(),
             scratch: Vec::new(),
             compressor: None,
@@ -250,12 +282,39 @@ impl Session {
         if self.timers.take_due(TimerKind::Ttl, now) {
             self.expire_datagrams(now);
         }
+        if self.timers.take_due(TimerKind::Tidy, now) {
+            self.tidy(now);
+        }
         if self.timers.take_due(TimerKind::Resume, now) {
             self.end_session(now, Cause::ResumeTimeout);
         }
         if self.timers.take_due(TimerKind::Handshake, now) {
             self.end_session(now, Cause::HandshakeTimeout);
         }
+    }
+
+    /// Idle sessions are many: each keeps little.
+    fn tidy(&mut self, now: Timestamp) {
+        if std::mem::take(&mut self.stirred) {
+            self.timers.set(TimerKind::Tidy, now + transmit::TIDY_AFTER);
+            return;
+        }
+        self.streams.shrink();
+        self.classes.shrink();
+        self.ready.shrink();
+        self.control.shrink_to_fit();
+        self.buffer_waiters.shrink_to_fit();
+        self.scratch = Vec::new();
+        self.compressor = None;
+        for (_, path) in &mut self.paths {
+            for lane in &mut path.lanes {
+                lane.sent.shrink();
+            }
+        }
+        if self.events.is_empty() {
+            self.events = VecDeque::with_capacity(1);
+        }
+        self.events.push_back(Event::Quiet);
     }
 
     fn path_timeout(&mut self, now: Timestamp, slot: usize) {
@@ -296,7 +355,10 @@ impl Session {
 
     /// PROTOCOL 6.7: the agreed interval; a second while a stream of this end waits for its answer.
     fn heartbeat(&self) -> Duration {
-        let agreed = self.local.agree(&self.peer).heartbeat;
+        let agreed = match (self.config.params.heartbeat, self.peer.heartbeat) {
+            (Duration::ZERO, other) | (other, Duration::ZERO) => other,
+            (ours, theirs) => ours.min(theirs),
+        };
         let agreed = if agreed.is_zero() {
             Duration::from_secs(u64::from(u32::MAX))
         } else {
@@ -335,13 +397,13 @@ impl Session {
 
     fn new_recv(&self, class: Class) -> RecvHalf {
         RecvHalf::new(
-            self.classes[class.index()].stream_credit_in,
+            self.config.params.max_stream_data[class.index()],
             self.config.max_stream_window,
         )
     }
 
     fn lz4(&self) -> bool {
-        self.local.lz4 && self.peer.lz4
+        self.config.params.lz4 && self.peer.lz4
     }
 
     /// The round-trip time that windows are tuned by: the path's own, without its queues, so that a
@@ -353,11 +415,11 @@ impl Session {
     }
 
     fn consume_class(&mut self, class: Class, bytes: u64) {
-        self.classes[class.index()].window.on_consumed(bytes);
+        self.classes.at(class.index()).window.on_consumed(bytes);
     }
 
     fn update_class(&mut self, now: Timestamp, class: Class, rtt: Duration) {
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         if state.window.update(now, rtt, 0).is_some() {
             state.credit_due = true;
             self.class_control = true;
@@ -372,34 +434,6 @@ impl Session {
     fn forget_lanes(&mut self) {
         let lanes: SmallVec<[u32; 8]> = self.paths.iter().map(|(_, path)| path.lane_key).collect();
         self.streams.forget_lanes(&lanes);
-    }
-}
-
-fn class_state(config: &Config, local: &Params, index: usize) -> ClassState {
-    let limits = local.max_streams[index];
-    let mut opening: [streams::Opening; 3] = Default::default();
-    for (kind, concurrent) in OPENING_KINDS
-        .into_iter()
-        .zip([limits.bi, limits.uni, limits.unordered])
-    {
-        if let Some(place) = opening_index(kind) {
-            opening[place].granted = concurrent;
-            opening[place].concurrent = concurrent;
-        }
-    }
-    ClassState {
-        urgency: config.classes[index].urgency.min(7),
-        send_limit: 0,
-        sent: 0,
-        blocked: VecDeque::new(),
-        window: Window::new(local.max_data[index], config.max_class_window),
-        received: 0,
-        credit_due: false,
-        stream_credit_out: 0,
-        stream_credit_in: local.max_stream_data[index],
-        opening,
-        accept: Default::default(),
-        accept_blocked: [false; 2],
     }
 }
 

@@ -3,11 +3,12 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
+use super::classes::{OPENING_KINDS, opening_index};
 use super::error::{Misbehaviour, PathError};
 use super::event::{Event, PathEnd};
 use super::keys::PathKey;
 use super::path::Stage;
-use super::streams::{Flags, OPENING_KINDS, check_direction, check_ours, opening_index};
+use super::streams::{Flags, check_direction, check_ours};
 use super::timers::TimerKind;
 use crate::stream::{RecvHalf, SendHalf, Source};
 use crate::time::Timestamp;
@@ -57,7 +58,17 @@ impl Session {
             buffer.clear();
             return Ok(());
         }
-        let result = self.take_records(now, slot, buffer, block_capacity);
+        let mut limits = self.limits_in(slot);
+        let mut result = self.take_records(now, slot, &limits, buffer, block_capacity);
+        // PROTOCOL 3.1: what comes behind the end of a handshake is judged by the limits after it.
+        while result.is_ok() && self.paths[slot].stage != Stage::Closing {
+            let changed = self.limits_in(slot);
+            if changed == limits {
+                break;
+            }
+            limits = changed;
+            result = self.take_records(now, slot, &limits, buffer, block_capacity);
+        }
         if let Err(error) = &result {
             self.path_failed(now, slot, error.clone());
         }
@@ -68,11 +79,11 @@ impl Session {
         &mut self,
         now: Timestamp,
         slot: usize,
+        limits: &RecordLimits,
         buffer: &mut BytesMut,
         capacity: usize,
     ) -> Result<(), PathError> {
-        let limits = self.limits_in(slot);
-        let complete = complete_prefix(buffer, &limits)?.complete;
+        let complete = complete_prefix(buffer, limits)?.complete;
         if complete == 0 {
             return Ok(());
         }
@@ -109,11 +120,13 @@ impl Session {
 
     fn limits_in(&self, slot: usize) -> RecordLimits {
         let path = &self.paths[slot];
-        let done = matches!(path.stage, Stage::Live);
+        if path.stage != Stage::Live {
+            return RecordLimits::HANDSHAKE;
+        }
         RecordLimits {
-            max_body: self.local.max_record as usize,
-            require_crc: !done || path.crc,
-            allow_lz4: done && self.lz4(),
+            max_body: self.config.params.max_record as usize,
+            require_crc: path.crc,
+            allow_lz4: self.lz4(),
         }
     }
 
@@ -154,7 +167,8 @@ impl Session {
             if ack_now || path.lanes[0].unreported_bytes >= quarter {
                 path.ack_due = true;
             } else if !path.timers.is_set(TimerKind::Ack) {
-                path.timers.set(TimerKind::Ack, now + self.local.max_ack_delay);
+                path.timers
+                    .set(TimerKind::Ack, now + self.config.params.max_ack_delay);
             }
         }
         Ok(())
@@ -314,7 +328,7 @@ impl Session {
         recv.received_on(lane, offset.saturating_add(data.len() as u64))
             .map_err(|error| Misbehaviour::Stream { id, error })?;
         if inserted.growth > 0 {
-            let class = &mut self.classes[id.class().index()];
+            let class = self.classes.at(id.class().index());
             class.received = class.received.saturating_add(inserted.growth);
             if class.received > class.window.limit() {
                 return Err(Misbehaviour::ClassCredit {
@@ -397,7 +411,10 @@ impl Session {
         let class = id.class();
         if id.initiator() == self.side {
             let opened = match opening_index(id.kind()) {
-                Some(place) => id.index() < self.classes[class.index()].opening[place].next_local,
+                Some(place) => self
+                    .classes
+                    .used(class.index())
+                    .is_some_and(|state| id.index() < state.opening[place].next_local),
                 None => self.ordered_opened(class),
             };
             return if opened {
@@ -406,14 +423,14 @@ impl Session {
                 Err(Misbehaviour::NeverOpened { id })
             };
         }
+        self.check_early_stream(id.kind(), class, id.index())?;
         let Some(place) = opening_index(id.kind()) else {
             if id.index() != 0 {
                 return Err(Misbehaviour::StreamLimit { id, limit: 1 });
             }
             return Ok(self.open_ordered_in(class));
         };
-        self.check_early_stream(id.kind(), class, id.index())?;
-        let opening = &mut self.classes[class.index()].opening[place];
+        let opening = &mut self.classes.at(class.index()).opening[place];
         if id.index() < opening.next_remote {
             return Ok(None);
         }
@@ -434,8 +451,9 @@ impl Session {
 
     fn insert_remote(&mut self, kind: Kind, class: Class, index: u64) -> Option<u32> {
         let id = StreamId::new(self.side.peer(), kind, class, index)?;
-        let urgency = self.classes[class.index()].urgency;
-        let send = (kind == Kind::Bi).then(|| SendHalf::new(self.classes[class.index()].stream_credit_out));
+        let urgency = self.classes.at(class.index()).urgency;
+        let send =
+            (kind == Kind::Bi).then(|| SendHalf::new(self.classes.at(class.index()).stream_credit_out));
         let recv = self.new_recv(class);
         let key = self.streams.insert(self.side, id, urgency, send, Some(recv));
         let place = match kind {
@@ -443,12 +461,12 @@ impl Session {
             Kind::Uni => 1,
             Kind::Ordered | Kind::Unordered => return Some(key.slot),
         };
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         if state.accept[place].is_empty() || state.accept_blocked[place] {
             state.accept_blocked[place] = false;
             self.events.push_back(Event::Opened { kind, class });
         }
-        self.classes[class.index()].accept[place].push_back(key.slot);
+        self.classes.at(class.index()).accept[place].push_back(key.slot);
         Some(key.slot)
     }
 
@@ -492,7 +510,7 @@ impl Session {
             .reset(code, final_size)
             .map_err(|error| Misbehaviour::Stream { id, error })?;
         let class = id.class();
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         state.received = state.received.saturating_add(reset.growth);
         if state.received > state.window.limit() {
             let limit = state.window.limit();
@@ -585,7 +603,7 @@ impl Session {
     }
 
     pub(super) fn take_class_credit(&mut self, class: Class, value: u64) {
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         if value <= state.send_limit {
             return;
         }
@@ -601,7 +619,7 @@ impl Session {
 
     pub(super) fn take_streams_credit(&mut self, class: Class, kind: Kind, value: u64) {
         let Some(place) = opening_index(kind) else { return };
-        let opening = &mut self.classes[class.index()].opening[place];
+        let opening = &mut self.classes.at(class.index()).opening[place];
         if value > opening.allowed {
             opening.allowed = value;
             if std::mem::take(&mut opening.blocked) {
@@ -644,7 +662,7 @@ impl Session {
                 let Some(place) = opening_index(kind) else {
                     continue;
                 };
-                if std::mem::take(&mut self.classes[class.index()].opening[place].blocked) {
+                if std::mem::take(&mut self.classes.at(class.index()).opening[place].blocked) {
                     self.events.push_back(Event::Credit { kind, class });
                 }
             }

@@ -24,6 +24,8 @@ pub(super) struct Rtt {
     pub(super) variance: Duration,
     pub(super) minimum: Duration,
     minimum_at: Timestamp,
+    /// The shortest since the last draining began.
+    fresh: Duration,
 }
 
 impl Rtt {
@@ -33,6 +35,7 @@ impl Rtt {
             variance: INITIAL_RTT / 2,
             minimum: Duration::MAX,
             minimum_at: Timestamp::ZERO,
+            fresh: Duration::MAX,
         }
     }
 
@@ -46,6 +49,7 @@ impl Rtt {
     }
 
     pub(super) fn sample(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) {
+        self.fresh = self.fresh.min(measured);
         if measured <= self.minimum {
             self.minimum = measured;
             self.minimum_at = now;
@@ -73,9 +77,12 @@ impl Rtt {
         now.since(self.minimum_at) > Duration::from_secs(10)
     }
 
-    /// Lets the next samples name the minimum anew.
-    fn forget_minimum(&mut self) {
-        self.minimum = self.get();
+    /// What was seen while the queue was drained is the path's round trip from here on.
+    fn adopt_fresh(&mut self, now: Timestamp) {
+        if self.fresh != Duration::MAX {
+            self.minimum = self.fresh;
+        }
+        self.minimum_at = now;
     }
 
     /// Probe timeout (RFC 9002 §6.2.1).
@@ -172,16 +179,22 @@ impl Rate {
                 self.round_best = self.round_best.max(self.bytes_per_second());
                 self.round_ends = now + rtt.get();
                 if self.flat_rounds >= FLAT_ROUNDS {
-                    self.phase = Phase::Steady;
+                    // The queue that the search has built up hides the path's own round trip.
+                    self.drain(now, rtt);
                 }
             }
-            Phase::Steady if rtt.minimum_is_old(now) => {
-                self.phase = Phase::Drain(now + rtt.get() + Duration::from_millis(10));
-                rtt.forget_minimum();
+            Phase::Steady if rtt.minimum_is_old(now) => self.drain(now, rtt),
+            Phase::Drain(until) if now >= until => {
+                rtt.adopt_fresh(now);
+                self.phase = Phase::Steady;
             }
-            Phase::Drain(until) if now >= until => self.phase = Phase::Steady,
             _ => {}
         }
+    }
+
+    fn drain(&mut self, now: Timestamp, rtt: &mut Rtt) {
+        self.phase = Phase::Drain(now + rtt.get() * 2 + Duration::from_millis(10));
+        rtt.fresh = Duration::MAX;
     }
 
     fn limit_from(&self, rtt: &Rtt) -> u64 {

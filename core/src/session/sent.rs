@@ -102,11 +102,9 @@ impl SentLog {
         Some(record)
     }
 
-    /// Gives the memory of an idle lane back.
+    /// Gives back what an idle lane does not need.
     pub(super) fn shrink(&mut self) {
-        if self.records.is_empty() && self.records.capacity() > 64 {
-            self.records = VecDeque::new();
-            self.items = VecDeque::new();
-        }
+        self.records.shrink_to_fit();
+        self.items.shrink_to_fit();
     }
 }

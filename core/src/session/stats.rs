@@ -34,6 +34,8 @@ pub struct PathStats {
     pub state: PathState,
     /// Smoothed round-trip time; `None` before the first sample.
     pub rtt: Option<Duration>,
+    /// The shortest round trip seen of late; `None` before the first sample.
+    pub rtt_min: Option<Duration>,
     /// Variation of the round-trip time.
     pub rtt_variance: Duration,
     /// Bytes in records sent.
@@ -106,6 +108,7 @@ impl Session {
             id: path.id,
             state,
             rtt: path.rtt.smoothed,
+            rtt_min: path.rtt.smoothed.map(|_| path.rtt.minimum),
             rtt_variance: path.rtt.variance,
             bytes_sent: path.bytes_sent,
             bytes_received: path.bytes_received,

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use super::Session;
+use super::classes::opening_index;
 use super::error::{OpenError, StreamError};
 use super::event::Event;
 use super::keys::StreamKey;
-use super::streams::{Flags, opening_index};
+use super::streams::Flags;
 use crate::stream::{Read as HalfRead, SendHalf, SendState};
 use crate::time::Timestamp;
 use crate::wire::{Class, Kind, StreamId};
@@ -64,7 +65,7 @@ impl Session {
             return Err(OpenError::Draining);
         }
         let side = self.side;
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         let index = match opening_index(kind) {
             None => 0,
             Some(place) => {
@@ -80,9 +81,12 @@ impl Session {
         let Some(id) = StreamId::new(side, kind, class, index) else {
             return Err(OpenError::Exhausted);
         };
-        let send = Some(SendHalf::new(state.stream_credit_out));
+        // PROTOCOL 5.6: early credit is for requests alone; WELCOME brings that of other streams.
+        let early = self.identity.is_none() && kind != Kind::Bi;
+        let credit = if early { 0 } else { state.stream_credit_out };
+        let send = Some(SendHalf::new(credit));
         let recv = (kind == Kind::Bi).then(|| self.new_recv(class));
-        let urgency = self.classes[class.index()].urgency;
+        let urgency = self.classes.at(class.index()).urgency;
         Ok(self.streams.insert(self.side, id, urgency, send, recv))
     }
 
@@ -94,7 +98,7 @@ impl Session {
             Kind::Uni => 1,
             Kind::Ordered | Kind::Unordered => return None,
         };
-        let state = &mut self.classes[class.index()];
+        let state = self.classes.at(class.index());
         let Some(slot) = state.accept[place].pop_front() else {
             state.accept_blocked[place] = true;
             return None;
@@ -461,7 +465,7 @@ impl Session {
         let Some(place) = opening_index(id.kind()) else {
             return;
         };
-        let opening = &mut self.classes[id.class().index()].opening[place];
+        let opening = &mut self.classes.at(id.class().index()).opening[place];
         opening.gone += 1;
         let target = opening.gone.saturating_add(opening.concurrent);
         // Not for every stream: when half of the peer's credit is used up.

@@ -6,8 +6,8 @@ use slab::Slab;
 
 use super::error::Misbehaviour;
 use super::keys::{IdMap, StreamKey};
-use crate::stream::{RecvHalf, SendHalf, Window};
-use crate::wire::{Class, Kind, Side, StreamId};
+use crate::stream::{RecvHalf, SendHalf};
+use crate::wire::{Kind, Side, StreamId};
 
 /// Single-bit facts about a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,60 +79,6 @@ pub(super) struct Stream {
     pub(super) message: u64,
 }
 
-/// Opening credit of one (class, kind).
-#[derive(Clone, Debug, Default)]
-pub(super) struct Opening {
-    /// Next index that this end opens.
-    pub(super) next_local: u64,
-    /// Indexes that the peer lets this end use.
-    pub(super) allowed: u64,
-    /// An opener found no credit and wants to hear of some.
-    pub(super) blocked: bool,
-    /// Indexes below this were opened by the peer.
-    pub(super) next_remote: u64,
-    /// Indexes below this are open to the peer.
-    pub(super) granted: u64,
-    /// Streams of the peer that are finished and gone.
-    pub(super) gone: u64,
-    /// How many the peer may have at a time.
-    pub(super) concurrent: u64,
-    /// MAX_STREAMS is to be sent.
-    pub(super) due: bool,
-}
-
-/// What is kept per class and side.
-pub(super) struct ClassState {
-    pub(super) urgency: u8,
-    /// Bytes that the peer lets this end send on the class's streams together.
-    pub(super) send_limit: u64,
-    pub(super) sent: u64,
-    /// Streams that have data but no class credit.
-    pub(super) blocked: VecDeque<u32>,
-    pub(super) window: Window,
-    pub(super) received: u64,
-    pub(super) credit_due: bool,
-    /// Initial credit of each stream, in both directions.
-    pub(super) stream_credit_out: u64,
-    pub(super) stream_credit_in: u64,
-    /// By kind: Bi, Uni, Unordered.
-    pub(super) opening: [Opening; 3],
-    /// Streams that the peer opened and nobody accepted yet, by kind: Bi, Uni.
-    pub(super) accept: [VecDeque<u32>; 2],
-    pub(super) accept_blocked: [bool; 2],
-}
-
-/// The place of a kind in [`ClassState::opening`]; ordered message streams need no opening.
-pub(super) fn opening_index(kind: Kind) -> Option<usize> {
-    match kind {
-        Kind::Bi => Some(0),
-        Kind::Uni => Some(1),
-        Kind::Unordered => Some(2),
-        Kind::Ordered => None,
-    }
-}
-
-pub(super) const OPENING_KINDS: [Kind; 3] = [Kind::Bi, Kind::Uni, Kind::Unordered];
-
 #[derive(Default)]
 pub(super) struct StreamTable {
     slots: Slab<Stream>,
@@ -167,6 +113,10 @@ impl StreamTable {
             flags.set(Flags::RECV_HELD);
         }
         let generation = self.next_generation;
+        if self.slots.capacity() == 0 {
+            // Most idle sessions have had one stream at a time; room for four is more than the rest of them.
+            self.slots = Slab::with_capacity(1);
+        }
         let slot = self.slots.insert(Stream {
             id,
             generation,
@@ -230,6 +180,22 @@ impl StreamTable {
         self.slots.iter().all(|(_, stream)| {
             stream.id.kind() == Kind::Ordered && stream.send.as_ref().is_none_or(|send| send.buffered() == 0)
         })
+    }
+
+    /// Gives back what few streams do not need.
+    pub(super) fn shrink(&mut self) {
+        if self.slots.is_empty() {
+            self.slots = Slab::new();
+            self.ids = IdMap::default();
+        }
+        for (_, stream) in &mut self.slots {
+            if let Some(send) = stream.send.as_mut() {
+                send.shrink();
+            }
+            if let Some(recv) = stream.recv.as_mut() {
+                recv.shrink();
+            }
+        }
     }
 
     /// Forgets offsets on all lanes but `alive`.
@@ -321,12 +287,12 @@ impl Ready {
     }
 
     #[inline]
+    pub(super) fn shrink(&mut self) {
+        self.queues.iter_mut().for_each(VecDeque::shrink_to_fit);
+    }
+
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.mask == 0
     }
-}
-
-/// A class by its number in a fixed table.
-pub(super) fn class_at(index: usize) -> Class {
-    Class::new(index as u8).unwrap_or(Class::CONTROL)
 }

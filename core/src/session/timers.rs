@@ -20,9 +20,11 @@ pub enum TimerKind {
     Resume,
     /// An unreliable message's time to live ends (PROTOCOL 4.6).
     Ttl,
+    /// The session has been quiet for a moment and gives memory back.
+    Tidy,
 }
 
-pub(super) const TIMERS: usize = 7;
+pub(super) const TIMERS: usize = 8;
 
 const KINDS: [TimerKind; TIMERS] = [
     TimerKind::Ack,
@@ -32,6 +34,7 @@ const KINDS: [TimerKind; TIMERS] = [
     TimerKind::Handshake,
     TimerKind::Resume,
     TimerKind::Ttl,
+    TimerKind::Tidy,
 ];
 
 /// Deadlines by kind.

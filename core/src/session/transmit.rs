@@ -1,16 +1,19 @@
 //! What goes out on a path: handshake, then acknowledgements, control, datagrams and streams, in
 //! records that are built when the path has room for them (DESIGN "Scheduling").
 
+use super::classes::{OPENING_KINDS, class_at};
 use super::keys::{PathKey, StreamKey};
 use super::path::{Path, Stage};
 use super::sent::{Item, SentRecord};
-use super::streams::{Flags, OPENING_KINDS, class_at};
+use super::streams::Flags;
 use super::timers::TimerKind;
+use std::time::Duration;
+
 use super::{Abandon, Session};
 use crate::stream::SendHalf;
 use crate::time::Timestamp;
 use crate::wire::{
-    Class, Compressor, Counts, Frame, Kind, LaneCount, OutBuffer, PathStatus, RecordBuilder, SHARE_THRESHOLD,
+    Compressor, Counts, Frame, Kind, LaneCount, OutBuffer, PathStatus, RecordBuilder, SHARE_THRESHOLD,
 };
 
 /// What [`Session::poll_transmit`] did.
@@ -27,6 +30,8 @@ pub enum Transmit {
 
 /// Output is bound to a path in batches of about this many bytes: one large write's worth.
 const BATCH: usize = 256 * 1024;
+/// A session that has sent nothing for this long gives back the memory that it does not need.
+pub(super) const TIDY_AFTER: Duration = Duration::from_millis(200);
 /// Acknowledgements of what wants none ride along once this many records wait for one.
 const LAZY_ACK: u64 = 16;
 /// A STREAM frame is not started in less room than this, unless it ends the data.
@@ -142,7 +147,10 @@ impl Session {
             self.put_session_control(slot, &mut draft);
         }
         if data {
-            self.put_datagrams(now, slot, &mut draft);
+            // PROTOCOL 5.6: no datagram is early data.
+            if !stage_early {
+                self.put_datagrams(now, slot, &mut draft);
+            }
             self.put_streams(slot, limit - in_flight, &mut draft);
         }
         self.finish_record(now, slot, draft)
@@ -190,6 +198,10 @@ impl Session {
         path.bytes_sent += bytes as u64;
         path.records_sent += 1;
         path.last_sent = now;
+        self.stirred = true;
+        if !self.timers.is_set(TimerKind::Tidy) {
+            self.timers.set(TimerKind::Tidy, now + TIDY_AFTER);
+        }
         if draft.eliciting {
             path.budget.earn(bytes);
             if !was_waiting {
@@ -367,24 +379,24 @@ impl Session {
 
     fn put_class_control(&mut self, slot: usize, draft: &mut Draft<'_>) {
         self.class_control = false;
-        for index in 0..Class::COUNT {
+        for index in self.classes.all_used() {
             let class = class_at(index);
-            if self.classes[index].credit_due {
-                let value = self.classes[index].window.limit();
+            if self.classes.at(index).credit_due {
+                let value = self.classes.at(index).window.limit();
                 if draft.builder.frame(&Frame::MaxData { class, value }) {
-                    self.classes[index].credit_due = false;
+                    self.classes.at(index).credit_due = false;
                     self.push_item(slot, Item::MaxData { class, value }, draft);
                 } else {
                     self.class_control = true;
                 }
             }
             for (place, &kind) in OPENING_KINDS.iter().enumerate() {
-                if !self.classes[index].opening[place].due {
+                if !self.classes.at(index).opening[place].due {
                     continue;
                 }
-                let value = self.classes[index].opening[place].granted;
+                let value = self.classes.at(index).opening[place].granted;
                 if draft.builder.frame(&Frame::MaxStreams { class, kind, value }) {
-                    self.classes[index].opening[place].due = false;
+                    self.classes.at(index).opening[place].due = false;
                     self.push_item(slot, Item::MaxStreams { class, kind, value }, draft);
                 } else {
                     self.class_control = true;
@@ -512,7 +524,7 @@ impl Session {
             return Some(0);
         };
         let (id, lane) = (stream.id, path.lane_key);
-        let class = &mut self.classes[id.class().index()];
+        let class = self.classes.at(id.class().index());
         // Room for data behind the longest header: type, id, offset, length.
         let space = draft.builder.remaining().saturating_sub(24);
         let mut most = space.min(usize::try_from(room).unwrap_or(usize::MAX));

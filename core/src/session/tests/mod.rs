@@ -7,6 +7,7 @@ mod faults;
 mod handshakes;
 mod limits;
 mod messages;
+mod protocol;
 mod swarm;
 mod world;
 

@@ -313,8 +313,14 @@ impl World {
                 let id = SessionId([7; 16]);
                 let routing = Routing::new(&[]).expect("empty fits");
                 let config = self.server_config.clone();
-                let session =
-                    Session::server(config, seed_bytes(self.seed ^ 0xffff), now, hello, id, routing);
+                let session = Session::server(
+                    config.into(),
+                    seed_bytes(self.seed ^ 0xffff),
+                    now,
+                    hello,
+                    id,
+                    routing,
+                );
                 self.server = Some(session.expect("the HELLO is good"));
             }
         }
@@ -424,12 +430,15 @@ fn flush(out: &mut OutBuffer, pipe: &mut Pipe, now: Timestamp, delay: Duration, 
         out.advance(taken);
     }
     pipe.carried += bytes.len() as u64;
-    let start = now.max(pipe.free_at);
-    let time = match rate {
-        0 => Duration::ZERO,
-        rate => Duration::from_nanos(bytes.len() as u64 * 1_000_000_000 / rate),
-    };
-    pipe.free_at = start + time;
-    pipe.chunks.push_back((pipe.free_at + delay, bytes));
+    // A link with a rate delivers as it goes, like packets, not when the last byte of a write is through.
+    let piece = if rate == 0 { bytes.len() } else { 1400 };
+    for part in bytes.chunks(piece) {
+        let time = match rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_nanos(part.len() as u64 * 1_000_000_000 / rate),
+        };
+        pipe.free_at = now.max(pipe.free_at) + time;
+        pipe.chunks.push_back((pipe.free_at + delay, part.to_vec()));
+    }
     true
 }

@@ -1,0 +1,228 @@
+//! What is kept per class of streams: credit, opening, and who waits. A class that was never used
+//! costs a pointer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::config::Config;
+use super::establish::{EARLY_BYTES, EARLY_STREAMS};
+use smallvec::SmallVec;
+
+use crate::handshake::{Params, StreamLimits};
+use crate::stream::Window;
+use crate::wire::{Class, Kind, Side};
+
+/// Opening credit of one (class, kind).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Opening {
+    /// Next index that this end opens.
+    pub(super) next_local: u64,
+    /// Indexes that the peer lets this end use.
+    pub(super) allowed: u64,
+    /// Indexes below this were opened by the peer.
+    pub(super) next_remote: u64,
+    /// Indexes below this are open to the peer.
+    pub(super) granted: u64,
+    /// Streams of the peer that are finished and gone.
+    pub(super) gone: u64,
+    /// How many the peer may have at a time.
+    pub(super) concurrent: u64,
+    /// An opener found no credit and wants to hear of some.
+    pub(super) blocked: bool,
+    /// MAX_STREAMS is to be sent.
+    pub(super) due: bool,
+}
+
+/// What is kept per class and side.
+pub(super) struct ClassState {
+    pub(super) urgency: u8,
+    /// Bytes that the peer lets this end send on the class's streams together.
+    pub(super) send_limit: u64,
+    pub(super) sent: u64,
+    /// Streams that have data but no class credit.
+    pub(super) blocked: VecDeque<u32>,
+    pub(super) window: Window,
+    pub(super) received: u64,
+    pub(super) credit_due: bool,
+    /// Credit that a stream of this end starts with.
+    pub(super) stream_credit_out: u64,
+    /// By kind: Bi, Uni, Unordered.
+    pub(super) opening: [Opening; 3],
+    /// Streams that the peer opened and nobody accepted yet, by kind: Bi, Uni.
+    pub(super) accept: [VecDeque<u32>; 2],
+    pub(super) accept_blocked: [bool; 2],
+}
+
+/// The place of a kind in [`ClassState::opening`]; ordered message streams need no opening.
+pub(super) fn opening_index(kind: Kind) -> Option<usize> {
+    match kind {
+        Kind::Bi => Some(0),
+        Kind::Uni => Some(1),
+        Kind::Unordered => Some(2),
+        Kind::Ordered => None,
+    }
+}
+
+pub(super) const OPENING_KINDS: [Kind; 3] = [Kind::Bi, Kind::Uni, Kind::Unordered];
+
+/// What the peer announced per class (PROTOCOL 5.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PeerCredit {
+    pub(super) data: [u64; Class::COUNT],
+    pub(super) stream_data: [u64; Class::COUNT],
+    pub(super) streams: [StreamLimits; Class::COUNT],
+}
+
+impl PeerCredit {
+    pub(super) fn of(params: &Params) -> PeerCredit {
+        PeerCredit {
+            data: params.max_data,
+            stream_data: params.max_stream_data,
+            streams: params.max_streams,
+        }
+    }
+}
+
+/// The credit that a class starts with.
+struct Start {
+    data: u64,
+    stream_data: u64,
+    streams: StreamLimits,
+}
+
+/// What this end knows of the peer's announcements.
+enum Credit {
+    /// Nothing yet; a client may use the fixed credit of early data, if it is enabled.
+    Early(bool),
+    /// The peer announced the defaults, as most do.
+    Default,
+    Announced(Box<PeerCredit>),
+}
+
+/// The classes that have been used.
+pub(super) struct Classes {
+    slots: [Option<Box<ClassState>>; Class::COUNT],
+    config: Arc<Config>,
+    credit: Credit,
+}
+
+impl Classes {
+    pub(super) fn new(config: Arc<Config>, side: Side) -> Classes {
+        let early = side == Side::Client && config.early_data;
+        Classes {
+            slots: Default::default(),
+            config,
+            credit: Credit::Early(early),
+        }
+    }
+
+    /// The class's state, made when it is first asked for.
+    #[inline]
+    pub(super) fn at(&mut self, index: usize) -> &mut ClassState {
+        let Classes {
+            slots,
+            config,
+            credit,
+        } = self;
+        slots[index].get_or_insert_with(|| Box::new(new_class(config, credit, index)))
+    }
+
+    /// The class's state, if it was ever used.
+    pub(super) fn used(&self, index: usize) -> Option<&ClassState> {
+        self.slots[index].as_deref()
+    }
+
+    /// The numbers of the classes that were used.
+    pub(super) fn all_used(&self) -> SmallVec<[usize; Class::COUNT]> {
+        (0..Class::COUNT)
+            .filter(|&index| self.slots[index].is_some())
+            .collect()
+    }
+
+    /// Gives back what an idle class does not need.
+    pub(super) fn shrink(&mut self) {
+        for state in self.slots.iter_mut().flatten() {
+            state.blocked.shrink_to_fit();
+            state.accept.iter_mut().for_each(VecDeque::shrink_to_fit);
+        }
+    }
+
+    /// The peer's announcements hold for every class from now on.
+    pub(super) fn adopt(&mut self, params: &Params) {
+        let announced = PeerCredit::of(params);
+        self.credit = if announced == PeerCredit::of(&Params::default()) {
+            Credit::Default
+        } else {
+            Credit::Announced(Box::new(announced))
+        };
+    }
+}
+
+fn start(credit: &Credit, index: usize) -> Start {
+    const NONE: StreamLimits = StreamLimits {
+        bi: 0,
+        uni: 0,
+        unordered: 0,
+    };
+    match credit {
+        Credit::Early(true) if index == Class::REQUESTS.index() => Start {
+            data: EARLY_BYTES,
+            stream_data: EARLY_BYTES,
+            streams: StreamLimits {
+                bi: EARLY_STREAMS,
+                ..NONE
+            },
+        },
+        Credit::Early(_) => Start {
+            data: 0,
+            stream_data: 0,
+            streams: NONE,
+        },
+        Credit::Default => {
+            let params = Params::default();
+            Start {
+                data: params.max_data[index],
+                stream_data: params.max_stream_data[index],
+                streams: params.max_streams[index],
+            }
+        }
+        Credit::Announced(credit) => Start {
+            data: credit.data[index],
+            stream_data: credit.stream_data[index],
+            streams: credit.streams[index],
+        },
+    }
+}
+
+fn new_class(config: &Config, credit: &Credit, index: usize) -> ClassState {
+    let own = config.params.max_streams[index];
+    let start = start(credit, index);
+    let opening = |concurrent, allowed| Opening {
+        allowed,
+        granted: concurrent,
+        concurrent,
+        ..Opening::default()
+    };
+    ClassState {
+        urgency: config.classes[index].urgency.min(7),
+        send_limit: start.data,
+        sent: 0,
+        blocked: VecDeque::new(),
+        window: Window::new(config.params.max_data[index], config.max_class_window),
+        received: 0,
+        credit_due: false,
+        stream_credit_out: start.stream_data,
+        opening: [
+            opening(own.bi, start.streams.bi),
+            opening(own.uni, start.streams.uni),
+            opening(own.unordered, start.streams.unordered),
+        ],
+        accept: Default::default(),
+        accept_blocked: [false; 2],
+    }
+}
+
+/// A class by its number in a fixed table.
+pub(super) fn class_at(index: usize) -> Class {
+    Class::new(index as u8).unwrap_or(Class::CONTROL)
+}
