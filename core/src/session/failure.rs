@@ -10,7 +10,7 @@ use super::error::PathError;
 use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::lifecycle::{Cause, State};
-use super::path::{Lane, Path, Stage, Suspicion, Unsettled};
+use super::path::{Lane, Stage, Suspicion, Unsettled};
 use super::sent::Item;
 use super::streams::Flags;
 use super::timers::TimerKind;
@@ -649,7 +649,7 @@ impl Session {
     }
 
     pub(super) fn path_key(&self, slot: usize) -> PathKey {
-        let generation = self.paths.get(slot).map_or(0, |path: &Box<Path>| path.generation);
+        let generation = self.paths.get(slot).map_or(0, |path| path.generation);
         PathKey {
             slot: slot as u32,
             generation,

@@ -449,7 +449,7 @@ fn what_is_queued_waits_for_the_next_path() {
         }
     };
     assert_eq!(refused, SendError::Full);
-    assert!(sent >= 10_000 / (4 + 64) && sent <= 10_000 / 5, "{sent}");
+    assert!((10_000 / (4 + 64)..=10_000 / 5).contains(&sent), "{sent}");
     let mut written = 5000;
     let full = loop {
         match world.client.write(key, &[1; 999]).expect("open") {
@@ -593,7 +593,7 @@ fn faults_at_random_moments_lose_and_double_nothing() {
                 0 => world.cut(link),
                 1 => world.end(link, PathEnd::Eof),
                 2 => world.links[link].corrupt_up = true,
-                _ => world.stall(link, rng.next_u64() % 2 == 0, true),
+                _ => world.stall(link, rng.next_u64().is_multiple_of(2), true),
             }
             live[place] = world.connect();
         }
