@@ -312,11 +312,11 @@ impl Session {
         flag: Flags,
         still: impl Fn(&super::streams::Stream) -> bool,
     ) {
-        if let Some(stream) = self.streams.get_mut(key) {
-            if still(stream) {
-                stream.flags.set(flag);
-                self.queue_control(slot);
-            }
+        if let Some(stream) = self.streams.get_mut(key)
+            && still(stream)
+        {
+            stream.flags.set(flag);
+            self.queue_control(slot);
         }
     }
 

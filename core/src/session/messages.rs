@@ -181,10 +181,10 @@ impl Session {
     }
 
     pub(super) fn messages_unblocked(&mut self) {
-        if let Some(messages) = &mut self.messages {
-            if std::mem::take(&mut messages.sender_blocked) {
-                self.events.push_back(Event::MessageSpace);
-            }
+        if let Some(messages) = &mut self.messages
+            && std::mem::take(&mut messages.sender_blocked)
+        {
+            self.events.push_back(Event::MessageSpace);
         }
     }
 

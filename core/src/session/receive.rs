@@ -389,10 +389,10 @@ impl Session {
         };
         match stream.id.kind() {
             Kind::Bi | Kind::Uni => {
-                if stream.flags.take(Flags::READ_BLOCKED) {
-                    if let Some(key) = self.streams.key_of(slot) {
-                        self.events.push_back(Event::Readable(key));
-                    }
+                if stream.flags.take(Flags::READ_BLOCKED)
+                    && let Some(key) = self.streams.key_of(slot)
+                {
+                    self.events.push_back(Event::Readable(key));
                 }
                 Ok(())
             }
@@ -614,11 +614,10 @@ impl Session {
             .streams
             .slot_mut(slot)
             .and_then(|stream| stream.send.as_mut())
+            && send.set_max_data(value)
         {
-            if send.set_max_data(value) {
-                self.make_ready(slot);
-                self.tell_writable(key);
-            }
+            self.make_ready(slot);
+            self.tell_writable(key);
         }
         Ok(())
     }
@@ -630,10 +629,10 @@ impl Session {
         }
         state.send_limit = value;
         for slot in std::mem::take(&mut state.blocked) {
-            if let Some(stream) = self.streams.slot_mut(slot) {
-                if stream.flags.take(Flags::CLASS_BLOCKED) {
-                    self.make_ready(slot);
-                }
+            if let Some(stream) = self.streams.slot_mut(slot)
+                && stream.flags.take(Flags::CLASS_BLOCKED)
+            {
+                self.make_ready(slot);
             }
         }
     }

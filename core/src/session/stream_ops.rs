@@ -196,12 +196,12 @@ impl Session {
             self.make_ready(key.slot);
         } else if !was_empty {
             let full = self.buffer_room(class) == 0;
-            if let Some(stream) = self.streams.get_mut(key) {
-                if !stream.flags.has(Flags::WRITE_BLOCKED) {
-                    stream.flags.set(Flags::WRITE_BLOCKED);
-                    if full {
-                        self.classes.at(class.index()).waiters.push_back(key);
-                    }
+            if let Some(stream) = self.streams.get_mut(key)
+                && !stream.flags.has(Flags::WRITE_BLOCKED)
+            {
+                stream.flags.set(Flags::WRITE_BLOCKED);
+                if full {
+                    self.classes.at(class.index()).waiters.push_back(key);
                 }
             }
         }
@@ -362,11 +362,12 @@ impl Session {
             return;
         };
         let class = stream.id.class();
-        if let Some(recv) = stream.recv.as_mut() {
-            if recv.poll_window_update(now, rtt).is_some() && recv.final_size().is_none() {
-                stream.flags.set(Flags::CREDIT_DUE);
-                self.queue_control(key.slot);
-            }
+        if let Some(recv) = stream.recv.as_mut()
+            && recv.poll_window_update(now, rtt).is_some()
+            && recv.final_size().is_none()
+        {
+            stream.flags.set(Flags::CREDIT_DUE);
+            self.queue_control(key.slot);
         }
         self.consume_class(class, taken);
         self.update_class(now, class, rtt);
@@ -466,10 +467,10 @@ impl Session {
     }
 
     pub(super) fn tell_writable(&mut self, key: StreamKey) {
-        if let Some(stream) = self.streams.get_mut(key) {
-            if stream.flags.take(Flags::WRITE_BLOCKED) {
-                self.events.push_back(Event::Writable(key));
-            }
+        if let Some(stream) = self.streams.get_mut(key)
+            && stream.flags.take(Flags::WRITE_BLOCKED)
+        {
+            self.events.push_back(Event::Writable(key));
         }
     }
 

@@ -4,7 +4,9 @@
 mod attacks;
 mod basics;
 mod faults;
+mod floods;
 mod handshakes;
+mod joins;
 mod limits;
 mod messages;
 mod protocol;

@@ -299,11 +299,11 @@ impl World {
             self.client.handle_timeout(now);
             busy = true;
         }
-        if let Some(server) = &mut self.server {
-            if server.poll_timeout().is_some_and(|(at, _)| at <= now) {
-                server.handle_timeout(now);
-                busy = true;
-            }
+        if let Some(server) = &mut self.server
+            && server.poll_timeout().is_some_and(|(at, _)| at <= now)
+        {
+            server.handle_timeout(now);
+            busy = true;
         }
         self.drain_events();
         for index in 0..self.links.len() {
@@ -363,21 +363,21 @@ impl World {
                 return;
             }
         }
-        if self.server.is_none() {
-            if let Some(First::Hello(hello)) = incoming.first() {
-                let id = self.session_id;
-                let routing = Routing::new(&[]).expect("empty fits");
-                let config = self.server_config.clone();
-                let session = Session::server(
-                    config.into(),
-                    seed_bytes(self.seed ^ 0xffff),
-                    now,
-                    hello,
-                    id,
-                    routing,
-                );
-                self.server = Some(session.expect("the HELLO is good"));
-            }
+        if self.server.is_none()
+            && let Some(First::Hello(hello)) = incoming.first()
+        {
+            let id = self.session_id;
+            let routing = Routing::new(&[]).expect("empty fits");
+            let config = self.server_config.clone();
+            let session = Session::server(
+                config.into(),
+                seed_bytes(self.seed ^ 0xffff),
+                now,
+                hello,
+                id,
+                routing,
+            );
+            self.server = Some(session.expect("the HELLO is good"));
         }
         let Some(server) = self.server.as_mut() else {
             return;
