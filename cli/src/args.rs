@@ -23,6 +23,14 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Break a session's connections again and again, and count what gets lost: nothing.
+    Demo(DemoArgs),
+    /// Take files into a store, and answer 'echo' and 'time'.
+    Serve(ServeArgs),
+    /// Copy files to a server's store, whatever happens to the connections.
+    Send(SendArgs),
+    /// Measure requests, streams and messages over each transport on this machine.
+    Bench(BenchArgs),
     /// Relay connections and break them on a schedule, to see what a program makes of it.
     Proxy(ProxyArgs),
 }
@@ -84,6 +92,9 @@ pub struct BenchArgs {
     /// Print one JSON object at the end instead of a table.
     #[arg(long)]
     pub json: bool,
+    /// How long to measure, in seconds (1 to 600).
+    #[arg(long, value_name = "S", default_value_t = 18, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
 }
 
 /// `sheetbend proxy`: a relay with faults.

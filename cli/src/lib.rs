@@ -7,11 +7,14 @@
 
 pub mod address;
 pub mod args;
+pub mod bench;
 pub mod demo;
 pub mod failure;
 pub mod output;
 pub mod progress;
 pub mod proxy;
+pub mod send;
+pub mod serve;
 pub mod transfer;
 pub mod units;
 
@@ -38,6 +41,10 @@ fn run(cli: args::Cli) -> Result<(), failure::Failure> {
         .map_err(|error| failure::Failure::failed(format!("cannot start the runtime: {error}")))?;
     runtime.block_on(async move {
         match cli.command {
+            args::Command::Demo(args) => demo::command::run(args).await,
+            args::Command::Serve(args) => serve::run(args).await,
+            args::Command::Send(args) => send::run(args).await,
+            args::Command::Bench(args) => bench::run(args).await,
             args::Command::Proxy(args) => proxy::command::run(args).await,
         }
     })

@@ -136,7 +136,13 @@ impl Dialer {
                 }
                 self.errors = None;
             }
-            Event::PathDown { path, error, end, .. } => {
+            Event::PathDown {
+                path,
+                error,
+                end,
+                delivered,
+                ..
+            } => {
                 let Some(index) = self.attempts.iter().position(|attempt| attempt.is(*path)) else {
                     return;
                 };
@@ -147,6 +153,9 @@ impl Dialer {
                 };
                 if matches!(self.attempts[index].progress, Progress::Path { up: true, .. }) {
                     let attempt = self.attempts.swap_remove(index);
+                    if *delivered > 0 {
+                        self.connector.handle_path_worked(attempt.id);
+                    }
                     self.connector.handle_path_down(now, attempt.id, down);
                 } else {
                     let why = match error {

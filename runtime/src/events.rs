@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sheetbend_core::session::{self, Cause, Event, PathEnd, PathKey, State as Lifecycle, SwitchCause};
+use sheetbend_core::session::{
+    self, Cause, Event, MAX_PATHS, PathEnd, PathKey, State as Lifecycle, SwitchCause,
+};
 use sheetbend_core::wire::ErrorCode;
 
 use crate::shared::{Shared, State};
@@ -84,16 +86,33 @@ struct Subscriber {
 pub(crate) struct Subscribers {
     all: Vec<Subscriber>,
     next: u64,
-    /// Names of paths that ended, for the switch that follows.
-    last_down: Option<(PathKey, Arc<str>)>,
+    /// Names of the latest paths: one may have ended before what it did is told.
+    names: VecDeque<(PathKey, Arc<str>)>,
 }
 
-fn name(core: &session::Session, path: PathKey) -> Arc<str> {
-    core.path_stats(path)
-        .map_or_else(|| Arc::from("a path that has ended"), |stats| stats.name)
-}
+/// How many paths' names are known: those that may live, and as many that have ended.
+const NAMES: usize = 2 * MAX_PATHS;
 
 impl Subscribers {
+    /// Takes note of a path's name.
+    fn meet(&mut self, path: PathKey, name: Arc<str>) {
+        if self.names.len() == NAMES {
+            self.names.pop_front();
+        }
+        self.names.push_back((path, name));
+    }
+
+    fn name(&self, core: &session::Session, path: PathKey) -> Arc<str> {
+        let known = || {
+            let mut names = self.names.iter().rev();
+            Some(names.find(|(key, _)| *key == path)?.1.clone())
+        };
+        core.path_stats(path)
+            .map(|stats| stats.name)
+            .or_else(known)
+            .unwrap_or_else(|| Arc::from("a path that has ended"))
+    }
+
     /// Tells everyone of an event of the core, if it is one for them.
     pub(crate) fn publish(
         &mut self,
@@ -102,27 +121,30 @@ impl Subscribers {
         waits: &mut Waits,
         wakes: &mut WakeList,
     ) {
+        match &event {
+            Event::PathUp(path) => {
+                if let Some(stats) = core.path_stats(*path) {
+                    self.meet(*path, stats.name);
+                }
+            }
+            Event::PathDown { path, info, .. } => self.meet(*path, info.name.clone()),
+            _ => {}
+        }
         if self.all.is_empty() {
             return;
         }
         let news = match event {
             Event::State { from, to, cause } => SessionEvent::State { from, to, cause },
             Event::PathUp(path) => SessionEvent::PathUp {
-                path: name(core, path),
+                path: self.name(core, path),
             },
             Event::PathSuspect(path) => SessionEvent::PathSuspect {
-                path: name(core, path),
+                path: self.name(core, path),
             },
             Event::PathRecovered(path) => SessionEvent::PathRecovered {
-                path: name(core, path),
+                path: self.name(core, path),
             },
-            Event::PathDown {
-                path,
-                end,
-                error,
-                info,
-            } => {
-                self.last_down = Some((path, info.name.clone()));
+            Event::PathDown { end, error, info, .. } => {
                 let error = error.map(|error| error.to_string());
                 SessionEvent::PathDown {
                     path: info.name,
@@ -130,17 +152,11 @@ impl Subscribers {
                     error,
                 }
             }
-            Event::Switched { from, to, cause } => {
-                let from = from.map(|key| match &self.last_down {
-                    Some((down, name)) if *down == key => name.clone(),
-                    _ => name(core, key),
-                });
-                SessionEvent::Switched {
-                    from,
-                    to: name(core, to),
-                    cause,
-                }
-            }
+            Event::Switched { from, to, cause } => SessionEvent::Switched {
+                from: from.map(|key| self.name(core, key)),
+                to: self.name(core, to),
+                cause,
+            },
             Event::GoAway {
                 code,
                 reason,

@@ -51,6 +51,9 @@ pub struct Switch {
     pub cause: String,
     /// The longest silence at the receiver around it, in milliseconds.
     pub gap_ms: f64,
+    /// The session's own reason: closed, reset, suspect, preferred, …
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub session: &'static str,
     /// When it happened, since the demo began; shown in the table only.
     #[serde(skip)]
     pub at: Duration,
@@ -59,19 +62,87 @@ pub struct Switch {
 impl Switch {
     /// A switch with its gap rounded to microseconds.
     pub fn new(at: Duration, from: &str, to: &str, cause: &str, gap: Duration) -> Self {
-        let gap_ms = (gap.as_secs_f64() * 1e6).round() / 1e3;
         Switch {
             from: from.to_owned(),
             to: to.to_owned(),
             cause: cause.to_owned(),
-            gap_ms,
+            gap_ms: milliseconds(gap),
+            session: "",
             at,
         }
+    }
+
+    /// The same with the session's own reason.
+    pub fn told_as(mut self, session: &'static str) -> Self {
+        self.session = session;
+        self
+    }
+
+    /// Sets the gap, once it is known.
+    pub fn set_gap(&mut self, gap: Duration) {
+        self.gap_ms = milliseconds(gap);
     }
 
     /// The gap as a time.
     pub fn gap(&self) -> Duration {
         Duration::try_from_secs_f64(self.gap_ms / 1e3).unwrap_or_default()
+    }
+}
+
+/// A time in which every path was cut and refused.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Outage {
+    /// How long it lasted.
+    pub down_ms: f64,
+    /// From its end to the first message that arrived.
+    pub after_end_ms: f64,
+    /// From the first connection that was accepted to the first message that arrived.
+    pub after_attempt_ms: f64,
+}
+
+impl Outage {
+    /// An outage with its times rounded to microseconds.
+    pub fn new(down: Duration, after_end: Duration, after_attempt: Duration) -> Self {
+        Outage {
+            down_ms: milliseconds(down),
+            after_end_ms: milliseconds(after_end),
+            after_attempt_ms: milliseconds(after_attempt),
+        }
+    }
+}
+
+/// Milliseconds, rounded to microseconds.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// A promise about gaps, and what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gate {
+    /// What is measured.
+    pub name: &'static str,
+    /// How many times it was.
+    pub samples: usize,
+    /// The median of them.
+    pub median_ms: f64,
+    /// What it shall be below.
+    pub below_ms: f64,
+    /// Whether it is.
+    pub met: bool,
+}
+
+impl Gate {
+    fn new(name: &'static str, below_ms: f64, times: impl Iterator<Item = f64>) -> Option<Gate> {
+        let mut times: Vec<_> = times.map(|ms| Duration::from_secs_f64(ms / 1e3)).collect();
+        let samples = times.len();
+        let median_ms = milliseconds(median(&mut times));
+        (samples > 0).then_some(Gate {
+            name,
+            samples,
+            median_ms,
+            below_ms,
+            met: median_ms < below_ms,
+        })
     }
 }
 
@@ -91,6 +162,12 @@ pub struct Report {
     pub switches: Vec<Switch>,
     /// How long the demo ran.
     pub seconds: f64,
+    /// Every time in which no path could be had.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outages: Vec<Outage>,
+    /// The promises about gaps that could be judged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
 }
 
 /// One line of the summary: a cause and the gaps that it made.
@@ -132,7 +209,26 @@ impl Report {
             stream,
             switches,
             seconds,
+            outages: Vec::new(),
+            gates: Vec::new(),
         }
+    }
+
+    /// The same with the outages, and the promises judged.
+    pub fn with_outages(mut self, outages: Vec<Outage>) -> Self {
+        let gaps = |cause| {
+            let of = self.switches.iter().filter(move |switch| switch.cause == cause);
+            of.map(|switch| switch.gap_ms)
+        };
+        let after = outages.iter().map(|outage| outage.after_attempt_ms);
+        let gates = [
+            Gate::new("gap after a cut", 20.0, gaps("cut")),
+            Gate::new("gap after a silent stall", 150.0, gaps("stall")),
+            Gate::new("running after an outage's first attempt", 50.0, after),
+        ];
+        self.gates = gates.into_iter().flatten().collect();
+        self.outages = outages;
+        self
     }
 
     /// Whether something was sent, and all of it arrived once and in order.

@@ -1,8 +1,9 @@
 //! The table at the end.
 
-use super::report::Report;
+use super::report::{Gate, Report};
 use super::table::{Paint, Room, left, right};
 use crate::units;
+use std::time::Duration;
 
 /// The result in a few lines.
 pub fn render(report: &Report, room: Room) -> Vec<String> {
@@ -33,6 +34,10 @@ pub fn render(report: &Report, room: Room) -> Vec<String> {
     lines.push(String::new());
     lines.extend(gap_lines(report, room));
     lines.push(String::new());
+    if !report.gates.is_empty() {
+        lines.extend(gate_lines(report, room));
+        lines.push(String::new());
+    }
     lines.push(format!(
         "   {} over {} in {:.1} s",
         units::counted(report.switches.len() as u64, "switch", "switches"),
@@ -49,6 +54,11 @@ fn verdict(report: &Report, room: Room) -> String {
             " ✓ nothing lost, nothing doubled, nothing reordered",
         );
     }
+    room.paint(Paint::Red, &format!(" ✕ {}", mishaps(report)))
+}
+
+/// What went wrong, in one line.
+pub fn mishaps(report: &Report) -> String {
     let (requests, messages) = (&report.requests, &report.messages);
     let mut wrong = Vec::new();
     for (number, what) in [
@@ -68,7 +78,26 @@ fn verdict(report: &Report, room: Room) -> String {
     if wrong.is_empty() {
         wrong.push("some kind of traffic did not run at all".to_owned());
     }
-    room.paint(Paint::Red, &format!(" ✕ {}", wrong.join(", ")))
+    wrong.join(", ")
+}
+
+fn gate_lines(report: &Report, room: Room) -> Vec<String> {
+    let line = |gate: &Gate| {
+        let (mark, paint) = if gate.met {
+            ("✓", Paint::Green)
+        } else {
+            ("✕", Paint::Red)
+        };
+        let time = |ms: f64| units::milliseconds(Duration::from_secs_f64(ms / 1e3));
+        format!(
+            " {} {}{} median {}",
+            room.paint(paint, mark),
+            left(gate.name, 41),
+            right(&time(gate.median_ms), 9),
+            room.paint(Paint::Dim, &format!("(promised: below {} ms)", gate.below_ms)),
+        )
+    };
+    report.gates.iter().map(line).collect()
 }
 
 fn columns([name, cells @ ..]: [&str; 6]) -> String {

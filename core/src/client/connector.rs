@@ -110,6 +110,9 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// A path that lives longer has proven its endpoint, whose backoff starts over.
     pub proven_after: Duration,
+    /// So does one that lived this long and is known to have worked
+    /// ([`Connector::handle_path_worked`]), though the next attempt then waits for its first delay.
+    pub worked_after: Duration,
     /// Each endpoint's delays. Its cap holds in the long run.
     pub backoff: BackoffPolicy,
     /// The cap on delays in the first [`early_for`](Config::early_for) of an outage.
@@ -138,6 +141,7 @@ impl Config {
             hedge_after: Duration::from_millis(400),
             connect_timeout: Duration::from_secs(5),
             proven_after: Duration::from_secs(1),
+            worked_after: Duration::from_millis(50),
             backoff: BackoffPolicy::decorrelated(Duration::from_millis(10), Duration::from_secs(10)),
             early_cap: Duration::from_millis(100),
             early_for: Duration::from_secs(2),
@@ -174,12 +178,15 @@ struct Path {
     since: Timestamp,
     /// Told to go; does not count any more.
     surplus: bool,
+    /// It carried data, and the peer acknowledged it.
+    worked: bool,
 }
 
 /// Keeps paths up: the machine that decides when to connect to which endpoint.
 ///
 /// - Inputs: [`handle_connect_failed`](Self::handle_connect_failed),
-///   [`handle_path_up`](Self::handle_path_up), [`handle_path_down`](Self::handle_path_down),
+///   [`handle_path_up`](Self::handle_path_up), [`handle_path_worked`](Self::handle_path_worked),
+///   [`handle_path_down`](Self::handle_path_down),
 ///   [`handle_network_change`](Self::handle_network_change), [`handle_timeout`](Self::handle_timeout).
 /// - Commands: [`set_target`](Self::set_target), [`stop`](Self::stop).
 /// - Outputs, to be drained in this order after any of them: [`poll_connect`](Self::poll_connect),
@@ -187,7 +194,7 @@ struct Path {
 ///
 /// While no path is up, every endpoint that is not backing off is tried, in order of preference and
 /// staggered, and the first that proves its handshake wins. Each endpoint backs off on its own; only
-/// a path that lived for a while starts its backoff over. The delays are short early in an outage
+/// a path that lived for a while, or did some work, starts its backoff over. The delays are short early in an outage
 /// and longer later; an outage ends when a path has proven itself, not when one opened.
 pub struct Connector {
     config: Config,
@@ -255,30 +262,48 @@ impl Connector {
             attempt,
             since: now,
             surplus: false,
+            worked: false,
         });
         self.trim();
         Verdict::Keep
+    }
+
+    /// The path has carried data that the peer acknowledged. To be told before it goes down: a network
+    /// that cuts every connection soon is still one to reconnect over at once.
+    pub fn handle_path_worked(&mut self, attempt_id: AttemptId) {
+        if let Some(path) = self
+            .paths
+            .iter_mut()
+            .find(|path| path.attempt.attempt_id == attempt_id)
+        {
+            path.worked = true;
+        }
     }
 
     /// A path is down, or an attempt under way ended for another cause than failure. An unknown id
     /// (of an attempt that was given up) changes nothing.
     pub fn handle_path_down(&mut self, now: Timestamp, attempt_id: AttemptId, cause: Down) {
         self.advance(now);
-        let (attempt, proven) = if let Some(in_flight) = self.take_in_flight(attempt_id) {
-            (in_flight.attempt, false)
+        let (attempt, proven, worked) = if let Some(in_flight) = self.take_in_flight(attempt_id) {
+            (in_flight.attempt, false, false)
         } else if let Some(at) = self
             .paths
             .iter()
             .position(|path| path.attempt.attempt_id == attempt_id)
         {
             let path = self.paths.remove(at);
-            (path.attempt, now.since(path.since) > self.config.proven_after)
+            let lived = now.since(path.since);
+            let worked = path.worked && lived >= self.config.worked_after;
+            (path.attempt, lived > self.config.proven_after, worked)
         } else {
             return;
         };
         // The next in a race need not wait for one that has failed (RFC 8305 §5).
         self.gate = now;
-        if proven {
+        if worked {
+            self.outage = None;
+        }
+        if proven || worked {
             let endpoint = &mut self.endpoints[attempt.endpoint];
             endpoint.backoff.reset();
             endpoint.failures = 0;

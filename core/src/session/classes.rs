@@ -48,7 +48,7 @@ pub(super) struct ClassState {
     pub(super) blocked: VecDeque<u32>,
     pub(super) window: Window,
     pub(super) received: u64,
-    /// Sum of [`super::streams::Stream::lent`].
+    /// Sum of what is lent to the class's unordered messages that are not whole.
     pub(super) lent: u64,
     pub(super) credit_due: bool,
     /// Credit that a stream of this end starts with.
@@ -137,15 +137,6 @@ impl Classes {
     /// The class's state, if it was ever used.
     pub(super) fn used(&self, index: usize) -> Option<&ClassState> {
         self.slots[index].as_deref()
-    }
-
-    /// Every class that was used, by its number.
-    #[cfg(test)]
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &ClassState)> {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, state)| Some((index, state.as_deref()?)))
     }
 
     /// The numbers of the classes that were used.

@@ -1,11 +1,12 @@
 //! How a session begins, and how further paths join it (PROTOCOL 5 and 6).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::classes::{OPENING_KINDS, class_at};
-use super::config::{MAX_PATHS, PathInfo};
+use super::config::{Config, MAX_PATHS, PathInfo};
 use super::error::{Misbehaviour, OpenPathError, PathError};
 use super::event::{PathEnd, SwitchCause};
 use super::keys::PathKey;
@@ -159,6 +160,24 @@ impl Rejected {
             record: Bytes::copy_from_slice(out.chunk()),
         }
     }
+}
+
+/// PROTOCOL 5.5: a server announces at least the credit that early data uses unasked.
+fn with_early_credit(mut config: Arc<Config>) -> Arc<Config> {
+    let index = Class::REQUESTS.index();
+    let params = &config.params;
+    let enough = params.max_streams[index].bi >= EARLY_STREAMS
+        && params.max_data[index] >= EARLY_BYTES
+        && params.max_stream_data[index] >= EARLY_BYTES;
+    if !enough {
+        let params = &mut Arc::make_mut(&mut config).params;
+        let streams = &mut params.max_streams[index].bi;
+        *streams = (*streams).max(EARLY_STREAMS);
+        for credit in [&mut params.max_data[index], &mut params.max_stream_data[index]] {
+            *credit = (*credit).max(EARLY_BYTES);
+        }
+    }
+    config
 }
 
 fn handshake_frame(kind: HandshakeKind, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
@@ -541,14 +560,14 @@ impl Session {
     /// A server's session for `hello`, answered with WELCOME on the path that
     /// [`Session::accept_path`] makes of it.
     pub(crate) fn server(
-        config: std::sync::Arc<super::Config>,
+        config: Arc<Config>,
         seed: [u8; 32],
         now: Timestamp,
         hello: &Hello,
         session_id: SessionId,
         routing: Routing,
     ) -> Result<Session, HandshakeError> {
-        let mut session = Session::new(Side::Server, config, seed, now);
+        let mut session = Session::new(Side::Server, with_early_credit(config), seed, now);
         let own = session.config.security_floor.unwrap_or_default();
         let params = Params {
             floor: own,

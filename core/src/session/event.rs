@@ -118,6 +118,8 @@ pub enum Event {
         error: Option<PathError>,
         /// What it was.
         info: Box<PathInfo>,
+        /// Bytes that were sent on it and acknowledged: evidence that it worked.
+        delivered: u64,
     },
     /// Data moved to another path.
     Switched {

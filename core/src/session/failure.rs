@@ -466,6 +466,7 @@ impl Session {
         let lanes = std::mem::take(&mut path.lanes);
         path.lanes.push(Lane::default());
         let info = Box::new(path.info.clone());
+        let delivered = path.rate.delivered;
         let cause = switch_cause(end, error.as_ref());
         if live {
             self.remember_counts(id, &lanes);
@@ -475,6 +476,7 @@ impl Session {
             end,
             error,
             info,
+            delivered,
         });
         if self.active == Some(slot) {
             self.active = None;

@@ -360,7 +360,8 @@ impl Session {
             return 0;
         };
         let lent = std::mem::take(&mut stream.lent);
-        self.classes.at(stream.id.class().index()).lent -= lent;
+        let class = stream.id.class();
+        self.classes.at(class.index()).lent -= lent;
         lent
     }
 

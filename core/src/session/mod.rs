@@ -182,9 +182,6 @@ impl Session {
         if config.params.check().is_err() {
             Arc::make_mut(&mut config).params = Params::default();
         }
-        if side == Side::Server {
-            grant_early_credit(&mut config);
-        }
         let floor = config.security_floor;
         Session {
             side,
@@ -462,21 +459,6 @@ impl Session {
     fn forget_lanes(&mut self) {
         let lanes: SmallVec<[u32; 8]> = self.paths.iter().map(|(_, path)| path.lane_key).collect();
         self.streams.forget_lanes(&lanes);
-    }
-}
-
-/// A server's announcements cover the early data that it has to take (PROTOCOL 5.6).
-fn grant_early_credit(config: &mut Arc<Config>) {
-    let index = Class::REQUESTS.index();
-    let params = &config.params;
-    let short = params.max_streams[index].bi < EARLY_STREAMS
-        || params.max_data[index] < EARLY_BYTES
-        || params.max_stream_data[index] < EARLY_BYTES;
-    if short {
-        let params = &mut Arc::make_mut(config).params;
-        params.max_streams[index].bi = params.max_streams[index].bi.max(EARLY_STREAMS);
-        params.max_data[index] = params.max_data[index].max(EARLY_BYTES);
-        params.max_stream_data[index] = params.max_stream_data[index].max(EARLY_BYTES);
     }
 }
 

@@ -61,7 +61,17 @@ impl Session {
             buffer.clear();
             return Ok(());
         }
-        let result = self.take_records(now, slot, buffer, block_capacity);
+        let mut limits = self.limits_in(slot);
+        let mut result = self.take_records(now, slot, &limits, buffer, block_capacity);
+        // PROTOCOL 3.1: what comes behind the end of a handshake is judged by the limits after it.
+        while result.is_ok() && self.paths[slot].stage != Stage::Closing {
+            let changed = self.limits_in(slot);
+            if changed == limits {
+                break;
+            }
+            limits = changed;
+            result = self.take_records(now, slot, &limits, buffer, block_capacity);
+        }
         if let Err(error) = &result {
             self.path_failed(now, slot, error.clone());
         }
@@ -72,36 +82,15 @@ impl Session {
         &mut self,
         now: Timestamp,
         slot: usize,
+        limits: &RecordLimits,
         buffer: &mut BytesMut,
         capacity: usize,
     ) -> Result<(), PathError> {
-        // PROTOCOL 3.1: a record that ends the handshake changes the limits for those behind it: what was beyond
-        // them before is looked at again, as no further input may ever come.
-        loop {
-            let complete = complete_prefix(buffer, &self.limits_in(slot))?.complete;
-            if complete == 0 {
-                return Ok(());
-            }
-            let block = buffer.split_to(complete).freeze();
-            self.take_block(now, slot, block, capacity)?;
-            if self
-                .paths
-                .get(slot)
-                .is_none_or(|path| path.stage == Stage::Closing)
-            {
-                buffer.clear();
-                return Ok(());
-            }
+        let complete = complete_prefix(buffer, limits)?.complete;
+        if complete == 0 {
+            return Ok(());
         }
-    }
-
-    fn take_block(
-        &mut self,
-        now: Timestamp,
-        slot: usize,
-        block: Bytes,
-        capacity: usize,
-    ) -> Result<(), PathError> {
+        let block = buffer.split_to(complete).freeze();
         let mut input: &[u8] = &block;
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut result = Ok(());

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Session;
-use super::classes::opening_index;
+use super::classes::{class_at, opening_index};
 use super::error::{OpenError, StreamError};
 use super::event::Event;
 use super::keys::StreamKey;
@@ -451,8 +451,8 @@ impl Session {
         }
         let half = self.config.max_send_buffer / 2;
         if before > half && self.buffered <= half {
-            for class in Class::ALL {
-                self.wake_writers(class);
+            for index in self.classes.all_used() {
+                self.wake_writers(class_at(index));
             }
         } else if own {
             self.wake_writers(class);

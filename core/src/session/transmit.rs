@@ -211,7 +211,7 @@ impl Session {
         path.records_sent += 1;
         path.last_sent = now;
         self.stirred = true;
-        if !self.state.is_terminal() && !self.timers.is_set(TimerKind::Tidy) {
+        if !self.timers.is_set(TimerKind::Tidy) && !self.state.is_terminal() {
             self.timers.set(TimerKind::Tidy, now + TIDY_AFTER);
         }
         if draft.eliciting {

@@ -52,6 +52,8 @@ struct World {
     surplus: usize,
     exhausted: usize,
     limits: (usize, usize),
+    /// Paths carry data while they live.
+    works: bool,
 }
 
 impl World {
@@ -72,6 +74,7 @@ impl World {
             surplus: 0,
             exhausted: 0,
             limits,
+            works: false,
         }
     }
 
@@ -168,6 +171,9 @@ impl World {
             }
             Happens::Down(id) => {
                 self.up.retain(|path| path.attempt_id != id);
+                if self.works {
+                    self.connector.handle_path_worked(id);
+                }
                 self.connector.handle_path_down(self.now, id, Down::Failed);
             }
             Happens::Change(endpoint, server) => {
@@ -368,6 +374,32 @@ fn a_flapping_endpoint_backs_off() {
             "{:?}",
             world.starts
         );
+    }
+}
+
+#[test]
+fn a_path_that_worked_is_replaced_soon_however_short_its_life() {
+    for seed in 0..10 {
+        let flaps = Server::Flaps {
+            after_ms: 1,
+            life_ms: 150,
+        };
+        let mut world = World::new(seed, &[flaps], |_| ());
+        world.works = true;
+        world.run_to(60_000);
+        for (before, after) in world.ups.iter().zip(&world.ups[1..]) {
+            // Its life, the handshake, and a first delay of 10 to 30 ms.
+            assert!((160..=182).contains(&(after.0 - before.0)), "{:?}", world.ups);
+        }
+        // What is cut at once still backs off, whatever it carried.
+        let flaps = Server::Flaps {
+            after_ms: 1,
+            life_ms: 5,
+        };
+        let mut world = World::new(seed, &[flaps], |_| ());
+        world.works = true;
+        world.run_to(120_000);
+        assert!(world.starts_between(60_000, 120_000) < 120);
     }
 }
 

@@ -105,7 +105,7 @@ impl App {
             Event::PathDown { path, .. } => {
                 self.up.remove(&path);
             }
-            Event::PathSuspect(_) | Event::PathRecovered(_) | Event::Switched { .. } => {}
+            Event::PathSuspect(_) | Event::PathRecovered(_) | Event::Switched { .. } | Event::Quiet => {}
             Event::Opened { kind, class } => {
                 self.may_accept
                     .insert((u8::from(kind == Kind::Uni), class.number()));
@@ -117,7 +117,7 @@ impl App {
             Event::Writable(key) => {
                 self.may_write.insert(key);
             }
-            Event::Finished(_) | Event::Quiet => {}
+            Event::Finished(_) => {}
             Event::Stopped(key, _) => {
                 for writer in self.writers.iter_mut().filter(|writer| writer.key == key) {
                     writer.broken = true;
@@ -408,7 +408,8 @@ fn check(session: &Session) {
         buffered.iter().sum::<u64>(),
         "bytes are conserved"
     );
-    for (index, class) in session.classes.iter() {
+    for index in session.classes.all_used() {
+        let class = session.classes.used(index).expect("used");
         assert_eq!(class.buffered, buffered[index]);
         assert_eq!(class.lent, lent[index]);
         assert!(class.sent <= class.send_limit, "class {index} within its credit");

@@ -1,0 +1,172 @@
+//! `sheetbend bench`: how fast sessions are on this machine, client and server in one process.
+
+mod measure;
+
+use crate::args::BenchArgs;
+use crate::failure::Failure;
+use crate::output;
+use crate::units;
+use measure::Pair;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Requests in flight at a time, one row each.
+const IN_FLIGHT: [usize; 4] = [1, 16, 128, 1024];
+/// The transports compared.
+const TRANSPORTS: [&str; 3] = ["tcp", "unix", "mem"];
+/// Rows per transport that take time of their own; the round trip is that of one request in flight.
+const TIMED_ROWS: u32 = 6;
+
+/// One measurement over all transports.
+#[derive(Debug, Serialize)]
+struct Row {
+    /// What was measured.
+    test: String,
+    /// In which unit.
+    unit: &'static str,
+    tcp: f64,
+    unix: f64,
+    mem: f64,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    ok: bool,
+    rows: Vec<Row>,
+    seconds: f64,
+}
+
+/// What one transport reached.
+#[derive(Debug, Default)]
+struct Reached {
+    median: Duration,
+    slow: Duration,
+    requests: Vec<f64>,
+    bulk: f64,
+    messages: f64,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// A session cannot be made, or fails on the way.
+pub async fn run(args: BenchArgs) -> Result<(), Failure> {
+    let start = std::time::Instant::now();
+    let each = Duration::from_secs(args.seconds) / (TRANSPORTS.len() as u32 * TIMED_ROWS);
+    let mut reached = Vec::new();
+    for transport in TRANSPORTS {
+        if !args.json {
+            output::aside(&format!("measuring {transport} …"));
+        }
+        reached.push(measure_all(transport, each).await?);
+    }
+    let rows = rows(&reached);
+    if args.json {
+        let seconds = (start.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+        let result = Outcome {
+            ok: true,
+            rows,
+            seconds,
+        };
+        let text = serde_json::to_string(&result).map_err(|error| Failure::failed(error.to_string()))?;
+        return output::line(&text);
+    }
+    table(&rows).iter().try_for_each(|line| output::line(line))
+}
+
+async fn measure_all(transport: &str, each: Duration) -> Result<Reached, Failure> {
+    let pair = Pair::connect(transport).await?;
+    let mut reached = Reached::default();
+    for in_flight in IN_FLIGHT {
+        let requests = pair.requests(in_flight, each).await?;
+        reached.requests.push(requests.per_second);
+        if in_flight == 1 {
+            (reached.median, reached.slow) = (requests.median, requests.slow);
+        }
+    }
+    reached.bulk = pair.bulk(each).await?;
+    reached.messages = pair.messages(each).await?;
+    pair.close().await;
+    Ok(reached)
+}
+
+fn rows(reached: &[Reached]) -> Vec<Row> {
+    let row = |test: &str, unit, of: &dyn Fn(&Reached) -> f64| {
+        let value = |index: usize| {
+            reached
+                .get(index)
+                .map_or(0.0, |one| (of(one) * 10.0).round() / 10.0)
+        };
+        Row {
+            test: test.to_owned(),
+            unit,
+            tcp: value(0),
+            unix: value(1),
+            mem: value(2),
+        }
+    };
+    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let mut rows = vec![
+        row("round trip, median", "µs", &|one| micros(one.median)),
+        row("round trip, 99th percentile", "µs", &|one| micros(one.slow)),
+    ];
+    for (index, in_flight) in IN_FLIGHT.into_iter().enumerate() {
+        let name = format!("requests, {in_flight} in flight");
+        rows.push(row(&name, "per second", &|one| {
+            one.requests.get(index).copied().unwrap_or(0.0)
+        }));
+    }
+    rows.push(row("one stream", "MB/s", &|one| one.bulk / 1e6));
+    rows.push(row("messages of 64 bytes", "per second", &|one| one.messages));
+    rows
+}
+
+fn table(rows: &[Row]) -> Vec<String> {
+    let line = |name: &str, cells: [&str; 3], unit: &str| {
+        format!(
+            "{name:<28}{:>12}{:>12}{:>12}  {unit}",
+            cells[0], cells[1], cells[2]
+        )
+        .trim_end()
+        .to_owned()
+    };
+    let number = |value: f64| {
+        if value < 100.0 {
+            format!("{value:.1}")
+        } else {
+            units::count(value as u64)
+        }
+    };
+    let head = line("", TRANSPORTS, "");
+    let body = rows.iter().map(|row| {
+        let cells = [number(row.tcp), number(row.unix), number(row.mem)];
+        line(&row.test, [&cells[0], &cells[1], &cells[2]], row.unit)
+    });
+    std::iter::once(head).chain(body).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_column_for_each_transport() {
+        let reached = |factor: f64| Reached {
+            median: Duration::from_micros(20),
+            slow: Duration::from_micros(345),
+            requests: vec![factor, 2.0 * factor, 3.0, 4.0],
+            bulk: 2.5e9,
+            messages: 1e6,
+        };
+        let rows = rows(&[reached(1000.0), reached(2000.0), reached(3000.0)]);
+        let table = table(&rows);
+        assert_eq!(rows.len() + 1, table.len());
+        assert!(
+            table[3].starts_with("requests, 1 in flight              1,000       2,000"),
+            "{table:?}"
+        );
+        assert!(table[7].ends_with("2,500  MB/s"), "{table:?}");
+        assert!(table.iter().all(|line| line.chars().count() <= 80));
+    }
+}
