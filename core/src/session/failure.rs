@@ -159,6 +159,7 @@ impl Session {
         let floor = self.config.min_suspicion;
         let path = &mut self.paths[slot];
         path.progress_at = now;
+        path.proven_at = now;
         let recovered = path.suspicion.take().is_some();
         path.timers.clear(TimerKind::Probe);
         path.arm_suspicion(max_delay, floor);
@@ -392,7 +393,7 @@ impl Session {
     /// Whether another path has proven since then that the peer is there.
     fn has_better_path(&self, slot: usize, since: Timestamp) -> bool {
         self.paths.iter().any(|(other, path)| {
-            other != slot && path.may_send() && path.suspicion.is_none() && path.progress_at >= since
+            other != slot && path.may_send() && path.suspicion.is_none() && path.proven_at >= since
         })
     }
 
@@ -620,6 +621,7 @@ impl Session {
         let path = &mut self.paths[slot];
         path.stage = Stage::Live;
         path.progress_at = now;
+        path.proven_at = now;
         path.timers.clear(TimerKind::Handshake);
         path.timers.set(TimerKind::Heartbeat, now + heartbeat);
         self.events.push_back(Event::PathUp(self.path_key(slot)));

@@ -139,6 +139,8 @@ pub(super) struct Path {
     pub(super) suspicion: Option<Suspicion>,
     /// When what we sent last made progress, or began to wait for it.
     pub(super) progress_at: Timestamp,
+    /// When the peer last proved that it is there: by an answer to what this end sent.
+    pub(super) proven_at: Timestamp,
     pub(super) last_sent: Timestamp,
     /// An acknowledgement goes alone if nothing else does.
     pub(super) ack_due: bool,
@@ -188,6 +190,7 @@ impl Path {
             timers: Timers::default(),
             suspicion: None,
             progress_at: now,
+            proven_at: Timestamp::ZERO,
             last_sent: now,
             ack_due: false,
             ping_due: false,

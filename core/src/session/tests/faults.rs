@@ -330,8 +330,12 @@ fn a_condemned_path_ends_when_another_stands() {
 fn the_first_path_to_recover_relieves_the_others() {
     let mut world = over(2, MS);
     let mut flow = Flow::new(&mut world, 50_000);
-    world.stall(0, true, true);
+    // The second is suspect before the first has anything to say.
     world.stall(1, true, true);
+    while !world.client_saw(|event| matches!(event, Event::PathSuspect(_))) {
+        world.run_for(MS);
+    }
+    world.stall(0, true, true);
     flow.step(&mut world, usize::MAX);
     for _ in 0..300 {
         flow.step(&mut world, 0);
@@ -403,6 +407,29 @@ fn heartbeats_raise_no_suspicion() {
     world.run_for(Duration::from_secs(60));
     assert!(!world.client_saw(|event| matches!(event, Event::PathSuspect(_))));
     assert!(!world.server_saw(|event| matches!(event, Event::PathSuspect(_))));
+}
+
+/// The same where the other path is so slow that its silence means nothing yet.
+#[test]
+fn a_slow_standby_is_no_evidence_of_a_death() {
+    let mut world = over(1, MS);
+    let slow = world.connect();
+    world.links[slow].delay = Duration::from_millis(400);
+    world.run_for(Duration::from_secs(2));
+    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.client.write(key, &[7; 1000]).expect("open");
+    world.run_for(Duration::from_millis(100));
+    world.client_paused = true;
+    let now = world.now;
+    let sent = world
+        .server()
+        .send_message(now, Class::EVENTS, Delivery::Ordered, "anyone?".into(), false);
+    sent.expect("room");
+    world.run_for(Duration::from_secs(20));
+    world.client_paused = false;
+    world.run_for(Duration::from_secs(5));
+    assert!(!world.server_saw(|event| matches!(event, Event::PathDown { .. })));
+    assert!(!world.client_saw(|event| matches!(event, Event::PathDown { .. })));
 }
 
 /// DESIGN "Heartbeats": every second while a request waits for its answer.
