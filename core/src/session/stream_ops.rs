@@ -422,7 +422,12 @@ impl Session {
         }
         if stream.send.as_ref().is_some_and(SendHalf::has_pending) {
             stream.flags.set(Flags::READY);
-            self.ready.push_back(stream.urgency, slot);
+            // PROTOCOL 7.4: a message that was begun goes on before another begins.
+            if stream.id.kind() == Kind::Unordered && stream.flags.has(Flags::TOUCHED) {
+                self.ready.push_front(stream.urgency, slot);
+            } else {
+                self.ready.push_back(stream.urgency, slot);
+            }
         }
     }
 

@@ -75,8 +75,8 @@ pub(super) struct Stream {
     pub(super) stop_code: u64,
     /// The tracked unordered message that this stream is; 0 for none.
     pub(super) message: u64,
-    /// Of an unordered message that is not whole yet: class credit given back before it is read.
-    pub(super) lent: u64,
+    /// Bytes received of an unordered message that is not whole yet.
+    pub(super) partial: u64,
 }
 
 /// The table of streams. Places are used again in place: a stream is made and forgotten without being
@@ -155,7 +155,7 @@ impl StreamTable {
             send_code: 0,
             stop_code: 0,
             message: 0,
-            lent: 0,
+            partial: 0,
         });
         // A table of 2^32 streams does not fit in memory, and credit is far below.
         (self.slots.len() - 1) as u32
