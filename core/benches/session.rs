@@ -1,6 +1,8 @@
 //! Two sessions in memory: how many bytes and messages the machines themselves move, and that steady
 //! state allocates nothing per frame.
 
+#![allow(clippy::print_stdout)] // a bench prints its findings
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};

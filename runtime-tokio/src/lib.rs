@@ -1,6 +1,50 @@
-//! sheetbend on tokio: [`TokioRuntime`], and the handles of `sheetbend-runtime` with it filled in.
+//! sheetbend on tokio: one session between two programs that survives the death of any connection under it.
 //!
-//! Call [`connect`] and [`bind`] from within a tokio runtime that has its IO and time drivers on.
+//! [`bind`] serves sessions at an address, [`connect`] makes one. A [`Session`] carries, in both directions:
+//!
+//! | | to send | to receive |
+//! |---|---|---|
+//! | requests | [`Session::request`] | [`Session::accept_request`] |
+//! | byte streams | [`Session::open_bi`], [`Session::open_uni`] | [`Session::accept_bi`], [`Session::accept_uni`] |
+//! | messages | [`Session::send_message`] | [`Session::recv_message`] |
+//! | datagrams | [`Session::send_datagram`] | [`Session::recv_datagram`] |
+//!
+//! Streams and messages have a [`Class`]: a group that shares flow control and urgency.
+//! Streams implement the read and write traits of tokio and of `futures`.
+//!
+//! When a connection dies, the client connects again and resumes the session; what was not acknowledged is
+//! sent once more. [`Session::events`] tells of it. [`Client::builder`] takes several addresses of one server,
+//! of which a second is kept warm; [`Config`] has the limits and times.
+//!
+//! Addresses are `tcp://host:port`, `unix:///path` and `mem://name` (within one process). **None of these
+//! encrypts**: see section 13 of `docs/PROTOCOL.md`.
+//!
+//! # Example
+//!
+//! ```
+//! use sheetbend_tokio::ErrorCode;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = sheetbend_tokio::bind("tcp://127.0.0.1:0").await?;
+//! let session = sheetbend_tokio::connect(&server.addresses()[0]).await?;
+//!
+//! let peer = server.accept().await.ok_or("the server was stopped")?;
+//! tokio::spawn(async move {
+//!     while let Ok(request) = peer.accept_request().await {
+//!         request.respond("hello");
+//!     }
+//! });
+//! assert_eq!(session.request("greet", "").await?, "hello");
+//!
+//! // Says goodbye; otherwise the server keeps the session for a while, to be resumed.
+//! session.close(ErrorCode::NONE, "done").await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! More programs are in `examples/`. Call everything from within a tokio runtime that has its IO and time
+//! drivers on.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)] // this crate is where the clock is read
 

@@ -6,6 +6,30 @@
 //!
 //! A session has one task, the driver, and one lock. Whatever the handles do, they do on the session's
 //! state machine under that lock; the driver moves bytes between the machine and the sockets.
+//!
+//! # Example
+//!
+//! Nothing here names a runtime. An adapter gives it: `sheetbend_tokio::runtime()`, for one.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use sheetbend_runtime::{Client, ErrorCode, Runtime, Server};
+//!
+//! async fn both_ends(runtime: Arc<dyn Runtime>) -> Result<(), Box<dyn std::error::Error>> {
+//!     let server = Server::builder().listen("mem://greeter")?.bind(runtime.clone()).await?;
+//!     let session = Client::builder().endpoint("mem://greeter")?.connect(runtime).await?;
+//!     let peer = server.accept().await.ok_or("the server was stopped")?;
+//!     peer.clone().spawn(async move {
+//!         while let Ok(request) = peer.accept_request().await {
+//!             request.respond("hello");
+//!         }
+//!     });
+//!     assert_eq!(session.request("greet", "").await?, "hello");
+//!     session.close(ErrorCode::NONE, "done").await;
+//!     Ok(())
+//! }
+//! ```
 #![forbid(unsafe_code)]
 
 mod address;

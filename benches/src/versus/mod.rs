@@ -11,7 +11,7 @@
 //! Both ends of every load run in one process over loopback TCP, on one tokio runtime that is made for that
 //! measurement alone. Before the rounds, every peer's variants (buffer sizes, windows, stream per request or
 //! per caller, …) run briefly and the best one is kept; the settings are part of the report. Each file of a
-//! test family says what it measures; [`peer`] is the seam that a peer implements.
+//! test family says what it measures; `peer` is the seam that a peer implements.
 
 mod args;
 mod bulk;

@@ -50,7 +50,7 @@ enum Windows {
     Fixed,
 }
 
-const FLUSHES: [Flush; 3] = [Flush::Unbuffered, Flush::PerFrame, Flush::PerTurn];
+const FLUSHES: [Flush; 2] = [Flush::Unbuffered, Flush::PerFrame];
 /// As many as the default connection window admits at 256 KiB each.
 const MAX_STREAMS: usize = 4096;
 /// yamux's default.
@@ -92,17 +92,16 @@ impl Knobs {
         let mut all = FLUSHES.map(|flush| Knobs { flush, ..BASE }).to_vec();
         all.extend(FLUSHES.map(|flush| Knobs { flush, ..fixed }));
         all.push(Knobs {
-            flush: Flush::PerTurn,
+            flush: Flush::PerFrame,
             frame_bytes: 64 << 10,
             ..fixed
         });
         for kernel_bytes in [Some(128 << 10), Some(256 << 10)] {
-            let buffered = [Flush::PerFrame, Flush::PerTurn];
-            all.extend(buffered.map(|flush| Knobs {
-                flush,
+            all.push(Knobs {
+                flush: Flush::PerFrame,
                 kernel_bytes,
                 ..fixed
-            }));
+            });
         }
         all
     }
@@ -138,7 +137,6 @@ fn flush_label(flush: Flush) -> &'static str {
     match flush {
         Flush::Unbuffered => "no buffers",
         Flush::PerFrame => "64 KiB buffers flushed per frame",
-        Flush::PerTurn => "64 KiB buffers flushed per turn",
     }
 }
 
@@ -365,7 +363,6 @@ fn attach(
 
 struct Driver {
     connection: Connection<Socket>,
-    socket: Socket,
     wanted: mpsc::UnboundedReceiver<oneshot::Sender<Stream>>,
     opening: VecDeque<oneshot::Sender<Stream>>,
 }
@@ -378,10 +375,9 @@ impl Driver {
         wanted: mpsc::UnboundedReceiver<oneshot::Sender<Stream>>,
     ) -> Driver {
         let socket = Socket::new(tcp, knobs.flush);
-        let connection = Connection::new(socket.clone(), knobs.config(), mode);
+        let connection = Connection::new(socket, knobs.config(), mode);
         Driver {
             connection,
-            socket,
             wanted,
             opening: VecDeque::new(),
         }
@@ -414,9 +410,6 @@ impl Driver {
                 Poll::Pending => break,
             }
         }
-        match self.socket.poll_write_out(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            _ => Poll::Pending,
-        }
+        Poll::Pending
     }
 }

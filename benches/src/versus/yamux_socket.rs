@@ -1,19 +1,15 @@
 //! A TCP socket as yamux wants it, with buffers that yamux itself does not have.
 //!
 //! Left alone, yamux takes two writes and two reads for each frame: header, then body. The buffers here make
-//! that one read for all that has come, and one write for each frame, since yamux flushes after each; with
-//! [`Flush::PerTurn`] it is one write for all frames of a turn of the connection's task.
+//! that one read for all that has come, and one write for each frame, since yamux flushes after each.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use futures_util::io::{AsyncRead, AsyncWrite};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
-
-use super::load::lock;
 
 /// When buffered bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +18,10 @@ pub(crate) enum Flush {
     Unbuffered,
     /// When yamux flushes.
     PerFrame,
-    /// When the connection's task has nothing else to do, or the buffer is full.
-    PerTurn,
 }
 
-/// Handles are of the same socket: yamux owns one, the connection's task flushes through another.
-#[derive(Clone)]
+/// A TCP stream with buffers.
 pub(crate) struct Socket {
-    inner: Arc<Mutex<Inner>>,
-}
-
-struct Inner {
     tcp: TcpStream,
     flush: Flush,
     out: Vec<u8>,
@@ -51,7 +40,7 @@ impl Socket {
         } else {
             BUFFER_BYTES
         };
-        let inner = Inner {
+        Socket {
             tcp,
             flush,
             out: Vec::with_capacity(bytes),
@@ -59,19 +48,9 @@ impl Socket {
             input: vec![0; bytes],
             taken: 0,
             filled: 0,
-        };
-        Socket {
-            inner: Arc::new(Mutex::new(inner)),
         }
     }
 
-    /// Writes what is buffered.
-    pub(crate) fn poll_write_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        lock(&self.inner).poll_write_out(cx)
-    }
-}
-
-impl Inner {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.out.len() {
             match ready!(poll_tcp_write(&mut self.tcp, cx, &self.out[self.written..]))? {
@@ -102,7 +81,7 @@ fn poll_tcp_write(tcp: &mut TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Po
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        let inner = &mut *lock(&self.inner);
+        let inner = self.get_mut();
         if inner.taken == inner.filled {
             if out.len() >= inner.input.len() {
                 let mut buffer = ReadBuf::new(out);
@@ -124,7 +103,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let inner = &mut *lock(&self.inner);
+        let inner = self.get_mut();
         if inner.flush == Flush::Unbuffered {
             return poll_tcp_write(&mut inner.tcp, cx, bytes);
         }
@@ -139,15 +118,15 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let inner = &mut *lock(&self.inner);
+        let inner = self.get_mut();
         match inner.flush {
             Flush::PerFrame => inner.poll_write_out(cx),
-            Flush::Unbuffered | Flush::PerTurn => Poll::Ready(Ok(())),
+            Flush::Unbuffered => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let inner = &mut *lock(&self.inner);
+        let inner = self.get_mut();
         ready!(inner.poll_write_out(cx))?;
         tokio::io::AsyncWrite::poll_shutdown(Pin::new(&mut inner.tcp), cx)
     }

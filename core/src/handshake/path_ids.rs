@@ -31,6 +31,13 @@ pub enum PathIdError {
     },
 }
 
+impl PathIdError {
+    /// Whether the id was used, or counts as used.
+    pub fn is_used(self) -> bool {
+        matches!(self, PathIdError::Used { .. })
+    }
+}
+
 /// Which path ids of a session were used: a bitmap over the newest [`PATH_ID_WINDOW`]. PROTOCOL 6.1.
 ///
 /// To be asked only *after* the proof of a JOIN was verified, so that nobody else burns ids.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::establish::{EARLY_BYTES, EARLY_STREAMS};
+use super::keys::StreamKey;
 use smallvec::SmallVec;
 
 use crate::handshake::{Params, StreamLimits};
@@ -39,10 +40,16 @@ pub(super) struct ClassState {
     /// Bytes that the peer lets this end send on the class's streams together.
     pub(super) send_limit: u64,
     pub(super) sent: u64,
+    /// Bytes that the class's send halves hold.
+    pub(super) buffered: u64,
+    /// Writers that found no room in the session's buffer.
+    pub(super) waiters: VecDeque<StreamKey>,
     /// Streams that have data but no class credit.
     pub(super) blocked: VecDeque<u32>,
     pub(super) window: Window,
     pub(super) received: u64,
+    /// Sum of what is lent to the class's unordered messages that are not whole.
+    pub(super) lent: u64,
     pub(super) credit_due: bool,
     /// Credit that a stream of this end starts with.
     pub(super) stream_credit_out: u64,
@@ -143,6 +150,7 @@ impl Classes {
     pub(super) fn shrink(&mut self) {
         for state in self.slots.iter_mut().flatten() {
             state.blocked.shrink_to_fit();
+            state.waiters.shrink_to_fit();
             state.accept.iter_mut().for_each(VecDeque::shrink_to_fit);
         }
     }
@@ -207,9 +215,12 @@ fn new_class(config: &Config, credit: &Credit, index: usize) -> ClassState {
         urgency: config.classes[index].urgency.min(7),
         send_limit: start.data,
         sent: 0,
+        buffered: 0,
+        waiters: VecDeque::new(),
         blocked: VecDeque::new(),
         window: Window::new(config.params.max_data[index], config.max_class_window),
         received: 0,
+        lent: 0,
         credit_due: false,
         stream_credit_out: start.stream_data,
         opening: [

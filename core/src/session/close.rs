@@ -105,10 +105,10 @@ impl Session {
 
     fn wake_everyone(&mut self) {
         for key in self.streams.keys() {
-            if let Some(stream) = self.streams.get_mut(key) {
-                if stream.flags.take(Flags::READ_BLOCKED) {
-                    self.events.push_back(Event::Readable(key));
-                }
+            if let Some(stream) = self.streams.get_mut(key)
+                && stream.flags.take(Flags::READ_BLOCKED)
+            {
+                self.events.push_back(Event::Readable(key));
             }
             self.tell_writable(key);
             self.free_if_done(key.slot);

@@ -92,6 +92,13 @@ impl Datagrams {
         !self.outgoing.is_empty()
     }
 
+    /// The room that the next one takes in a record, header included.
+    pub(super) fn next_size(&self) -> usize {
+        self.outgoing
+            .front()
+            .map_or(0, |datagram| datagram.payload.len() + DATAGRAM_ROOM)
+    }
+
     pub(super) fn put_back(&mut self, datagram: Datagram) {
         self.outgoing_bytes += cost(&datagram);
         self.outgoing.push_front(datagram);
@@ -103,6 +110,8 @@ impl Datagrams {
 }
 
 const OVERHEAD: u64 = 64;
+/// The longest header of a DATAGRAM frame: type, number, class, length.
+pub(super) const DATAGRAM_ROOM: usize = 24;
 
 fn cost(datagram: &Datagram) -> u64 {
     datagram.payload.len() as u64 + OVERHEAD
@@ -163,9 +172,10 @@ impl Session {
             id,
             sent: false,
         };
+        let expires = datagram.expires;
         datagrams.outgoing_bytes += cost(&datagram);
         datagrams.outgoing.push_back(datagram);
-        self.arm_ttl();
+        self.timers.set_earlier(TimerKind::Ttl, expires);
         Ok(id)
     }
 
@@ -183,18 +193,19 @@ impl Session {
             .map(|datagram| datagram.expires)
             .min();
         match queued.into_iter().chain(waiting).min() {
-            Some(at) if !self.timers.is_set(TimerKind::Ttl) => self.timers.set(TimerKind::Ttl, at),
-            Some(_) => {}
+            Some(at) => self.timers.set(TimerKind::Ttl, at),
             None => self.timers.clear(TimerKind::Ttl),
         }
     }
 
     /// The next datagram that fits into `room` and has not expired.
     pub(super) fn next_datagram(&mut self, now: Timestamp, room: usize) -> Option<Datagram> {
+        let max = self.max_datagram_out();
         loop {
             let datagram = self.datagrams.outgoing.pop_front()?;
             self.datagrams.outgoing_bytes = self.datagrams.outgoing_bytes.saturating_sub(cost(&datagram));
-            if datagram.expires <= now {
+            // One that was queued before the peer said what it takes may be too long for it.
+            if datagram.expires <= now || datagram.payload.len() as u64 > max {
                 self.datagram_gone(&datagram);
                 continue;
             }
@@ -322,6 +333,10 @@ impl Session {
         }
         let limit = self.config.max_datagram_queue;
         let size = data.len() as u64 + OVERHEAD;
+        if data.len() as u64 > u64::from(self.config.params.max_datagram) {
+            self.datagrams.dropped += 1;
+            return;
+        }
         while self.datagrams.received_bytes + size > limit {
             let dropped = match class {
                 Some(class) => self.drop_oldest_unreliable(class),

@@ -1,9 +1,12 @@
 //! How a session begins, and how further paths join it (PROTOCOL 5 and 6).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::classes::{OPENING_KINDS, class_at};
-use super::config::{MAX_PATHS, PathInfo};
+use super::config::{Config, MAX_PATHS, PathInfo};
 use super::error::{Misbehaviour, OpenPathError, PathError};
 use super::event::{PathEnd, SwitchCause};
 use super::keys::PathKey;
@@ -24,6 +27,9 @@ use crate::wire::{
 pub const EARLY_BYTES: u64 = 16 * 1024;
 /// Early data: this many bidirectional streams of the class *requests* (PROTOCOL 5.6).
 pub const EARLY_STREAMS: u64 = 8;
+
+/// Paths that may begin with the HELLO of one session, over its life.
+const MAX_HELLO_PATHS: usize = 64;
 
 /// Who this session is, once both ends share its secret.
 pub(super) struct Identity {
@@ -66,7 +72,7 @@ pub(crate) enum First {
 impl Incoming {
     /// A connection that was just accepted. It has 10 seconds for its first message.
     pub fn new(now: Timestamp, info: PathInfo) -> Incoming {
-        let deadline = now + std::time::Duration::from_secs(10);
+        let deadline = now + Duration::from_secs(10);
         Incoming {
             info,
             deadline,
@@ -154,6 +160,24 @@ impl Rejected {
             record: Bytes::copy_from_slice(out.chunk()),
         }
     }
+}
+
+/// PROTOCOL 5.5: a server announces at least the credit that early data uses unasked.
+fn with_early_credit(mut config: Arc<Config>) -> Arc<Config> {
+    let index = Class::REQUESTS.index();
+    let params = &config.params;
+    let enough = params.max_streams[index].bi >= EARLY_STREAMS
+        && params.max_data[index] >= EARLY_BYTES
+        && params.max_stream_data[index] >= EARLY_BYTES;
+    if !enough {
+        let params = &mut Arc::make_mut(&mut config).params;
+        let streams = &mut params.max_streams[index].bi;
+        *streams = (*streams).max(EARLY_STREAMS);
+        for credit in [&mut params.max_data[index], &mut params.max_stream_data[index]] {
+            *credit = (*credit).max(EARLY_BYTES);
+        }
+    }
+    config
 }
 
 fn handshake_frame(kind: HandshakeKind, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
@@ -384,16 +408,49 @@ impl Session {
             }
             _ => identity.keys.verify_confirm_hello(confirm)?,
         }
-        let joined = path.stage == Stage::Joined;
+        let (joined, id) = (path.stage == Stage::Joined, path.id);
+        if !joined && self.path_ids.insert(id).is_err() {
+            return Err(PathError::UnexpectedHandshake(
+                "CONFIRM for a path id that was used",
+            ));
+        }
         self.confirmed = true;
         self.handshake = Handshake::Done;
         self.timers.clear(TimerKind::Handshake);
         self.take_counts(now, &confirm.counts)?;
+        self.distrust_unproven(now, slot);
+        self.open_for_data(now, slot);
         if joined {
             self.fence(now, slot);
         }
-        self.open_for_data(now, slot);
         Ok(())
+    }
+
+    /// PROTOCOL 5.1: another path than the first confirmed the session. Whoever sits on the first may
+    /// have copied the HELLO: it carries nothing before its own CONFIRM, and what went out on it goes
+    /// elsewhere.
+    fn distrust_unproven(&mut self, now: Timestamp, slot: usize) {
+        let Some(first) = self
+            .paths
+            .iter()
+            .find(|(other, path)| *other != slot && path.stage == Stage::Welcomed)
+            .map(|(other, _)| other)
+        else {
+            return;
+        };
+        let path = &mut self.paths[first];
+        path.stage = Stage::Repeated;
+        path.suspicion = None;
+        path.timers.clear(TimerKind::Suspect);
+        path.timers.clear(TimerKind::Probe);
+        let items = path.lanes[0].sent.forget_items();
+        if self.active == Some(first) {
+            self.active = None;
+            self.switch_from = Some((self.path_key(first), SwitchCause::Preferred));
+        }
+        for item in items {
+            self.item_lost(now, item);
+        }
     }
 
     fn take_reject(&mut self, now: Timestamp, slot: usize, reject: Reject) -> Result<(), PathError> {
@@ -425,8 +482,11 @@ impl Session {
         } else {
             hopeless.contains(&code)
         };
-        // One path's word does not end a session that another path proves alive.
-        let alone = !self.paths.iter().any(|(_, path)| path.may_send());
+        // Nothing proves a REJECT: it does not end a session while another path is alive, or may be.
+        let alone = !self
+            .paths
+            .iter()
+            .any(|(other, path)| other != slot && path.stage != Stage::Closing);
         let error = PathError::Rejected {
             code,
             detail: detail.clone(),
@@ -447,13 +507,13 @@ impl Session {
     }
 
     /// What this end received on paths that the peer may not have settled: the dead ones, newest
-    /// last, and those alive.
+    /// last, and those alive. Only proven paths count: the others may not be the peer's.
     fn counts_to_tell(&self) -> Counts {
         let live = self
             .paths
             .iter()
-            .flat_map(|(_, path)| path.counts())
-            .filter(|count| count.count > 0);
+            .filter(|(_, path)| path.is_live())
+            .flat_map(|(_, path)| path.counts());
         let mut counts: Counts = live
             .chain(self.dead_counts.iter().rev().copied())
             .take(MAX_COUNTS)
@@ -487,6 +547,11 @@ impl Session {
         path.crc = self.config.params.wants_crc(security) || self.peer.wants_crc(security);
         path.max_record = self.peer.max_record as usize;
         path.peer_in_flight = path.peer_in_flight.max(4096);
+        // The handshake is the first round trip: HELLO or JOIN and its answer, or that and CONFIRM.
+        let first = path.lanes[0].sent.records.front();
+        if let Some(sent_at) = first.map(|record| record.sent_at) {
+            path.rtt.guess(now.since(sent_at));
+        }
         self.path_live(now, slot);
     }
 
@@ -495,14 +560,14 @@ impl Session {
     /// A server's session for `hello`, answered with WELCOME on the path that
     /// [`Session::accept_path`] makes of it.
     pub(crate) fn server(
-        config: std::sync::Arc<super::Config>,
+        config: Arc<Config>,
         seed: [u8; 32],
         now: Timestamp,
         hello: &Hello,
         session_id: SessionId,
         routing: Routing,
     ) -> Result<Session, HandshakeError> {
-        let mut session = Session::new(Side::Server, config, seed, now);
+        let mut session = Session::new(Side::Server, with_early_credit(config), seed, now);
         let own = session.config.security_floor.unwrap_or_default();
         let params = Params {
             floor: own,
@@ -565,9 +630,22 @@ impl Session {
         if self.paths.len() >= MAX_PATHS {
             return Err(reject(RejectCode::TOO_MANY_PATHS, "eight paths are attached"));
         }
-        if self.path_ids.insert(hello.path_id()).is_err() {
+        // Nothing proves a HELLO: its id counts as used for other HELLOs only, until CONFIRM has come.
+        // So who copies one uses up none of the ids that the client will take.
+        let id = hello.path_id();
+        if self.hello_ids.len() >= MAX_HELLO_PATHS {
+            return Err(reject(
+                RejectCode::TOO_MANY_PATHS,
+                "too many paths began with this HELLO",
+            ));
+        }
+        if self.hello_ids.contains(&id)
+            || self.slot_of_path_id(id).is_some()
+            || self.path_ids.check(id).is_err()
+        {
             return Err(reject(RejectCode::PATH_ID_USED, "the path id was used before"));
         }
+        self.hello_ids.push(id);
         let first = !std::mem::replace(&mut self.welcomed, true);
         if let Some(identity) = &self.identity {
             identity.keys.sign_welcome(&mut welcome);
@@ -604,7 +682,7 @@ impl Session {
         if self.paths.len() >= MAX_PATHS {
             return Err(reject(RejectCode::TOO_MANY_PATHS, "eight paths are attached"));
         }
-        if self.path_ids.insert(join.path_id).is_err() {
+        if self.slot_of_path_id(join.path_id).is_some() || self.path_ids.insert(join.path_id).is_err() {
             return Err(reject(RejectCode::PATH_ID_USED, "the path id was used before"));
         }
         let mut joined = Joined {

@@ -10,12 +10,12 @@ use super::error::PathError;
 use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::lifecycle::{Cause, State};
-use super::path::{Lane, Path, Stage, Suspicion, Unsettled};
+use super::path::{Lane, Stage, Suspicion, Unsettled};
 use super::sent::Item;
 use super::streams::Flags;
 use super::timers::TimerKind;
 use super::{Abandon, Session};
-use crate::handshake::PathCount;
+use crate::handshake::{PathCount, PathIdError};
 use crate::stream::SendState;
 use crate::time::Timestamp;
 use crate::wire::Kind;
@@ -93,7 +93,16 @@ impl Session {
     fn ack_unsettled(&mut self, id: u64, lane: u64, count: u64) -> Result<(), PathError> {
         let Some(place) = self.unsettled.iter().position(|unsettled| unsettled.id == id) else {
             // PROTOCOL 4.2: acknowledgements for settled paths are ignored.
-            return Ok(());
+            return if self.path_existed(id) {
+                Ok(())
+            } else {
+                Err(PathError::AckOfUnsent {
+                    path: id,
+                    lane,
+                    count,
+                    sent: 0,
+                })
+            };
         };
         let Some(log) = self.unsettled[place]
             .lanes
@@ -101,7 +110,12 @@ impl Session {
             .find(|known| known.id == lane)
             .map(|lane| &mut lane.sent)
         else {
-            return Ok(());
+            return Err(PathError::AckOfUnsent {
+                path: id,
+                lane,
+                count,
+                sent: 0,
+            });
         };
         if count > log.sent() {
             return Err(PathError::AckOfUnsent {
@@ -130,6 +144,15 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the session ever had a path of this id.
+    fn path_existed(&self, id: u64) -> bool {
+        if self.is_client() {
+            id < self.next_path_id
+        } else {
+            self.hello_ids.contains(&id) || self.path_ids.check(id).is_err_and(PathIdError::is_used)
+        }
+    }
+
     /// Evidence that the path delivers.
     fn progress(&mut self, now: Timestamp, slot: usize) {
         let max_delay = self.peer.max_ack_delay;
@@ -142,6 +165,10 @@ impl Session {
         if recovered {
             self.events.push_back(Event::PathRecovered(self.path_key(slot)));
             self.choose_active(SwitchCause::Preferred);
+            // Whether the others are dead their next probe tells: the peer may just have woken up.
+            for suspect in self.suspects() {
+                self.reinject_if_elsewhere(now, suspect);
+            }
         }
     }
 
@@ -180,7 +207,7 @@ impl Session {
                         self.events.push_back(Event::Finished(key));
                     }
                 }
-                self.credit_buffer(acked.freed, kind == Kind::Ordered);
+                self.credit_buffer(class, acked.freed, kind == Kind::Ordered);
                 match kind {
                     Kind::Ordered => self.ordered_acked(class, acked.acked_to),
                     _ if acked.complete => self.free_if_done(key.slot),
@@ -205,7 +232,7 @@ impl Session {
     }
 
     /// What the item held goes out again, unless something newer made it pointless.
-    fn item_lost(&mut self, now: Timestamp, item: Item) {
+    pub(super) fn item_lost(&mut self, now: Timestamp, item: Item) {
         match item {
             Item::Stream {
                 key,
@@ -285,11 +312,11 @@ impl Session {
         flag: Flags,
         still: impl Fn(&super::streams::Stream) -> bool,
     ) {
-        if let Some(stream) = self.streams.get_mut(key) {
-            if still(stream) {
-                stream.flags.set(flag);
-                self.queue_control(slot);
-            }
+        if let Some(stream) = self.streams.get_mut(key)
+            && still(stream)
+        {
+            stream.flags.set(flag);
+            self.queue_control(slot);
         }
     }
 
@@ -312,6 +339,17 @@ impl Session {
         self.events.push_back(Event::PathSuspect(self.path_key(slot)));
         self.choose_active(SwitchCause::Suspect);
         self.reinject_if_elsewhere(now, slot);
+        self.probe_idle(slot);
+    }
+
+    /// Asks the other paths, too: it is no death of this path if they are all silent, as when the
+    /// peer's process stands still.
+    fn probe_idle(&mut self, suspect: usize) {
+        for (slot, path) in &mut self.paths {
+            if slot != suspect && path.may_send() && path.ping_sent.is_none() && path.in_flight() == 0 {
+                path.ping_due = true;
+            }
+        }
     }
 
     fn probe_interval(&self, slot: usize) -> Duration {
@@ -324,8 +362,14 @@ impl Session {
     /// A probe was not answered in time.
     pub(super) fn probe_unanswered(&mut self, now: Timestamp, slot: usize) {
         let interval = self.probe_interval(slot);
-        let elsewhere = self.has_other_sound_path(slot);
         let min_death = self.config.min_death;
+        let Some(since) = self.paths[slot].suspicion.map(|suspicion| suspicion.since) else {
+            return;
+        };
+        let elsewhere = self.has_better_path(slot, since);
+        if !elsewhere {
+            self.probe_idle(slot);
+        }
         let path = &mut self.paths[slot];
         let Some(suspicion) = path.suspicion.as_mut() else {
             return;
@@ -343,6 +387,13 @@ impl Session {
             interval
         };
         path.timers.set(TimerKind::Probe, now + wait);
+    }
+
+    /// Whether another path has proven since then that the peer is there.
+    fn has_better_path(&self, slot: usize, since: Timestamp) -> bool {
+        self.paths.iter().any(|(other, path)| {
+            other != slot && path.may_send() && path.suspicion.is_none() && path.progress_at >= since
+        })
     }
 
     pub(super) fn has_other_sound_path(&self, slot: usize) -> bool {
@@ -405,7 +456,7 @@ impl Session {
         if path.stage == Stage::Closing {
             return;
         }
-        let proven = path.may_send();
+        let (proven, live) = (path.may_send(), path.is_live());
         let code = error.as_ref().map_or(crate::wire::ErrorCode::IO, PathError::code);
         path.stage = Stage::Closing;
         path.timers.clear_all();
@@ -417,7 +468,9 @@ impl Session {
         let info = Box::new(path.info.clone());
         let delivered = path.rate.delivered;
         let cause = switch_cause(end, error.as_ref());
-        self.remember_counts(id, &lanes);
+        if live {
+            self.remember_counts(id, &lanes);
+        }
         self.events.push_back(Event::PathDown {
             path: key,
             end,
@@ -436,6 +489,9 @@ impl Session {
         if self.active.is_some() {
             self.lose_lanes(now, lanes);
             if proven {
+                if self.abandons.len() >= MAX_DEAD_COUNTS {
+                    self.abandons.remove(0);
+                }
                 self.abandons.push(Abandon {
                     path: id,
                     code: code.value(),
@@ -571,13 +627,8 @@ impl Session {
         self.choose_active(SwitchCause::Preferred);
         self.timers.clear(TimerKind::Resume);
         self.transition(Cause::Established);
-        let suspects: Vec<usize> = self
-            .paths
-            .iter()
-            .filter(|(_, path)| path.suspicion.is_some())
-            .map(|(slot, _)| slot)
-            .collect();
-        for suspect in suspects {
+        // A sound path stands: the dead are dead, and it carries what the suspect hold.
+        for suspect in self.suspects() {
             if self.paths[suspect]
                 .suspicion
                 .is_some_and(|suspicion| suspicion.condemned)
@@ -589,8 +640,16 @@ impl Session {
         }
     }
 
+    fn suspects(&self) -> SmallVec<[usize; 8]> {
+        self.paths
+            .iter()
+            .filter(|(_, path)| path.suspicion.is_some())
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+
     pub(super) fn path_key(&self, slot: usize) -> PathKey {
-        let generation = self.paths.get(slot).map_or(0, |path: &Box<Path>| path.generation);
+        let generation = self.paths.get(slot).map_or(0, |path| path.generation);
         PathKey {
             slot: slot as u32,
             generation,

@@ -8,6 +8,7 @@ use super::Session;
 use super::error::{Misbehaviour, OpenError, SendError};
 use super::event::{Delivery, DeliveryKind, Event, Message, MessageId, Outcome};
 use super::keys::StreamKey;
+use super::lifecycle::Cause;
 use super::streams::{Flags, Stream};
 use crate::stream::{Read as HalfRead, RecvHalf, SendHalf};
 use crate::time::Timestamp;
@@ -116,7 +117,7 @@ impl Session {
         send.append(&prefix[..used]);
         send.append_bytes(payload);
         let end = send.written();
-        self.buffered += framed;
+        self.hold_buffer(class, framed);
         if track {
             self.messages.get_or_insert_default().channels[class.index()]
                 .tracked
@@ -153,7 +154,7 @@ impl Session {
         } else {
             MessageId(0)
         };
-        self.buffered += payload.len() as u64;
+        self.hold_buffer(class, payload.len() as u64);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.message = id.0;
             // The message is the session's from here on; no handle holds it.
@@ -180,10 +181,10 @@ impl Session {
     }
 
     pub(super) fn messages_unblocked(&mut self) {
-        if let Some(messages) = &mut self.messages {
-            if std::mem::take(&mut messages.sender_blocked) {
-                self.events.push_back(Event::MessageSpace);
-            }
+        if let Some(messages) = &mut self.messages
+            && std::mem::take(&mut messages.sender_blocked)
+        {
+            self.events.push_back(Event::MessageSpace);
         }
     }
 
@@ -326,6 +327,44 @@ impl Session {
         Ok(())
     }
 
+    /// PROTOCOL 7.4: a message that is not whole cannot be read, so its bytes must not use up the
+    /// credit that the rest of it needs. They count as read, up to one message's length in a class.
+    pub(super) fn lend_credit(&mut self, now: Timestamp, slot: u32, growth: u64) {
+        let max = self.config.params.max_message;
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return;
+        };
+        let Some(recv) = stream.recv.as_mut() else { return };
+        if recv.is_complete() {
+            return;
+        }
+        let low = recv.highest() >= recv.window().limit() / 2;
+        let extended = low && recv.final_size().is_none() && recv.extend_window(max);
+        let class = stream.id.class();
+        let state = self.classes.at(class.index());
+        let lent = growth.min(max.saturating_sub(state.lent));
+        state.lent += lent;
+        stream.lent += lent;
+        if extended {
+            stream.flags.set(Flags::CREDIT_DUE);
+            self.queue_control(slot);
+        }
+        self.consume_class(class, lent);
+        let rtt = self.best_rtt();
+        self.update_class(now, class, rtt);
+    }
+
+    /// The message is read or was given up: what it had been lent is no longer owed.
+    pub(super) fn take_lent(&mut self, slot: u32) -> u64 {
+        let Some(stream) = self.streams.slot_mut(slot) else {
+            return 0;
+        };
+        let lent = std::mem::take(&mut stream.lent);
+        let class = stream.id.class();
+        self.classes.at(class.index()).lent -= lent;
+        lent
+    }
+
     pub(super) fn unreliable_came(&mut self, class: Class, payload: Bytes) {
         self.messages.get_or_insert_default().channels[class.index()]
             .unreliable
@@ -343,7 +382,22 @@ impl Session {
     }
 
     /// The class's next message, in whichever mode one is there; the modes take turns.
+    ///
+    /// # Errors
+    /// The peer broke the rules of messages; the session has ended.
     pub fn recv_message(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
+        let found = self.next_message(now, class);
+        if let Err(misbehaviour) = &found {
+            let cause = Cause::PeerMisbehaved {
+                code: misbehaviour.code(),
+                detail: misbehaviour.to_string(),
+            };
+            self.end_session(now, cause);
+        }
+        found
+    }
+
+    fn next_message(&mut self, now: Timestamp, class: Class) -> Result<Option<Message>, Misbehaviour> {
         let messages = self.messages.get_or_insert_default();
         let ordered_first = !messages.channels[class.index()].took_ordered;
         let mut found = None;
@@ -443,7 +497,8 @@ impl Session {
         stream.flags.set(Flags::RECV_DONE);
         stream.flags.clear(Flags::RECV_HELD);
         let len = payload.len() as u64;
-        self.consume_class(class, len);
+        let lent = self.take_lent(key.slot);
+        self.consume_class(class, len.saturating_sub(lent));
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         self.free_if_done(key.slot);

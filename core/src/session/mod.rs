@@ -138,6 +138,8 @@ pub struct Session {
     switches: u64,
     next_path_id: u64,
     path_ids: PathIdWindow,
+    /// Server: ids of paths that began with HELLO, which proves nothing.
+    hello_ids: SmallVec<[u64; 2]>,
     unsettled: Vec<Unsettled>,
     dead_counts: Vec<PathCount>,
     abandons: Vec<Abandon>,
@@ -148,9 +150,10 @@ pub struct Session {
     /// Streams with a control frame to send.
     control: VecDeque<u32>,
     class_control: bool,
+    /// Classes, a bit each, whose streams were given up unread: their windows are looked at next.
+    class_dropped: u8,
     /// Bytes that all send halves hold.
     buffered: u64,
-    buffer_waiters: VecDeque<StreamKey>,
     messages: Option<Box<Messages>>,
     datagrams: Datagrams,
     datagram_sender_blocked: bool,
@@ -199,6 +202,7 @@ impl Session {
             switches: 0,
             next_path_id: 0,
             path_ids: PathIdWindow::new(),
+            hello_ids: SmallVec::new(),
             unsettled: Vec::new(),
             dead_counts: Vec::new(),
             abandons: Vec::new(),
@@ -207,8 +211,8 @@ impl Session {
             ready: Ready::default(),
             control: VecDeque::new(),
             class_control: false,
+            class_dropped: 0,
             buffered: 0,
-            buffer_waiters: VecDeque::new(),
             messages: None,
             datagrams: Datagrams::default(),
             datagram_sender_blocked: false,
@@ -303,7 +307,6 @@ impl Session {
         self.classes.shrink();
         self.ready.shrink();
         self.control.shrink_to_fit();
-        self.buffer_waiters.shrink_to_fit();
         self.scratch = Vec::new();
         self.compressor = None;
         for (_, path) in &mut self.paths {
@@ -371,6 +374,17 @@ impl Session {
         }
     }
 
+    /// The interval has become shorter.
+    pub(in crate::session) fn hasten_heartbeats(&mut self) {
+        let heartbeat = self.heartbeat();
+        for (_, path) in &mut self.paths {
+            if path.is_live() {
+                let at = path.last_sent + heartbeat;
+                path.timers.set_earlier(TimerKind::Heartbeat, at);
+            }
+        }
+    }
+
     // ---- shared by the families ----
 
     fn path_slot(&self, key: PathKey) -> Option<usize> {
@@ -423,6 +437,17 @@ impl Session {
         if state.window.update(now, rtt, 0).is_some() {
             state.credit_due = true;
             self.class_control = true;
+        }
+    }
+
+    /// Gives the class credit back of what was given up unread.
+    fn update_dropped(&mut self, now: Timestamp) {
+        let rtt = self.best_rtt();
+        let dropped = std::mem::take(&mut self.class_dropped);
+        for class in Class::ALL {
+            if dropped & (1 << class.index()) != 0 {
+                self.update_class(now, class, rtt);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::Session;
 use super::classes::{OPENING_KINDS, opening_index};
 use super::error::{Misbehaviour, PathError};
-use super::event::{Event, PathEnd};
+use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::path::Stage;
 use super::streams::{Flags, check_direction, check_ours};
@@ -16,6 +16,9 @@ use crate::wire::{
     Class, ErrorCode, Frame, HandshakeKind, Kind, PathStatus, RecordLimits, StreamId, complete_prefix,
     split_record,
 };
+
+/// Records of acknowledgements and answers alone that may be unacknowledged on a path; each costs memory.
+const MAX_SILENT_RECORDS: usize = 16_384;
 
 /// Where a record's bytes lie, for slices that outlive it.
 #[derive(Clone, Copy)]
@@ -162,6 +165,12 @@ impl Session {
         lane.received_at = now;
         lane.unreported_bytes += wire_len as u64;
         if eliciting || ack_now {
+            // Whoever sends so much acknowledges our answers with it, sooner or later.
+            if lane.sent.silent > MAX_SILENT_RECORDS {
+                return Err(PathError::Flood(
+                    "records whose acknowledgements are never acknowledged",
+                ));
+            }
             lane.ack_wanted = true;
             let quarter = path.peer_in_flight / 4;
             if ack_now || path.lanes[0].unreported_bytes >= quarter {
@@ -190,7 +199,9 @@ impl Session {
                 fin,
                 data,
             } => {
-                self.check_open(slot, "a STREAM frame")?;
+                if !self.paths[slot].may_send() {
+                    return Err(PathError::Premature("a STREAM frame"));
+                }
                 if data.is_empty() && !fin {
                     self.spend_budget(now, slot, "empty STREAM frames")?;
                 }
@@ -198,8 +209,13 @@ impl Session {
                 Ok(true)
             }
             Frame::AckHere { count, delay_us } => {
-                let path = self.paths[slot].id;
-                self.take_ack(now, path, 0, count, delay_us)?;
+                let path = &self.paths[slot];
+                // PROTOCOL 6: who has proven nothing acknowledges nothing. Counts only grow, so that
+                // the next acknowledgement makes up for it.
+                if path.is_live() {
+                    let id = path.id;
+                    self.take_ack(now, id, 0, count, delay_us)?;
+                }
                 Ok(false)
             }
             Frame::Handshake { kind, body } => {
@@ -211,7 +227,10 @@ impl Session {
     }
 
     fn take_other(&mut self, now: Timestamp, slot: usize, frame: Frame<'_>) -> Result<bool, PathError> {
-        self.check_open(slot, "a control frame")?;
+        // PROTOCOL 5.6: early data is STREAM frames and nothing else.
+        if !self.paths[slot].is_live() {
+            return Err(PathError::Premature("a control frame"));
+        }
         match frame {
             Frame::Ack {
                 path,
@@ -278,15 +297,6 @@ impl Session {
         Ok(true)
     }
 
-    /// PROTOCOL 6: before a path has proven itself it carries the handshake only; the path that makes
-    /// a session carries data at once.
-    fn check_open(&self, slot: usize, what: &'static str) -> Result<(), PathError> {
-        match self.paths[slot].stage {
-            Stage::Live | Stage::Welcomed => Ok(()),
-            _ => Err(PathError::Premature(what)),
-        }
-    }
-
     fn spend_budget(&mut self, now: Timestamp, slot: usize, what: &'static str) -> Result<(), PathError> {
         if self.paths[slot].budget.spend(now) {
             Ok(())
@@ -338,6 +348,9 @@ impl Session {
                 });
             }
             self.check_early(inserted.growth)?;
+            if id.kind() == Kind::Unordered {
+                self.lend_credit(now, slot, inserted.growth);
+            }
         }
         let stopping = self
             .streams
@@ -376,10 +389,10 @@ impl Session {
         };
         match stream.id.kind() {
             Kind::Bi | Kind::Uni => {
-                if stream.flags.take(Flags::READ_BLOCKED) {
-                    if let Some(key) = self.streams.key_of(slot) {
-                        self.events.push_back(Event::Readable(key));
-                    }
+                if stream.flags.take(Flags::READ_BLOCKED)
+                    && let Some(key) = self.streams.key_of(slot)
+                {
+                    self.events.push_back(Event::Readable(key));
                 }
                 Ok(())
             }
@@ -521,7 +534,8 @@ impl Session {
             });
         }
         // What the application never read goes back to the peer as credit.
-        self.consume_class(class, reset.released);
+        let lent = self.take_lent(slot);
+        self.consume_class(class, reset.released.saturating_sub(lent));
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         let Some(stream) = self.streams.slot_mut(slot) else {
@@ -546,6 +560,13 @@ impl Session {
 
     fn take_stop(&mut self, id: StreamId, code: u64) -> Result<(), Misbehaviour> {
         check_ours(self.side, id, "STOP_SENDING")?;
+        if !matches!(id.kind(), Kind::Bi | Kind::Uni) {
+            // PROTOCOL 7.4: messages are taken as they come.
+            return Err(Misbehaviour::WrongDirection {
+                id,
+                frame: "STOP_SENDING",
+            });
+        }
         let Some(slot) = self.sending_slot(id)? else {
             return Ok(());
         };
@@ -593,11 +614,10 @@ impl Session {
             .streams
             .slot_mut(slot)
             .and_then(|stream| stream.send.as_mut())
+            && send.set_max_data(value)
         {
-            if send.set_max_data(value) {
-                self.make_ready(slot);
-                self.tell_writable(key);
-            }
+            self.make_ready(slot);
+            self.tell_writable(key);
         }
         Ok(())
     }
@@ -609,10 +629,10 @@ impl Session {
         }
         state.send_limit = value;
         for slot in std::mem::take(&mut state.blocked) {
-            if let Some(stream) = self.streams.slot_mut(slot) {
-                if stream.flags.take(Flags::CLASS_BLOCKED) {
-                    self.make_ready(slot);
-                }
+            if let Some(stream) = self.streams.slot_mut(slot)
+                && stream.flags.take(Flags::CLASS_BLOCKED)
+            {
+                self.make_ready(slot);
             }
         }
     }
@@ -645,6 +665,9 @@ impl Session {
         path.peer_status_seq = Some(seq);
         path.peer_in_flight = in_flight.max(4096);
         path.peer_wants_leave = status == PathStatus::Leave;
+        if path.peer_wants_leave {
+            self.choose_active(SwitchCause::Abandoned);
+        }
     }
 
     fn take_goaway(&mut self, code: u64, reason: &str, address: &str) {

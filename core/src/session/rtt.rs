@@ -43,6 +43,14 @@ impl Rtt {
         self.smoothed.unwrap_or(INITIAL_RTT)
     }
 
+    /// What the handshake took, until there is a sample. It says little about the shortest round trip.
+    pub(super) fn guess(&mut self, measured: Duration) {
+        if self.smoothed.is_none() {
+            self.smoothed = Some(measured);
+            self.variance = measured / 2;
+        }
+    }
+
     /// The shortest seen of late, or what is assumed.
     pub(super) fn base(&self) -> Duration {
         self.minimum.min(self.get())

@@ -73,6 +73,8 @@ pub(super) struct SentLog {
     pub(super) items: VecDeque<Item>,
     /// Bytes of eliciting records under way.
     pub(super) in_flight: u64,
+    /// Records under way that elicit no acknowledgement.
+    pub(super) silent: usize,
 }
 
 impl SentLog {
@@ -84,6 +86,8 @@ impl SentLog {
     pub(super) fn push(&mut self, record: SentRecord) {
         if record.eliciting {
             self.in_flight += u64::from(record.bytes);
+        } else {
+            self.silent += 1;
         }
         self.records.push_back(record);
     }
@@ -98,8 +102,18 @@ impl SentLog {
         self.acknowledged += 1;
         if record.eliciting {
             self.in_flight = self.in_flight.saturating_sub(u64::from(record.bytes));
+        } else {
+            self.silent -= 1;
         }
         Some(record)
+    }
+
+    /// Takes all items; the records go on counting, with nothing in them.
+    pub(super) fn forget_items(&mut self) -> VecDeque<Item> {
+        for record in &mut self.records {
+            record.items = 0;
+        }
+        std::mem::take(&mut self.items)
     }
 
     /// Gives back what an idle lane does not need.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Session;
-use super::classes::opening_index;
+use super::classes::{class_at, opening_index};
 use super::error::{OpenError, StreamError};
 use super::event::Event;
 use super::keys::StreamKey;
@@ -87,7 +87,12 @@ impl Session {
         let send = Some(SendHalf::new(credit));
         let recv = (kind == Kind::Bi).then(|| self.new_recv(class));
         let urgency = self.classes.at(class.index()).urgency;
-        Ok(self.streams.insert(self.side, id, urgency, send, recv))
+        let waited = self.streams.waiting_for_answers();
+        let key = self.streams.insert(self.side, id, urgency, send, recv);
+        if !waited && self.streams.waiting_for_answers() {
+            self.hasten_heartbeats();
+        }
+        Ok(key)
     }
 
     /// The next stream of `kind` in `class` that the peer opened, if there is one.
@@ -116,10 +121,28 @@ impl Session {
         self.streams.len()
     }
 
+    /// Bytes of buffer that a class always has, however much the others hold.
+    fn buffer_share(&self) -> u64 {
+        self.config.max_send_buffer / 16
+    }
+
+    /// Bytes that the session's buffer still takes for the class.
+    fn buffer_room(&self, class: Class) -> u64 {
+        let held = self.classes.used(class.index()).map_or(0, |state| state.buffered);
+        let own = self.buffer_share().saturating_sub(held);
+        self.config.max_send_buffer.saturating_sub(self.buffered).max(own)
+    }
+
+    /// Counts bytes that a send half has taken.
+    #[inline]
+    pub(super) fn hold_buffer(&mut self, class: Class, bytes: u64) {
+        self.buffered += bytes;
+        self.classes.at(class.index()).buffered += bytes;
+    }
+
     /// Bytes that may be written on top, by the stream's credit and the session's buffer.
-    fn write_room(&self, send: &SendHalf) -> usize {
-        let buffer = self.config.max_send_buffer.saturating_sub(self.buffered);
-        usize::try_from(buffer.min(send.capacity())).unwrap_or(usize::MAX)
+    fn write_room(&self, send: &SendHalf, class: Class) -> usize {
+        usize::try_from(self.buffer_room(class).min(send.capacity())).unwrap_or(usize::MAX)
     }
 
     /// Copies bytes into the stream, as many as credit and buffers allow. `Ok(0)` for a non-empty
@@ -161,21 +184,24 @@ impl Session {
         if ended {
             return Err(StreamError::SessionEnded);
         }
-        Ok(self.write_room(send))
+        Ok(self.write_room(send, stream.id.class()))
     }
 
     fn after_write(&mut self, key: StreamKey, taken: usize, was_empty: bool) {
-        self.buffered += taken as u64;
+        let Some(class) = self.streams.get(key).map(|stream| stream.id.class()) else {
+            return;
+        };
         if taken > 0 {
+            self.hold_buffer(class, taken as u64);
             self.make_ready(key.slot);
         } else if !was_empty {
-            let full = self.buffered >= self.config.max_send_buffer;
-            if let Some(stream) = self.streams.get_mut(key) {
-                if !stream.flags.has(Flags::WRITE_BLOCKED) {
-                    stream.flags.set(Flags::WRITE_BLOCKED);
-                    if full {
-                        self.buffer_waiters.push_back(key);
-                    }
+            let full = self.buffer_room(class) == 0;
+            if let Some(stream) = self.streams.get_mut(key)
+                && !stream.flags.has(Flags::WRITE_BLOCKED)
+            {
+                stream.flags.set(Flags::WRITE_BLOCKED);
+                if full {
+                    self.classes.at(class.index()).waiters.push_back(key);
                 }
             }
         }
@@ -207,8 +233,8 @@ impl Session {
         let freed = send.reset().map_or(0, |reset| reset.freed);
         stream.send_code = code;
         stream.flags.set(Flags::RESET_DUE);
-        let ordered = stream.id.kind() == Kind::Ordered;
-        self.credit_buffer(freed, ordered);
+        let (class, ordered) = (stream.id.class(), stream.id.kind() == Kind::Ordered);
+        self.credit_buffer(class, freed, ordered);
         self.queue_control(key.slot);
         Ok(())
     }
@@ -230,6 +256,7 @@ impl Session {
             stream.flags.set(Flags::STOP_DUE);
         }
         self.consume_class(class, dropped);
+        self.class_dropped |= 1 << class.index();
         if self
             .streams
             .get(key)
@@ -335,11 +362,12 @@ impl Session {
             return;
         };
         let class = stream.id.class();
-        if let Some(recv) = stream.recv.as_mut() {
-            if recv.poll_window_update(now, rtt).is_some() && recv.final_size().is_none() {
-                stream.flags.set(Flags::CREDIT_DUE);
-                self.queue_control(key.slot);
-            }
+        if let Some(recv) = stream.recv.as_mut()
+            && recv.poll_window_update(now, rtt).is_some()
+            && recv.final_size().is_none()
+        {
+            stream.flags.set(Flags::CREDIT_DUE);
+            self.queue_control(key.slot);
         }
         self.consume_class(class, taken);
         self.update_class(now, class, rtt);
@@ -409,26 +437,40 @@ impl Session {
     }
 
     /// Gives buffer back and lets waiting writers know once half of it is free.
-    pub(super) fn credit_buffer(&mut self, freed: u64, ordered_messages: bool) {
+    #[inline]
+    pub(super) fn credit_buffer(&mut self, class: Class, freed: u64, ordered_messages: bool) {
         if freed == 0 {
             return;
         }
-        self.buffered = self.buffered.saturating_sub(freed);
+        let before = self.buffered;
+        self.buffered = before.saturating_sub(freed);
+        let state = self.classes.at(class.index());
+        state.buffered = state.buffered.saturating_sub(freed);
+        let own = !state.waiters.is_empty() && state.buffered < self.config.max_send_buffer / 32;
         if ordered_messages {
             self.messages_freed(freed);
         }
-        if !self.buffer_waiters.is_empty() && self.buffered < self.config.max_send_buffer / 2 {
-            for key in std::mem::take(&mut self.buffer_waiters) {
-                self.tell_writable(key);
+        let half = self.config.max_send_buffer / 2;
+        if before > half && self.buffered <= half {
+            for index in self.classes.all_used() {
+                self.wake_writers(class_at(index));
             }
+        } else if own {
+            self.wake_writers(class);
+        }
+    }
+
+    fn wake_writers(&mut self, class: Class) {
+        for key in std::mem::take(&mut self.classes.at(class.index()).waiters) {
+            self.tell_writable(key);
         }
     }
 
     pub(super) fn tell_writable(&mut self, key: StreamKey) {
-        if let Some(stream) = self.streams.get_mut(key) {
-            if stream.flags.take(Flags::WRITE_BLOCKED) {
-                self.events.push_back(Event::Writable(key));
-            }
+        if let Some(stream) = self.streams.get_mut(key)
+            && stream.flags.take(Flags::WRITE_BLOCKED)
+        {
+            self.events.push_back(Event::Writable(key));
         }
     }
 
@@ -453,7 +495,7 @@ impl Session {
             return;
         };
         if let Some(send) = &stream.send {
-            self.buffered = self.buffered.saturating_sub(send.buffered());
+            self.credit_buffer(stream.id.class(), send.buffered(), false);
         }
         if stream.id.initiator() != self.side {
             self.remote_gone(stream.id);

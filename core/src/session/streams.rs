@@ -77,6 +77,8 @@ pub(super) struct Stream {
     pub(super) stop_code: u64,
     /// The tracked unordered message that this stream is; 0 for none.
     pub(super) message: u64,
+    /// Of an unordered message that is not whole yet: class credit given back before it is read.
+    pub(super) lent: u64,
 }
 
 #[derive(Default)]
@@ -91,6 +93,12 @@ pub(super) struct StreamTable {
 impl StreamTable {
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Places that the table has memory for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.capacity()
     }
 
     pub(super) fn insert(
@@ -127,6 +135,7 @@ impl StreamTable {
             send_code: 0,
             stop_code: 0,
             message: 0,
+            lent: 0,
         });
         // A table of 2^32 streams does not fit in memory, and credit is far below.
         let slot = slot as u32;

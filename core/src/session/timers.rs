@@ -52,6 +52,12 @@ impl Timers {
         self.0[kind as usize] = at;
     }
 
+    /// Sets it, unless it is due earlier than that.
+    pub(super) fn set_earlier(&mut self, kind: TimerKind, at: Timestamp) {
+        let known = &mut self.0[kind as usize];
+        *known = at.min(*known);
+    }
+
     pub(super) fn clear(&mut self, kind: TimerKind) {
         self.0[kind as usize] = Timestamp::MAX;
     }

@@ -2,6 +2,7 @@
 //! records that are built when the path has room for them (DESIGN "Scheduling").
 
 use super::classes::{OPENING_KINDS, class_at};
+use super::datagrams::DATAGRAM_ROOM;
 use super::keys::{PathKey, StreamKey};
 use super::path::{Path, Stage};
 use super::sent::{Item, SentRecord};
@@ -34,6 +35,8 @@ const BATCH: usize = 256 * 1024;
 pub(super) const TIDY_AFTER: Duration = Duration::from_millis(200);
 /// Acknowledgements of what wants none ride along once this many records wait for one.
 const LAZY_ACK: u64 = 16;
+/// What acknowledgements and a path's own control take of a record at most.
+const ACK_ROOM: usize = 128;
 /// A STREAM frame is not started in less room than this, unless it ends the data.
 const MIN_STREAM_ROOM: usize = 32;
 
@@ -56,6 +59,9 @@ impl Session {
         let Some(slot) = self.path_slot(key) else {
             return Transmit::CloseAfterFlush;
         };
+        if self.class_dropped != 0 {
+            self.update_dropped(now);
+        }
         let before = out.len();
         self.flush_handshake(now, slot, out);
         if self.paths[slot].may_send()
@@ -117,7 +123,9 @@ impl Session {
         let room = in_flight < limit;
         let stage_early = path.stage == Stage::HelloSent;
         let control = carries && !stage_early && self.has_session_control();
-        let data = carries && room && (!self.ready.is_empty() || self.datagrams.has_outgoing());
+        // PROTOCOL 5.6: datagrams are no early data.
+        let datagrams = !stage_early && self.datagrams.has_outgoing();
+        let data = carries && room && (datagrams || !self.ready.is_empty());
         let own = path.ack_due
             || path.ping_due
             || path.close_due
@@ -132,7 +140,12 @@ impl Session {
             return false;
         }
         let crc = path.crc || stage_early;
-        let max_body = path.max_record.min(path.rate.record_target().max(2048));
+        let mut target = path.rate.record_target().max(2048);
+        if data && datagrams {
+            // A datagram is never cut: what is larger than the path likes has a record to itself.
+            target = target.max(self.datagrams.next_size() + ACK_ROOM);
+        }
+        let max_body = path.max_record.min(target);
         let mut draft = Draft {
             builder: RecordBuilder::begin(out, max_body, crc),
             items: 0,
@@ -147,8 +160,7 @@ impl Session {
             self.put_session_control(slot, &mut draft);
         }
         if data {
-            // PROTOCOL 5.6: no datagram is early data.
-            if !stage_early {
+            if datagrams {
                 self.put_datagrams(now, slot, &mut draft);
             }
             self.put_streams(slot, limit - in_flight, &mut draft);
@@ -199,7 +211,7 @@ impl Session {
         path.records_sent += 1;
         path.last_sent = now;
         self.stirred = true;
-        if !self.timers.is_set(TimerKind::Tidy) {
+        if !self.timers.is_set(TimerKind::Tidy) && !self.state.is_terminal() {
             self.timers.set(TimerKind::Tidy, now + TIDY_AFTER);
         }
         if draft.eliciting {
@@ -273,6 +285,10 @@ impl Session {
         }
         if std::mem::take(&mut path.ping_due) {
             path.ping_seq += 1;
+            if path.ping_sent.is_none() && path.in_flight() == 0 {
+                // The wait for an answer begins here, however long ago the last one came.
+                path.progress_at = now;
+            }
             if draft.builder.frame(&Frame::Ping { seq: path.ping_seq }) {
                 path.ping_sent = Some(now);
                 draft.eliciting = true;
@@ -476,7 +492,9 @@ impl Session {
     // ---- data ----
 
     fn put_datagrams(&mut self, now: Timestamp, slot: usize, draft: &mut Draft<'_>) {
-        while let Some(datagram) = self.next_datagram(now, draft.builder.remaining().saturating_sub(24)) {
+        while let Some(datagram) =
+            self.next_datagram(now, draft.builder.remaining().saturating_sub(DATAGRAM_ROOM))
+        {
             let frame = Frame::Datagram {
                 number: datagram.number,
                 class: datagram.class,

@@ -396,6 +396,12 @@ impl RecvHalf {
         self.window.consumed()
     }
 
+    /// Lets the peer send up to offset `limit`, however little was read; tells whether it could not
+    /// before. Memory is then bounded by `limit` in place of the window.
+    pub fn extend_window(&mut self, limit: u64) -> bool {
+        self.window.extend_to(limit)
+    }
+
     /// Where the stream ends, once that is known.
     #[inline]
     pub fn final_size(&self) -> Option<u64> {

@@ -57,6 +57,15 @@ impl Window {
         self.limit
     }
 
+    /// Raises the limit to at least `limit`; tells whether it grew. The window's size stays.
+    pub fn extend_to(&mut self, limit: u64) -> bool {
+        let grows = limit > self.limit;
+        if grows {
+            self.limit = limit.min(MAX_OFFSET);
+        }
+        grows
+    }
+
     /// The window's present size in bytes.
     #[inline]
     pub fn size(&self) -> u64 {

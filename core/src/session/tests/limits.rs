@@ -1,1 +1,348 @@
-//! To come in this commit series.
+//! Named limits, credit and tables (REQUIREMENTS W5, W6; DESIGN §6 "Everything a peer can make us hold").
+
+use std::time::Duration;
+
+use super::super::*;
+use super::basics::{pattern, read_all};
+use super::faults::over;
+use super::handshakes::exchange;
+use super::{Options, World};
+use crate::wire::{Class, Kind};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Opens a stream, writes, and ends it; the other end reads and lets go.
+fn one_stream(world: &mut World, kind: Kind) {
+    let key = world.client.open(kind, Class::REQUESTS).expect("credit");
+    world.client.write(key, b"x").expect("open");
+    world.client.finish(key).expect("open");
+    if kind == Kind::Uni {
+        world.client.release(key);
+    }
+    world.run_for(Duration::from_micros(1100));
+    let now = world.now;
+    let server = world.server();
+    let there = server.accept(kind, Class::REQUESTS).expect("opened");
+    assert_eq!(read_all(server, now, there), (b"x".to_vec(), true));
+    if kind == Kind::Bi {
+        server.write(there, b"y").expect("open");
+        server.finish(there).expect("open");
+    }
+    server.release(there);
+    if kind == Kind::Bi {
+        world.run_for(Duration::from_micros(1100));
+        let now = world.now;
+        assert_eq!(read_all(&mut world.client, now, key), (b"y".to_vec(), true));
+        world.client.release(key);
+    }
+    world.client_events.clear();
+    world.server_events.clear();
+}
+
+/// 100,000 streams of each kind one after another: credit comes back, and nothing is kept of them.
+#[test]
+fn a_hundred_thousand_streams_leave_nothing() {
+    for kind in [Kind::Uni, Kind::Bi] {
+        let mut world = World::connected(Options::default());
+        for _ in 0..100_000 {
+            one_stream(&mut world, kind);
+        }
+        world.settle();
+        assert_eq!(
+            (world.client.stream_count(), world.server().stream_count()),
+            (0, 0)
+        );
+        assert_eq!(world.client.stats().buffered, 0);
+        for session in [&world.client, world.server.as_ref().expect("there")] {
+            assert!(
+                session.streams.capacity() <= 1024,
+                "{}",
+                session.streams.capacity()
+            );
+            assert!(session.control.capacity() <= 4096);
+            assert!(session.events.capacity() <= 4096);
+            let logs = session.paths.iter().flat_map(|(_, path)| &path.lanes);
+            let items: usize = logs.map(|lane| lane.sent.items.capacity()).sum();
+            assert!(items <= 4096, "{items}");
+        }
+    }
+}
+
+/// Streams up to the peer's limit, and the word when there are more.
+#[test]
+fn streams_wait_for_credit() {
+    for kind in [Kind::Bi, Kind::Uni] {
+        let mut options = Options::default();
+        for limits in &mut options.server.params.max_streams {
+            (limits.bi, limits.uni) = (10, 10);
+        }
+        let mut world = World::connected(options);
+        let keys: Vec<StreamKey> = (0..10)
+            .map(|_| world.client.open(kind, Class::BULK).expect("credit"))
+            .collect();
+        assert_eq!(world.client.open(kind, Class::BULK), Err(OpenError::Exhausted));
+        let other = world
+            .client
+            .open(kind, Class::EVENTS)
+            .expect("another class's credit");
+        world.client.release(other);
+        for &key in &keys {
+            world.client.write(key, b"1").expect("open");
+        }
+        world.settle();
+        world.server_events.clear();
+        world.client_events.clear();
+        while let Some(there) = world.server().accept(kind, Class::BULK) {
+            world.server().release(there);
+        }
+        for &key in &keys {
+            world.client.release(key);
+        }
+        world.settle();
+        assert!(world.client_saw(|event| *event
+            == Event::Credit {
+                kind,
+                class: Class::BULK
+            }));
+        world.client.open(kind, Class::BULK).expect("more credit");
+    }
+}
+
+/// Keys of what is gone are errors, and its slot's next owner is not touched by them.
+#[test]
+fn stale_keys_are_errors() {
+    let mut world = over(2, MS);
+    let key = world.client.open(Kind::Bi, Class::EVENTS).expect("credit");
+    world.client.release(key);
+    world.settle();
+    while let Some(there) = world.server().accept(Kind::Bi, Class::EVENTS) {
+        world.server().release(there);
+    }
+    world.settle();
+    assert_eq!(world.client.stream_count(), 0);
+    let next = world.client.open(Kind::Bi, Class::EVENTS).expect("credit");
+    assert_eq!(next.index(), key.index());
+    let now = world.now;
+    let client = &mut world.client;
+    assert_eq!(client.write(key, b"x"), Err(StreamError::Unknown));
+    assert_eq!(
+        client.write_bytes(key, &mut "x".into()),
+        Err(StreamError::Unknown)
+    );
+    assert_eq!(client.read(now, key, 1), Err(StreamError::Unknown));
+    assert_eq!(client.read_into(now, key, &mut [0]), Err(StreamError::Unknown));
+    assert_eq!(client.finish(key), Err(StreamError::Unknown));
+    assert_eq!(client.reset(key, 1), Err(StreamError::Unknown));
+    assert_eq!(client.stop_sending(key, 1), Err(StreamError::Unknown));
+    assert_eq!(client.set_urgency(key, 1), Err(StreamError::Unknown));
+    assert_eq!(client.send_progress(key), None);
+    assert_eq!(client.stream_id(key), None);
+    client.release(key);
+    assert_eq!(client.write(next, b"x"), Ok(1), "untouched");
+    // Paths.
+    let path = world.links[1].client.expect("live");
+    world.cut(1);
+    let again = world.connect();
+    let now = world.now;
+    assert_eq!(world.links[again].client.map(PathKey::index), Some(path.index()));
+    let mut buffer = bytes::BytesMut::from(&b"junk"[..]);
+    assert_eq!(
+        world.client.handle_input(now, path, &mut buffer, 4),
+        Err(PathError::Unknown)
+    );
+    world.client.handle_path_closed(now, path, PathEnd::Reset);
+    let mut out = crate::wire::OutBuffer::new();
+    assert_eq!(
+        world.client.poll_transmit(now, path, &mut out),
+        Transmit::CloseAfterFlush
+    );
+    assert!(out.is_empty());
+    assert!(world.client.path_stats(path).is_none());
+    world.settle();
+    assert_eq!(world.client.stats().paths, 2);
+}
+
+/// What one half can no longer do is an error of its own.
+#[test]
+fn misuse_of_a_stream_is_an_error() {
+    let mut world = World::connected(Options::default());
+    let uni = world.client.open(Kind::Uni, Class::EVENTS).expect("credit");
+    let now = world.now;
+    assert_eq!(world.client.read(now, uni, 1), Err(StreamError::Unknown));
+    assert_eq!(world.client.stop_sending(uni, 1), Err(StreamError::Unknown));
+    world.client.write(uni, b"x").expect("open");
+    world.client.finish(uni).expect("open");
+    assert_eq!(world.client.finish(uni), Err(StreamError::Finished));
+    assert_eq!(world.client.write(uni, b"x"), Err(StreamError::Finished));
+    let reset = world.client.open(Kind::Uni, Class::EVENTS).expect("credit");
+    world.client.reset(reset, 5).expect("open");
+    assert_eq!(world.client.reset(reset, 5), Err(StreamError::ResetLocally));
+    assert_eq!(world.client.write(reset, b"x"), Err(StreamError::ResetLocally));
+    world.settle();
+    let now = world.now;
+    let server = world.server();
+    let there = server.accept(Kind::Uni, Class::EVENTS).expect("opened");
+    assert_eq!(read_all(server, now, there), (b"x".to_vec(), true));
+    let there = server.accept(Kind::Uni, Class::EVENTS).expect("opened");
+    assert_eq!(server.read(now, there, 1), Err(StreamError::Reset(5)));
+    for kind in [Kind::Ordered, Kind::Unordered] {
+        assert_eq!(
+            world.client.open(kind, Class::EVENTS),
+            Err(OpenError::NotAByteStream)
+        );
+        assert_eq!(world.server().accept(kind, Class::EVENTS), None);
+    }
+}
+
+/// A class at its limit holds up no other, and its own streams go on when credit comes (REQUIREMENTS W5).
+#[test]
+fn a_class_at_its_limit_holds_up_no_other() {
+    let mut world = World::connected(Options::default());
+    let data = pattern(200_000, 3);
+    let stuck: Vec<StreamKey> = (0..8)
+        .map(|_| world.client.open(Kind::Uni, Class::BULK).expect("credit"))
+        .collect();
+    for &key in &stuck {
+        assert_eq!(world.client.write(key, &data), Ok(data.len()));
+        world.client.finish(key).expect("open");
+    }
+    world.settle();
+    let now = world.now;
+    let sent = world
+        .client
+        .send_message(now, Class::EVENTS, Delivery::Ordered, "through".into(), false);
+    sent.expect("room");
+    exchange(&mut world);
+    let now = world.now;
+    let message = world.server().recv_message(now, Class::EVENTS).expect("sound");
+    assert_eq!(message.expect("it came").payload, "through");
+    // Now the readers read, in whatever order, and all comes.
+    let mut got = vec![Vec::new(); 8];
+    let mut there = Vec::new();
+    for _ in 0..200 {
+        let now = world.now;
+        let server = world.server();
+        while let Some(key) = server.accept(Kind::Uni, Class::BULK) {
+            there.push(key);
+        }
+        for (place, &key) in there.iter().enumerate().rev() {
+            got[place].extend(read_all(server, now, key).0);
+        }
+        world.run_for(MS * 2);
+    }
+    assert!(got.iter().all(|bytes| *bytes == data));
+}
+
+/// Streams that are given up unread give their class's credit back, whole ones too.
+#[test]
+fn unread_streams_give_their_credit_back() {
+    let mut world = World::connected(Options::default());
+    let data = vec![1; 250_000];
+    for round in 0..10 {
+        for _ in 0..4 {
+            let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+            assert_eq!(world.client.write(key, &data), Ok(data.len()), "round {round}");
+            world.client.finish(key).expect("open");
+            world.client.release(key);
+        }
+        world.settle();
+        let mut count = 0;
+        while let Some(there) = world.server().accept(Kind::Uni, Class::BULK) {
+            world.server().release(there);
+            count += 1;
+        }
+        assert_eq!(count, 4, "round {round}");
+        world.settle();
+        assert_eq!(world.client.stats().buffered, 0, "round {round}");
+        assert_eq!(world.client.stream_count(), 0);
+    }
+}
+
+/// Writers that wait for the session's buffer are told when half of it is free; a class that holds little
+/// has its share even of a full one.
+#[test]
+fn a_full_buffer_leaves_every_class_its_share() {
+    let mut options = Options::default();
+    options.client.max_send_buffer = 160_000;
+    let mut world = World::connected(options);
+    world.cut(0);
+    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    assert_eq!(world.client.write(key, &[0; 200_000]), Ok(160_000));
+    assert_eq!(world.client.write(key, &[0; 1]), Ok(0));
+    let other = world.client.open(Kind::Uni, Class::EVENTS).expect("credit");
+    assert_eq!(
+        world.client.write(other, &[0; 200_000]),
+        Ok(10_000),
+        "a sixteenth"
+    );
+    assert_eq!(world.client.write(other, &[0; 1]), Ok(0));
+    world.client_events.clear();
+    world.connect();
+    world.settle();
+    for key in [key, other] {
+        let told = world
+            .client_events
+            .iter()
+            .filter(|event| **event == Event::Writable(key))
+            .count();
+        assert_eq!(told, 1);
+        assert!(world.client.write(key, &[0; 10]).expect("open") > 0);
+    }
+}
+
+/// A reset or stopped stream's bytes leave the buffer at once.
+#[test]
+fn what_is_given_up_leaves_the_buffer() {
+    let mut world = World::connected(Options::default());
+    world.cut(0);
+    let keys: Vec<StreamKey> = (0..10)
+        .map(|_| world.client.open(Kind::Bi, Class::BULK).expect("credit"))
+        .collect();
+    for &key in &keys {
+        world.client.write(key, &[0; 10_000]).expect("open");
+    }
+    assert_eq!(world.client.stats().buffered, 100_000);
+    for &key in &keys {
+        world.client.release(key);
+    }
+    assert_eq!(world.client.stats().buffered, 0);
+    world.connect();
+    world.settle();
+    while let Some(there) = world.server().accept(Kind::Bi, Class::BULK) {
+        world.server().release(there);
+    }
+    world.settle();
+    assert_eq!(
+        (world.client.stream_count(), world.server().stream_count()),
+        (0, 0)
+    );
+}
+
+/// After the end nothing is left but what the application holds, and every call says so.
+#[test]
+fn an_ended_session_holds_nothing() {
+    let mut world = over(2, MS);
+    let key = world.client.open(Kind::Bi, Class::EVENTS).expect("credit");
+    world.client.write(key, &[0; 1000]).expect("open");
+    let now = world.now;
+    assert_eq!(world.client.read(now, key, 1), Ok(Read::Blocked));
+    world.client.close(now, ErrorCode::NONE, "bye");
+    assert!(world.client_saw(|_| true) || world.client.poll_event().is_some());
+    world.settle();
+    assert_eq!(world.server().state(), State::Closed);
+    let now = world.now;
+    let client = &mut world.client;
+    assert_eq!(client.write(key, b"x"), Err(StreamError::SessionEnded));
+    assert_eq!(client.read(now, key, 1), Err(StreamError::SessionEnded));
+    assert_eq!(client.open(Kind::Bi, Class::EVENTS), Err(OpenError::Ended));
+    assert_eq!(client.send_datagram(now, "x".into()), Err(SendError::Ended));
+    let sent = client.send_message(now, Class::EVENTS, Delivery::Ordered, "x".into(), true);
+    assert_eq!(sent, Err(SendError::Ended));
+    client.close(now, ErrorCode::INTERNAL, "again");
+    client.drain(now, "elsewhere");
+    client.release(key);
+    assert_eq!(client.stream_count(), 0);
+    assert_eq!(client.poll_timeout(), None);
+    assert_eq!(client.stats().buffered, 0);
+    assert_eq!(client.state(), State::Closed);
+}

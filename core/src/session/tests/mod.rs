@@ -4,11 +4,13 @@
 mod attacks;
 mod basics;
 mod faults;
+mod floods;
 mod handshakes;
+mod joins;
 mod limits;
 mod messages;
 mod protocol;
 mod swarm;
 mod world;
 
-pub(super) use world::{Options, World};
+pub(super) use world::{Options, World, body, record, records};

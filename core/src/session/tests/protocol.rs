@@ -190,7 +190,6 @@ fn welcome_brings_the_bound_on_bytes_in_flight() {
 
 /// PROTOCOL 7.4: a message as long as the receiver takes gets through, whatever the windows are.
 #[test]
-#[ignore = "the receiver grants no credit for a message that is not whole"]
 fn an_unordered_message_longer_than_the_window_arrives() {
     let mut world = World::connected(Options::default());
     let data = Bytes::from(pattern(700_000, 2));

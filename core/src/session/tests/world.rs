@@ -9,7 +9,7 @@ use super::super::establish::First;
 use super::super::*;
 use crate::handshake::{Routing, Security, SessionId};
 use crate::time::Timestamp;
-use crate::wire::OutBuffer;
+use crate::wire::{Frame, OutBuffer, RecordBuilder, RecordLimits, RejectCode, split_record};
 
 /// One direction of a link: bytes in order, each chunk with its time of arrival.
 #[derive(Default)]
@@ -26,8 +26,8 @@ pub(in super::super) struct Link {
     pub(in super::super) client: Option<PathKey>,
     pub(in super::super) server: Option<PathKey>,
     incoming: Option<Incoming>,
-    up: Pipe,
-    down: Pipe,
+    pub(in super::super) up: Pipe,
+    pub(in super::super) down: Pipe,
     pub(in super::super) delay: Duration,
     /// Bytes per second; 0 for no bound.
     pub(in super::super) rate: u64,
@@ -38,10 +38,15 @@ pub(in super::super) struct Link {
     server_in: BytesMut,
     client_closing: bool,
     server_closing: bool,
-    info: PathInfo,
     /// Flips a bit in the next chunk that goes down, or up.
     pub(in super::super) corrupt_up: bool,
     pub(in super::super) corrupt_down: bool,
+    /// The server refused the connection with this code.
+    pub(in super::super) rejected: Option<RejectCode>,
+    /// Keeps a copy of all that was put in, in each direction.
+    pub(in super::super) tap: bool,
+    pub(in super::super) tapped_up: Vec<u8>,
+    pub(in super::super) tapped_down: Vec<u8>,
 }
 
 impl Link {
@@ -75,6 +80,12 @@ pub(in super::super) struct World {
     pub(in super::super) client_events: Vec<Event>,
     pub(in super::super) server_events: Vec<Event>,
     pub(in super::super) seed: u64,
+    /// Names the session that the server makes.
+    pub(in super::super) session_id: SessionId,
+    /// Links made from here on are tapped.
+    pub(in super::super) tap: bool,
+    /// The client's process is stopped: nothing is read, written or timed.
+    pub(in super::super) client_paused: bool,
     idle_turns: u32,
 }
 
@@ -98,6 +109,9 @@ impl World {
             client_events: Vec::new(),
             server_events: Vec::new(),
             seed: options.seed,
+            session_id: SessionId([7; 16]),
+            tap: false,
+            client_paused: false,
             idle_turns: 0,
         }
     }
@@ -123,10 +137,20 @@ impl World {
 
     pub(in super::super) fn connect_with(&mut self, info: PathInfo) -> Result<usize, OpenPathError> {
         let key = self.client.open_path(self.now, info.clone())?;
+        let link = self.stranger(info);
+        self.links[link].client = Some(key);
+        self.links[link].tap = self.tap;
+        Ok(link)
+    }
+
+    /// A connection to the server whose other end is the test: what it says is injected, what it is
+    /// told is tapped.
+    pub(in super::super) fn stranger(&mut self, info: PathInfo) -> usize {
+        let link = self.links.len();
         self.links.push(Link {
-            client: Some(key),
+            client: None,
             server: None,
-            incoming: Some(Incoming::new(self.now, info.clone())),
+            incoming: Some(Incoming::new(self.now, info)),
             up: Pipe::default(),
             down: Pipe::default(),
             delay: ROUND,
@@ -138,11 +162,31 @@ impl World {
             server_in: BytesMut::new(),
             client_closing: false,
             server_closing: false,
-            info,
             corrupt_up: false,
             corrupt_down: false,
+            rejected: None,
+            tap: true,
+            tapped_up: Vec::new(),
+            tapped_down: Vec::new(),
         });
-        Ok(self.links.len() - 1)
+        link
+    }
+
+    /// From here on the test speaks in place of the client on this link. The client has forgotten it, and
+    /// says nothing of that.
+    pub(in super::super) fn take_client_end(&mut self, link: usize) {
+        if let Some(key) = self.links[link].client.take() {
+            self.client.handle_path_closed(self.now, key, PathEnd::Local);
+            self.client.abandons.clear();
+        }
+        self.links[link].tap = true;
+    }
+
+    /// From here on the test speaks in place of the server on this link.
+    pub(in super::super) fn take_server_end(&mut self, link: usize) {
+        self.links[link].server = None;
+        self.links[link].incoming = None;
+        self.links[link].tap = true;
     }
 
     // ---- faults ----
@@ -217,13 +261,17 @@ impl World {
     }
 
     fn next_time(&self) -> Option<Timestamp> {
+        let paused = self.client_paused;
         let arrivals = self.links.iter().flat_map(|link| {
-            [&link.up, &link.down]
+            [(&link.up, false), (&link.down, paused)]
                 .into_iter()
-                .filter(|pipe| !pipe.stalled)
-                .filter_map(|pipe| pipe.chunks.front().map(|(at, _)| *at))
+                .filter(|(pipe, paused)| !pipe.stalled && !paused)
+                .filter_map(|(pipe, _)| pipe.chunks.front().map(|(at, _)| *at))
         });
-        let client = self.client.poll_timeout().map(|(at, _)| at);
+        let waiting = self.links.iter().filter(|link| !link.dead);
+        let handshakes = waiting.filter_map(|link| link.incoming.as_ref().map(Incoming::deadline));
+        let arrivals = arrivals.chain(handshakes);
+        let client = self.client.poll_timeout().map(|(at, _)| at).filter(|_| !paused);
         let server = self
             .server
             .as_ref()
@@ -235,20 +283,27 @@ impl World {
     /// One turn of both drivers. Tells whether anything happened.
     fn turn(&mut self) -> bool {
         let mut busy = false;
+        let now = self.now;
         for index in 0..self.links.len() {
             busy |= self.deliver_up(index);
-            busy |= self.deliver_down(index);
+            if !self.client_paused {
+                busy |= self.deliver_down(index);
+            }
+            let late = |incoming: &Incoming| incoming.deadline() <= now;
+            if !self.links[index].dead && self.links[index].incoming.as_ref().is_some_and(late) {
+                self.end(index, PathEnd::Eof);
+                busy = true;
+            }
         }
-        let now = self.now;
-        if self.client.poll_timeout().is_some_and(|(at, _)| at <= now) {
+        if !self.client_paused && self.client.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.client.handle_timeout(now);
             busy = true;
         }
-        if let Some(server) = &mut self.server {
-            if server.poll_timeout().is_some_and(|(at, _)| at <= now) {
-                server.handle_timeout(now);
-                busy = true;
-            }
+        if let Some(server) = &mut self.server
+            && server.poll_timeout().is_some_and(|(at, _)| at <= now)
+        {
+            server.handle_timeout(now);
+            busy = true;
         }
         self.drain_events();
         for index in 0..self.links.len() {
@@ -308,21 +363,21 @@ impl World {
                 return;
             }
         }
-        if self.server.is_none() {
-            if let Some(First::Hello(hello)) = incoming.first() {
-                let id = SessionId([7; 16]);
-                let routing = Routing::new(&[]).expect("empty fits");
-                let config = self.server_config.clone();
-                let session = Session::server(
-                    config.into(),
-                    seed_bytes(self.seed ^ 0xffff),
-                    now,
-                    hello,
-                    id,
-                    routing,
-                );
-                self.server = Some(session.expect("the HELLO is good"));
-            }
+        if self.server.is_none()
+            && let Some(First::Hello(hello)) = incoming.first()
+        {
+            let id = self.session_id;
+            let routing = Routing::new(&[]).expect("empty fits");
+            let config = self.server_config.clone();
+            let session = Session::server(
+                config.into(),
+                seed_bytes(self.seed ^ 0xffff),
+                now,
+                hello,
+                id,
+                routing,
+            );
+            self.server = Some(session.expect("the HELLO is good"));
         }
         let Some(server) = self.server.as_mut() else {
             return;
@@ -331,6 +386,7 @@ impl World {
             Ok(key) => self.links[index].server = Some(key),
             Err(rejected) => {
                 let link = &mut self.links[index];
+                link.rejected = Some(rejected.code);
                 link.down
                     .chunks
                     .push_back((now + link.delay, rejected.record.to_vec()));
@@ -360,14 +416,30 @@ impl World {
         let now = self.now;
         let link = &mut self.links[index];
         let mut busy = false;
-        if let Some(key) = link.client {
+        if let Some(key) = link.client.filter(|_| !self.client_paused) {
             let sent = self.client.poll_transmit(now, key, &mut link.client_out);
-            busy |= flush(&mut link.client_out, &mut link.up, now, link.delay, link.rate);
+            let tap = link.tap.then_some(&mut link.tapped_up);
+            busy |= flush(
+                &mut link.client_out,
+                &mut link.up,
+                now,
+                link.delay,
+                link.rate,
+                tap,
+            );
             link.client_closing |= sent == Transmit::CloseAfterFlush;
         }
         if let (Some(key), Some(server)) = (link.server, self.server.as_mut()) {
             let sent = server.poll_transmit(now, key, &mut link.server_out);
-            busy |= flush(&mut link.server_out, &mut link.down, now, link.delay, link.rate);
+            let tap = link.tap.then_some(&mut link.tapped_down);
+            busy |= flush(
+                &mut link.server_out,
+                &mut link.down,
+                now,
+                link.delay,
+                link.rate,
+                tap,
+            );
             link.server_closing |= sent == Transmit::CloseAfterFlush;
         }
         self.close_flushed(index) || busy
@@ -400,9 +472,62 @@ impl World {
         false
     }
 
-    pub(in super::super) fn info(&self, link: usize) -> &PathInfo {
-        &self.links[link].info
+    /// Makes new connections' bytes visible from the start.
+    pub(in super::super) fn tapped(options: Options) -> World {
+        let mut world = World::new(options);
+        world.tap = true;
+        world
     }
+
+    /// Whether an event like this was reported to the client.
+    pub(in super::super) fn client_saw(&self, like: impl Fn(&Event) -> bool) -> bool {
+        self.client_events.iter().any(like)
+    }
+
+    /// Whether an event like this was reported to the server.
+    pub(in super::super) fn server_saw(&self, like: impl Fn(&Event) -> bool) -> bool {
+        self.server_events.iter().any(like)
+    }
+}
+
+/// A record of these frames.
+pub(in super::super) fn record(frames: &[Frame<'_>], crc: bool) -> Vec<u8> {
+    let mut out = OutBuffer::new();
+    let mut builder = RecordBuilder::begin(&mut out, 1 << 20, crc);
+    for frame in frames {
+        assert!(builder.frame(frame), "{frame:?} fits");
+    }
+    builder.finish();
+    let mut bytes = Vec::new();
+    while !out.is_empty() {
+        let taken = out.chunk().len();
+        bytes.extend_from_slice(out.chunk());
+        out.advance(taken);
+    }
+    bytes
+}
+
+/// The records in what was tapped.
+pub(in super::super) fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let limits = RecordLimits {
+        max_body: 1 << 23,
+        require_crc: false,
+        allow_lz4: true,
+    };
+    let (mut found, mut scratch) = (Vec::new(), Vec::new());
+    loop {
+        let before = bytes;
+        match split_record(&mut bytes, &limits, &mut scratch) {
+            Ok(Some(record)) => found.push(before[..record.wire_len].to_vec()),
+            _ => return found,
+        }
+    }
+}
+
+/// The body of a record.
+pub(in super::super) fn body(record: &[u8]) -> &[u8] {
+    let crc = if record[3] & 8 != 0 { 4 } else { 0 };
+    &record[4..record.len() - crc]
 }
 
 fn arrived(pipe: &mut Pipe, now: Timestamp) -> Option<Vec<u8>> {
@@ -419,7 +544,14 @@ fn flip(chunk: &mut [u8]) {
     }
 }
 
-fn flush(out: &mut OutBuffer, pipe: &mut Pipe, now: Timestamp, delay: Duration, rate: u64) -> bool {
+fn flush(
+    out: &mut OutBuffer,
+    pipe: &mut Pipe,
+    now: Timestamp,
+    delay: Duration,
+    rate: u64,
+    tap: Option<&mut Vec<u8>>,
+) -> bool {
     if out.is_empty() {
         return false;
     }
@@ -430,6 +562,9 @@ fn flush(out: &mut OutBuffer, pipe: &mut Pipe, now: Timestamp, delay: Duration, 
         out.advance(taken);
     }
     pipe.carried += bytes.len() as u64;
+    if let Some(tap) = tap {
+        tap.extend_from_slice(&bytes);
+    }
     // A link with a rate delivers as it goes, like packets, not when the last byte of a write is through.
     let piece = if rate == 0 { bytes.len() } else { 1400 };
     for part in bytes.chunks(piece) {
