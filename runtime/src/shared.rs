@@ -301,7 +301,11 @@ impl Guard<'_> {
             }
             return Poll::Ready(found);
         }
-        self.unchanged();
+        // Requests and messages are read in parts: what was taken without a whole one gives credit back, and
+        // a breach found in it ends the session.
+        if !matches!(interest, Interest::Request | Interest::Message(_)) {
+            self.unchanged();
+        }
         self.quiet().waits.register(interest, ticket, cx);
         Poll::Pending
     }
