@@ -134,7 +134,7 @@ impl StreamTable {
         stream.send_code = 0;
         stream.stop_code = 0;
         stream.message = 0;
-        stream.lent = 0;
+        stream.partial = 0;
         self.ids.insert(id.value(), slot);
         StreamKey { slot, generation }
     }
@@ -163,30 +163,42 @@ impl StreamTable {
 
     #[inline]
     pub(super) fn get(&self, key: StreamKey) -> Option<&Stream> {
-        self.slot(key.slot).filter(|stream| stream.generation == key.generation)
+        self.slot(key.slot)
+            .filter(|stream| stream.generation == key.generation)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, key: StreamKey) -> Option<&mut Stream> {
-        self.slot_mut(key.slot).filter(|stream| stream.generation == key.generation)
+        self.slot_mut(key.slot)
+            .filter(|stream| stream.generation == key.generation)
     }
 
     #[inline]
     pub(super) fn slot(&self, slot: u32) -> Option<&Stream> {
-        self.slots.get(slot as usize).filter(|stream| stream.generation != 0)
+        self.slots
+            .get(slot as usize)
+            .filter(|stream| stream.generation != 0)
     }
 
     #[inline]
     pub(super) fn slot_mut(&mut self, slot: u32) -> Option<&mut Stream> {
-        self.slots.get_mut(slot as usize).filter(|stream| stream.generation != 0)
+        self.slots
+            .get_mut(slot as usize)
+            .filter(|stream| stream.generation != 0)
     }
 
     pub(super) fn key_of(&self, slot: u32) -> Option<StreamKey> {
-        self.slot(slot).map(|stream| StreamKey { slot, generation: stream.generation })
+        self.slot(slot).map(|stream| StreamKey {
+            slot,
+            generation: stream.generation,
+        })
     }
 
     fn live(&self) -> impl Iterator<Item = (usize, &Stream)> {
-        self.slots.iter().enumerate().filter(|(_, stream)| stream.generation != 0)
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, stream)| stream.generation != 0)
     }
 
     #[inline]
@@ -254,7 +266,10 @@ impl StreamTable {
     /// Every live stream, in the order of slots.
     pub(super) fn keys(&self) -> Vec<StreamKey> {
         self.live()
-            .map(|(slot, stream)| StreamKey { slot: slot as u32, generation: stream.generation })
+            .map(|(slot, stream)| StreamKey {
+                slot: slot as u32,
+                generation: stream.generation,
+            })
             .collect()
     }
 }
