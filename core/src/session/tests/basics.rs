@@ -327,3 +327,30 @@ fn windows_fill_a_long_fat_path() {
         "{late} bytes in the last two seconds, {received} in all"
     );
 }
+
+/// PROTOCOL 8.1, REQUIREMENTS S7: a request that crosses GOAWAY on its way is served.
+#[test]
+fn a_drain_loses_no_request_that_is_under_way() {
+    let mut world = World::connected(Options::default());
+    let key = world.client.open(Kind::Bi, Class::REQUESTS).expect("credit");
+    assert_eq!(world.client.write(key, b"question"), Ok(8));
+    world.client.finish(key).expect("open");
+    let now = world.now;
+    world.server().drain(now, "elsewhere");
+    world.settle();
+    assert_eq!(world.client.state(), State::Connected);
+    let now = world.now;
+    let server = world.server();
+    let there = server.accept(Kind::Bi, Class::REQUESTS).expect("it came");
+    assert_eq!(read_all(server, now, there), (b"question".to_vec(), true));
+    assert_eq!(server.write(there, b"answer"), Ok(6));
+    server.finish(there).expect("open");
+    server.release(there);
+    world.settle();
+    let now = world.now;
+    assert_eq!(read_all(&mut world.client, now, key), (b"answer".to_vec(), true));
+    world.client.release(key);
+    world.settle();
+    assert_eq!(world.server().state(), State::Closed);
+    assert_eq!(world.client.state(), State::Closed);
+}
