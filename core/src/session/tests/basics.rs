@@ -354,3 +354,36 @@ fn a_drain_loses_no_request_that_is_under_way() {
     assert_eq!(world.server().state(), State::Closed);
     assert_eq!(world.client.state(), State::Closed);
 }
+
+/// REQUIREMENTS S2: what was sent before says nothing of a message that never left.
+#[test]
+fn a_message_that_never_left_is_not_sent() {
+    let mut world = World::connected(Options::default());
+    let now = world.now;
+    let send = |world: &mut World, payload: &'static [u8]| {
+        let payload = Bytes::from_static(payload);
+        world
+            .client
+            .send_message(now, Class::EVENTS, Delivery::Ordered, payload, true)
+            .expect("room")
+    };
+    let first = send(&mut world, b"first");
+    world.settle();
+    world.cut(0);
+    let second = send(&mut world, b"second");
+    let now = world.now;
+    world.client.close(now, ErrorCode::NONE, "");
+    world.settle();
+    let outcomes: Vec<_> = world
+        .client_events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Outcome { id, outcome } => Some((*id, *outcome)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        outcomes,
+        [(first, Outcome::Acknowledged), (second, Outcome::NotSent)]
+    );
+}
