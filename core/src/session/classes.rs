@@ -48,8 +48,12 @@ pub(super) struct ClassState {
     pub(super) blocked: VecDeque<u32>,
     pub(super) window: Window,
     pub(super) received: u64,
-    /// Sum of what is lent to the class's unordered messages that are not whole.
-    pub(super) lent: u64,
+    /// Bytes that the application has taken, or that were dropped.
+    pub(super) consumed: u64,
+    /// Bytes received of unordered messages that are not whole.
+    pub(super) partial: u64,
+    /// Of these, so many count as consumed: the longest message, and what others may begin meanwhile.
+    max_lent: u64,
     pub(super) credit_due: bool,
     /// Credit that a stream of this end starts with.
     pub(super) stream_credit_out: u64,
@@ -58,6 +62,24 @@ pub(super) struct ClassState {
     /// Streams that the peer opened and nobody accepted yet, by kind: Bi, Uni.
     pub(super) accept: [VecDeque<u32>; 2],
     pub(super) accept_blocked: [bool; 2],
+}
+
+impl ClassState {
+    /// Counts bytes as consumed. Those of messages that are not whole cannot be read, so they count too
+    /// (PROTOCOL 7.4).
+    #[inline]
+    pub(super) fn consume(&mut self, bytes: u64) {
+        self.consumed += bytes;
+        let goal = self.consumed + self.partial.min(self.max_lent);
+        self.window
+            .on_consumed(goal.saturating_sub(self.window.consumed()));
+    }
+
+    /// Grants what there is, if the peer has used up its credit amid a message; tells whether it did.
+    pub(super) fn relieve_partial(&mut self) -> bool {
+        let limit = self.window.consumed() + self.window.size();
+        self.partial > 0 && self.received >= self.window.limit() && self.window.extend_to(limit)
+    }
 }
 
 /// The place of a kind in [`ClassState::opening`]; ordered message streams need no opening.
@@ -220,7 +242,12 @@ fn new_class(config: &Config, credit: &Credit, index: usize) -> ClassState {
         blocked: VecDeque::new(),
         window: Window::new(config.params.max_data[index], config.max_class_window),
         received: 0,
-        lent: 0,
+        consumed: 0,
+        partial: 0,
+        max_lent: config
+            .params
+            .max_message
+            .saturating_add(config.params.max_data[index]),
         credit_due: false,
         stream_credit_out: start.stream_data,
         opening: [

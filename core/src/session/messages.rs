@@ -328,41 +328,38 @@ impl Session {
     }
 
     /// PROTOCOL 7.4: a message that is not whole cannot be read, so its bytes must not use up the
-    /// credit that the rest of it needs. They count as read, up to one message's length in a class.
-    pub(super) fn lend_credit(&mut self, now: Timestamp, slot: u32, growth: u64) {
+    /// credit that the rest of it needs.
+    pub(super) fn part_grew(&mut self, now: Timestamp, slot: u32, growth: u64) {
         let max = self.config.params.max_message;
         let Some(stream) = self.streams.slot_mut(slot) else {
             return;
         };
         let Some(recv) = stream.recv.as_mut() else { return };
         if recv.is_complete() {
+            self.part_settled(slot);
             return;
         }
         let low = recv.highest() >= recv.window().limit() / 2;
         let extended = low && recv.final_size().is_none() && recv.extend_window(max);
         let class = stream.id.class();
-        let state = self.classes.at(class.index());
-        let lent = growth.min(max.saturating_sub(state.lent));
-        state.lent += lent;
-        stream.lent += lent;
+        stream.partial += growth;
         if extended {
             stream.flags.set(Flags::CREDIT_DUE);
             self.queue_control(slot);
         }
-        self.consume_class(class, lent);
+        self.classes.at(class.index()).partial += growth;
+        self.consume_class(class, 0);
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
     }
 
-    /// The message is read or was given up: what it had been lent is no longer owed.
-    pub(super) fn take_lent(&mut self, slot: u32) -> u64 {
-        let Some(stream) = self.streams.slot_mut(slot) else {
-            return 0;
-        };
-        let lent = std::mem::take(&mut stream.lent);
-        let class = stream.id.class();
-        self.classes.at(class.index()).lent -= lent;
-        lent
+    /// The message is whole, read, or was given up.
+    pub(super) fn part_settled(&mut self, slot: u32) {
+        if let Some(stream) = self.streams.slot_mut(slot) {
+            let partial = std::mem::take(&mut stream.partial);
+            let class = stream.id.class();
+            self.classes.at(class.index()).partial -= partial;
+        }
     }
 
     pub(super) fn unreliable_came(&mut self, class: Class, payload: Bytes) {
@@ -497,8 +494,8 @@ impl Session {
         stream.flags.set(Flags::RECV_DONE);
         stream.flags.clear(Flags::RECV_HELD);
         let len = payload.len() as u64;
-        let lent = self.take_lent(key.slot);
-        self.consume_class(class, len.saturating_sub(lent));
+        self.part_settled(key.slot);
+        self.consume_class(class, len);
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         self.free_if_done(key.slot);

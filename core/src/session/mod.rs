@@ -429,12 +429,12 @@ impl Session {
     }
 
     fn consume_class(&mut self, class: Class, bytes: u64) {
-        self.classes.at(class.index()).window.on_consumed(bytes);
+        self.classes.at(class.index()).consume(bytes);
     }
 
     fn update_class(&mut self, now: Timestamp, class: Class, rtt: Duration) {
         let state = self.classes.at(class.index());
-        if state.window.update(now, rtt, 0).is_some() {
+        if state.window.update(now, rtt, 0).is_some() || state.relieve_partial() {
             state.credit_due = true;
             self.class_control = true;
         }

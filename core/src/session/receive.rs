@@ -349,7 +349,7 @@ impl Session {
             }
             self.check_early(inserted.growth)?;
             if id.kind() == Kind::Unordered {
-                self.lend_credit(now, slot, inserted.growth);
+                self.part_grew(now, slot, inserted.growth);
             }
         }
         let stopping = self
@@ -534,8 +534,8 @@ impl Session {
             });
         }
         // What the application never read goes back to the peer as credit.
-        let lent = self.take_lent(slot);
-        self.consume_class(class, reset.released.saturating_sub(lent));
+        self.part_settled(slot);
+        self.consume_class(class, reset.released);
         let rtt = self.best_rtt();
         self.update_class(now, class, rtt);
         let Some(stream) = self.streams.slot_mut(slot) else {

@@ -422,7 +422,12 @@ impl Session {
         }
         if stream.send.as_ref().is_some_and(SendHalf::has_pending) {
             stream.flags.set(Flags::READY);
-            self.ready.push_back(stream.urgency, slot);
+            // PROTOCOL 7.4: a message that was begun goes on before another begins.
+            if stream.id.kind() == Kind::Unordered && stream.flags.has(Flags::TOUCHED) {
+                self.ready.push_front(stream.urgency, slot);
+            } else {
+                self.ready.push_back(stream.urgency, slot);
+            }
         }
     }
 
@@ -491,14 +496,12 @@ impl Session {
         if !(sent && received || ended) {
             return;
         }
-        let Some(stream) = self.streams.remove(self.side, slot) else {
-            return;
-        };
-        if let Some(send) = &stream.send {
-            self.credit_buffer(stream.id.class(), send.buffered(), false);
-        }
-        if stream.id.initiator() != self.side {
-            self.remote_gone(stream.id);
+        let id = stream.id;
+        let held = stream.send.as_ref().map_or(0, SendHalf::buffered);
+        self.streams.remove(self.side, slot);
+        self.credit_buffer(id.class(), held, false);
+        if id.initiator() != self.side {
+            self.remote_gone(id);
         }
     }
 

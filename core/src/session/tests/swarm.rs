@@ -16,6 +16,8 @@ use crate::rng::Rng;
 use crate::wire::{Class, Kind, StreamId};
 
 const SEEDS: u64 = 250;
+/// Seeds that found something once.
+const KNOWN: [u64; 1] = [474];
 const SEED_VARIABLE: &str = "SHEETBEND_SWARM_SEED";
 
 /// Every byte of a stream is known from its id and its offset.
@@ -391,11 +393,11 @@ impl App {
 /// What must hold at every moment.
 fn check(session: &Session) {
     let mut buffered = [0; Class::COUNT];
-    let mut lent = [0; Class::COUNT];
+    let mut partial = [0; Class::COUNT];
     for key in session.streams.keys() {
         let stream = session.streams.get(key).expect("listed");
         let class = stream.id.class().index();
-        lent[class] += stream.lent;
+        partial[class] += stream.partial;
         if let Some(send) = &stream.send {
             buffered[class] += send.buffered();
         }
@@ -411,7 +413,7 @@ fn check(session: &Session) {
     for index in session.classes.all_used() {
         let class = session.classes.used(index).expect("used");
         assert_eq!(class.buffered, buffered[index]);
-        assert_eq!(class.lent, lent[index]);
+        assert_eq!(class.partial, partial[index]);
         assert!(class.sent <= class.send_limit, "class {index} within its credit");
         assert!(class.received <= class.window.limit());
         assert!(class.window.consumed() <= class.received, "nothing is read twice");
@@ -647,6 +649,6 @@ fn run(seed: u64) {
 fn random_faults_under_random_work() {
     match std::env::var(SEED_VARIABLE) {
         Ok(seed) => run(seed.parse().expect("a number")),
-        Err(_) => (0..SEEDS).for_each(run),
+        Err(_) => KNOWN.into_iter().chain(0..SEEDS).for_each(run),
     }
 }
