@@ -128,3 +128,23 @@ async fn a_full_queue_says_so_or_waits() {
         "{too_large:?}"
     );
 }
+
+/// REQUIREMENTS W8: a time to live begins when the message is sent, however long nothing happened before.
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_after_a_rest_has_its_whole_time_to_live() {
+    let pair = common::pair("mem").await;
+    let ttl = std::time::Duration::from_millis(100);
+    pair.client.sleep(std::time::Duration::from_secs(4)).await;
+    pair.client.send_datagram("raw").unwrap();
+    pair.client.sleep(std::time::Duration::from_secs(3)).await;
+    let delivery = Delivery::Unreliable { ttl };
+    pair.client
+        .send_message(Class::EVENTS, delivery, "brief")
+        .await
+        .unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    let raw = tokio::time::timeout(limit, pair.peer.recv_datagram()).await;
+    assert_eq!(raw.expect("it came").unwrap(), "raw");
+    let brief = tokio::time::timeout(limit, pair.peer.recv_message(Class::EVENTS)).await;
+    assert_eq!(brief.expect("it came").unwrap().payload, "brief");
+}

@@ -191,3 +191,29 @@ async fn a_reset_is_no_end_of_the_stream() {
     send.reset(77).unwrap();
     assert_eq!(recv.read_chunk(100).await.unwrap_err(), StreamError::Reset(77));
 }
+
+/// A stop is heard of even where it came before the stream was accepted, and a reset by this end ends the
+/// wait for the acknowledgement.
+#[tokio::test]
+async fn nobody_waits_for_the_acknowledgement_of_what_was_given_up() {
+    let pair = common::pair("mem").await;
+    let mut near = pair.client.open_bi(Class::BULK).await.unwrap();
+    near.write_all(b"hello").await.unwrap();
+    near.recv().stop(7).unwrap();
+    // What is on the same path behind it has come, so it has come too.
+    pair.client
+        .send_message(Class::EVENTS, sheetbend_tokio::Delivery::Ordered, "behind")
+        .await
+        .unwrap();
+    pair.peer.recv_message(Class::EVENTS).await.unwrap();
+    let mut far = pair.peer.accept_bi(Class::BULK).await.unwrap();
+    let limit = std::time::Duration::from_secs(10);
+    let stopped = tokio::time::timeout(limit, far.send().stopped()).await;
+    assert_eq!(stopped.expect("it was stopped"), Ok(Some(7)));
+    near.send().reset(1).unwrap();
+    let waited = tokio::time::timeout(limit, near.send().acknowledged()).await;
+    assert_eq!(
+        waited.expect("nothing is to come"),
+        Err(sheetbend_tokio::StreamError::ResetLocally)
+    );
+}

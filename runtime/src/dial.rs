@@ -171,7 +171,7 @@ impl Dialer {
 
     /// Does what the connector wants. Tells whether, before there was any path, an endpoint failed.
     pub(crate) fn dial(&mut self, now: Timestamp, state: &mut State, links: &mut [Link]) -> bool {
-        let news = self.report_failures(now);
+        let mut news = self.report_failures(now);
         if !state.core.wants_path() {
             self.attempts
                 .retain(|attempt| matches!(attempt.progress, Progress::Path { .. }));
@@ -183,7 +183,7 @@ impl Dialer {
         while let Some(event) = self.connector.poll_event() {
             match event {
                 connector::Event::GiveUp(attempt) | connector::Event::Surplus(attempt) => {
-                    self.give_up(attempt.attempt_id);
+                    news |= self.give_up(attempt.attempt_id);
                 }
                 _ => {}
             }
@@ -237,20 +237,21 @@ impl Dialer {
         news
     }
 
-    /// Drops an attempt, wherever it stands. A path of it reports its end as usual.
-    fn give_up(&mut self, id: AttemptId) {
+    /// Drops an attempt, wherever it stands. A path of it reports its end as usual. Tells whether, before
+    /// there was any path, an endpoint failed by it.
+    fn give_up(&mut self, id: AttemptId) -> bool {
         let Some(index) = self.attempts.iter().position(|attempt| attempt.id == id) else {
-            return;
+            return false;
         };
-        match self.attempts[index].progress {
-            Progress::Path { key, .. } => self.unwanted.push(key),
-            _ => {
-                let attempt = self.attempts.swap_remove(index);
-                if let Some(errors) = &mut self.errors {
-                    errors[attempt.endpoint] = Some("no answer in time".to_owned());
-                }
-            }
+        if let Progress::Path { key, .. } = self.attempts[index].progress {
+            self.unwanted.push(key);
+            return false;
         }
+        let attempt = self.attempts.swap_remove(index);
+        if let Some(errors) = &mut self.errors {
+            errors[attempt.endpoint] = Some("no answer in time".to_owned());
+        }
+        self.errors.is_some()
     }
 
     /// Whether a connection was started that nobody has polled.

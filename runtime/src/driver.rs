@@ -9,6 +9,7 @@ use std::time::Duration;
 use sheetbend_core::session::{Event, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
+use smallvec::SmallVec;
 
 use crate::dial::Dialer;
 use crate::hub::Attachment;
@@ -45,6 +46,9 @@ pub(crate) struct Driver {
     orphan_until: Option<Timestamp>,
 }
 
+/// The states that the session passed through in one turn: it may have begun and ended.
+type Moved = SmallVec<[Lifecycle; 2]>;
+
 enum Turn {
     Again,
     Idle,
@@ -75,7 +79,7 @@ impl Driver {
         }
         let now = self.shared.runtime.now();
         let mut wakes = WakeList::new();
-        let mut moved = None;
+        let mut moved = Moved::new();
         let shared = self.shared.clone();
         let mut guard = shared.lock_driver();
         let state = &mut *guard;
@@ -96,8 +100,10 @@ impl Driver {
         for waker in wakes {
             waker.wake();
         }
-        if let (Role::Server(attachment), Some(to)) = (&mut self.role, moved) {
-            attachment.report(now, to);
+        if let Role::Server(attachment) = &mut self.role {
+            for to in moved {
+                attachment.report(now, to);
+            }
         }
         for link in &mut self.links {
             again |= link.flush(cx);
@@ -132,7 +138,7 @@ impl Driver {
         state: &mut State,
         busy: bool,
         wakes: &mut WakeList,
-        moved: &mut Option<Lifecycle>,
+        moved: &mut Moved,
     ) {
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
@@ -155,17 +161,11 @@ impl Driver {
         self.links.retain(|link| !link.is_gone());
     }
 
-    fn take_events(
-        &mut self,
-        now: Timestamp,
-        state: &mut State,
-        wakes: &mut WakeList,
-        moved: &mut Option<Lifecycle>,
-    ) {
+    fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Moved) {
         let Driver { links, role, .. } = self;
         state.take_events(wakes, |event| {
             match event {
-                Event::State { to, .. } => *moved = Some(*to),
+                Event::State { to, .. } => moved.push(*to),
                 Event::PathDown { path, .. } => {
                     if let Some(link) = links.iter_mut().find(|link| link.key == *path) {
                         link.doom(now);

@@ -168,9 +168,9 @@ impl Session {
         delivery: Delivery,
         payload: impl Into<Bytes>,
     ) -> Result<(), SendError> {
-        let mut state = self.shared().lock();
-        let now = state.now;
-        state
+        let now = self.send_time(delivery);
+        self.shared()
+            .lock()
             .core
             .send_message(now, class, delivery, payload.into(), false)
             .map(|_| ())
@@ -194,6 +194,15 @@ impl Session {
         })
     }
 
+    /// The time from which a time to live is counted. The driver's last look at the clock may be long ago;
+    /// where none is counted, looking again would cost more than it is worth.
+    fn send_time(&self, delivery: Delivery) -> Timestamp {
+        match delivery {
+            Delivery::Unreliable { .. } => self.shared().runtime.now(),
+            Delivery::Ordered | Delivery::Unordered => Timestamp::ZERO,
+        }
+    }
+
     async fn queue_message(
         &self,
         class: Class,
@@ -201,8 +210,9 @@ impl Session {
         payload: Bytes,
         track: bool,
     ) -> Result<MessageId, SendError> {
+        let now = self.send_time(delivery);
         wait_for(self.shared(), Interest::Space, |state: &mut State| {
-            let now = state.now;
+            let now = now.max(state.now);
             match state
                 .core
                 .send_message(now, class, delivery, payload.clone(), track)
@@ -239,9 +249,8 @@ impl Session {
     /// # Errors
     /// When it is too large, the queue is full, or the session is being drained or has ended.
     pub fn send_datagram(&self, payload: impl Into<Bytes>) -> Result<(), SendError> {
-        let mut state = self.shared().lock();
-        let now = state.now;
-        state.core.send_datagram(now, payload.into())
+        let now = self.shared().runtime.now();
+        self.shared().lock().core.send_datagram(now, payload.into())
     }
 
     /// The next datagram.

@@ -25,19 +25,13 @@ pub(crate) struct Slot {
     pub(crate) write: Option<Waker>,
     /// Waits for an acknowledgement of all, or for the peer to stop reading.
     pub(crate) progress: Option<Waker>,
-    /// The code with which the peer stopped reading.
-    pub(crate) stopped: Option<u64>,
     /// A request that is read or answered by the driver.
     pub(crate) work: Option<Box<Work>>,
 }
 
 impl Slot {
     fn is_used(&self) -> bool {
-        self.read.is_some()
-            || self.write.is_some()
-            || self.progress.is_some()
-            || self.stopped.is_some()
-            || self.work.is_some()
+        self.read.is_some() || self.write.is_some() || self.progress.is_some() || self.work.is_some()
     }
 
     fn wake_all(&mut self, wakes: &mut WakeList) {
@@ -128,7 +122,6 @@ impl State {
     /// predecessor.
     pub(crate) fn fresh_slot(&mut self, key: StreamKey) {
         let slot = self.slot(key);
-        slot.stopped = None;
         slot.read = None;
         slot.write = None;
         slot.progress = None;
@@ -160,9 +153,8 @@ impl State {
                 }
             }
             Event::Finished(key) => wakes.extend(self.slot(key).progress.take()),
-            Event::Stopped(key, code) => {
+            Event::Stopped(key, _) => {
                 let slot = self.slot(key);
-                slot.stopped = Some(code);
                 wakes.extend([slot.write.take(), slot.progress.take()].into_iter().flatten());
                 if slot.work.is_some() {
                     self.pump_response(key);
@@ -301,7 +293,11 @@ impl Guard<'_> {
             }
             return Poll::Ready(found);
         }
-        self.unchanged();
+        // Requests and messages are read in parts: what was taken without a whole one gives credit back, and
+        // a breach found in it ends the session.
+        if !matches!(interest, Interest::Request | Interest::Message(_)) {
+            self.unchanged();
+        }
         self.quiet().waits.register(interest, ticket, cx);
         Poll::Pending
     }

@@ -162,15 +162,15 @@ impl SendStream {
             if progress.complete {
                 return Poll::Ready(Ok(()));
             }
-            let ended = state.core.state().is_terminal();
-            let slot = state.slot(self.key);
-            if let Some(code) = slot.stopped {
-                return Poll::Ready(Err(StreamError::Stopped(code)));
+            // Writing nothing tells what stands in the way; a stream that was only finished is on its way.
+            match state.core.write(self.key, &[]) {
+                Ok(_) | Err(StreamError::Finished) => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            if ended {
+            if state.core.state().is_terminal() {
                 return Poll::Ready(Err(StreamError::SessionEnded));
             }
-            store(&mut slot.progress, cx);
+            store(&mut state.slot(self.key).progress, cx);
             Poll::Pending
         })
         .await

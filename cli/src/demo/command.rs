@@ -69,7 +69,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
             failure = show.run() => return Err(failure),
         }
     }
-    watch.finish();
+    watch.finish(traffic.messages_sent());
     let transports = transports.into_inner().unwrap_or_else(PoisonError::into_inner);
     let report = Report::new(
         transports.into_iter().map(str::to_owned).collect(),

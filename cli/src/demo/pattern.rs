@@ -1,7 +1,7 @@
 //! A byte stream without end that both sides know.
 
 /// Writes the pattern's bytes from `offset` on into `buffer`. Every byte depends on its offset, so that a
-/// piece lost, doubled or moved shows.
+/// piece lost, doubled or moved shows. Offsets go round at the end of their range.
 pub fn fill(offset: u64, buffer: &mut [u8]) {
     let (mut offset, mut rest) = (offset, buffer);
     while !rest.is_empty() {
@@ -10,7 +10,7 @@ pub fn fill(offset: u64, buffer: &mut [u8]) {
         let take = rest.len().min(8 - skip);
         let (now, later) = rest.split_at_mut(take);
         now.copy_from_slice(&word[skip..skip + take]);
-        (offset, rest) = (offset + take as u64, later);
+        (offset, rest) = (offset.wrapping_add(take as u64), later);
     }
 }
 

@@ -224,7 +224,7 @@ impl Report {
         let gates = [
             Gate::new("gap after a cut", 20.0, gaps("cut")),
             Gate::new("gap after a silent stall", 150.0, gaps("stall")),
-            Gate::new("running after an outage's first attempt", 50.0, after),
+            Gate::new("outage: first attempt to message", 50.0, after),
         ];
         self.gates = gates.into_iter().flatten().collect();
         self.outages = outages;

@@ -90,11 +90,11 @@ fn gate_lines(report: &Report, room: Room) -> Vec<String> {
         };
         let time = |ms: f64| units::milliseconds(Duration::from_secs_f64(ms / 1e3));
         format!(
-            " {} {}{} median {}",
+            " {} {}{} median, {}",
             room.paint(paint, mark),
-            left(gate.name, 41),
+            left(gate.name, 34),
             right(&time(gate.median_ms), 9),
-            room.paint(Paint::Dim, &format!("(promised: below {} ms)", gate.below_ms)),
+            room.paint(Paint::Dim, &format!("promised below {} ms", gate.below_ms)),
         )
     };
     report.gates.iter().map(line).collect()
@@ -139,7 +139,7 @@ fn gap_lines(report: &Report, room: Room) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{Messages, Requests, Stream};
+    use super::super::report::{Messages, Outage, Requests, Stream};
     use super::super::table::tests::made_up;
     use super::*;
 
@@ -168,6 +168,11 @@ mod tests {
             view.switches,
             view.elapsed,
         )
+        .with_outages(vec![Outage::new(
+            Duration::from_millis(900),
+            Duration::from_millis(30),
+            Duration::from_micros(600),
+        )])
     }
 
     fn text(report: &Report) -> String {
@@ -190,6 +195,7 @@ mod tests {
             "messages       180,022     180,022           0           0           0",
             "stream                     1.20 GB      intact",
             "cut every path         2       20.6 ms       33.5 ms",
+            " ✓ outage: first attempt to message    0.60 ms median, promised below 50 ms",
             "14 switches over tcp, unix in 12.4 s",
         ] {
             assert!(text.contains(want), "{want:?} is not in\n{text}");

@@ -222,7 +222,7 @@ fn header(view: &View, room: Room) -> Vec<String> {
 }
 
 const NAME: usize = 9;
-const ADDRESS: usize = 28;
+const ADDRESS: usize = 30;
 const STATE: usize = 9;
 const NUMBER: usize = 10;
 /// From this width on, addresses are shown.
@@ -232,7 +232,8 @@ fn path_columns(room: Room, cells: [&str; 7], fault: &str) -> String {
     let [name, address, state, rtt, sent, received, rate] = cells;
     let mut line = left(name, NAME);
     if room.columns >= WIDE {
-        line += &left(address, ADDRESS);
+        line += &left(address, ADDRESS - 1);
+        line.push(' ');
     }
     line += &left(state, STATE);
     for number in [rtt, sent, received] {

@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_payload_tells_its_number_or_that_it_is_damaged() {
-        for number in [0, 1, 77, u64::MAX / 3] {
+        for number in [0, 1, 77, u64::MAX / 3, u64::MAX - 1] {
             let whole = payload(number);
             assert_eq!(read_number(&whole), number);
             let mut damaged = whole.to_vec();

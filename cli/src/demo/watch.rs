@@ -29,6 +29,7 @@ struct Inner {
     /// Switches, some of whose gaps are still being measured.
     switches: Vec<(Switch, Option<Measured>)>,
     outages: Vec<Outage>,
+    last_arrival: Duration,
     /// The outage that is over for the proxies, but not yet for the session.
     waking: Option<Waking>,
 }
@@ -68,6 +69,7 @@ impl Watch {
                 fault: None,
                 switches: Vec::new(),
                 outages: Vec::new(),
+                last_arrival: Duration::ZERO,
                 waking: None,
             }),
         }
@@ -87,6 +89,7 @@ impl Watch {
         let mut inner = self.lock();
         let now = self.now();
         inner.numbers.arrival(number);
+        inner.last_arrival = now;
         inner.gaps.arrival(now);
         inner.own_gaps.arrival(now);
         if let Some(Waking {
@@ -194,10 +197,12 @@ impl Watch {
         self.lock().numbers.delivered()
     }
 
-    /// No message is to come any more: settles what is being measured.
-    pub(super) fn finish(&self) {
+    /// No message is to come any more: settles what is being measured. A silence that lasts counts unless
+    /// all `sent` messages have arrived.
+    pub(super) fn finish(&self, sent: u64) {
         let mut inner = self.lock();
-        let now = self.now();
+        let complete = inner.numbers.delivered() >= sent;
+        let now = if complete { inner.last_arrival } else { self.now() };
         let mut next = inner.gaps.finish(now);
         while let Some((id, gap)) = next {
             inner.measured(Measured::ByFault(id), gap);

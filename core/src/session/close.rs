@@ -50,8 +50,9 @@ impl Session {
 
     /// The drained session's last step, looked for wherever something may have finished.
     pub(super) fn close_if_drained(&mut self, now: Timestamp) {
-        let goaway_done = self.drain_address.is_some() && !self.goaway_due;
-        if goaway_done && self.is_settled() && !self.state.is_terminal() {
+        // PROTOCOL 8.1: all that was sent is acknowledged, GOAWAY too. What the peer opened before it read
+        // it has come by then.
+        if self.goaway_told && self.is_settled() && !self.state.is_terminal() {
             let cause = Cause::LocalClose {
                 code: ErrorCode::DRAINED,
                 reason: "drained".to_owned(),

@@ -222,13 +222,13 @@ impl Session {
                 self.free_if_done(key.slot);
             }
             Item::Datagram { number } => self.datagram_acked(number),
+            Item::GoAway => self.goaway_told = true,
             Item::Abandon { path } => self.abandons.retain(|abandon| abandon.path != path),
             Item::Stop { .. }
             | Item::MaxStreamData { .. }
             | Item::MaxData { .. }
             | Item::MaxStreams { .. }
-            | Item::Status { .. }
-            | Item::GoAway => {}
+            | Item::Status { .. } => {}
         }
     }
 

@@ -30,8 +30,8 @@ struct Channel {
     out: Option<StreamKey>,
     /// Once opened by the peer; its stream is never freed while the session lives.
     inbound: Option<StreamKey>,
-    /// Tracked messages by the offset at which they end.
-    tracked: VecDeque<(u64, MessageId)>,
+    /// Tracked messages by the offsets at which they begin and end.
+    tracked: VecDeque<(u64, u64, MessageId)>,
     partial: Option<Partial>,
     /// Whole unordered messages, by their streams.
     whole: VecDeque<StreamKey>,
@@ -114,6 +114,7 @@ impl Session {
         let mut rest = &mut prefix[..];
         varint::put(&mut rest, len);
         let used = varint::MAX_LEN - rest.len();
+        let start = send.written();
         send.append(&prefix[..used]);
         send.append_bytes(payload);
         let end = send.written();
@@ -121,7 +122,7 @@ impl Session {
         if track {
             self.messages.get_or_insert_default().channels[class.index()]
                 .tracked
-                .push_back((end, id));
+                .push_back((start, end, id));
         }
         self.make_ready(key.slot);
         Ok(id)
@@ -193,7 +194,7 @@ impl Session {
             return;
         };
         let tracked = &mut messages.channels[class.index()].tracked;
-        while let Some(&(end, id)) = tracked.front() {
+        while let Some(&(_, end, id)) = tracked.front() {
             if end > acked_to {
                 return;
             }
@@ -251,14 +252,13 @@ impl Session {
                 .and_then(|key| self.streams.get(key))
                 .and_then(|stream| stream.send.as_ref())
                 .map_or(0, SendHalf::sent_to);
-            let mut start = None;
-            for (end, id) in channel.tracked.drain(..) {
-                // Of the first message only the end is known: some of it was sent if anything
-                // beyond what is acknowledged was.
-                let touched = start.map_or(sent > 0, |start| sent > start);
-                let outcome = if touched { Outcome::Maybe } else { Outcome::NotSent };
+            for (start, _, id) in channel.tracked.drain(..) {
+                let outcome = if sent > start {
+                    Outcome::Maybe
+                } else {
+                    Outcome::NotSent
+                };
                 self.events.push_back(Event::Outcome { id, outcome });
-                start = Some(end);
             }
         }
         messages.queued = 0;

@@ -161,6 +161,8 @@ pub struct Session {
     peer_draining: bool,
     drain_address: Option<String>,
     goaway_due: bool,
+    /// The peer has acknowledged it: nothing that it sent before it knew is still under way.
+    goaway_told: bool,
     close_reason: Option<(ErrorCode, String)>,
 
     timers: Timers,
@@ -219,6 +221,7 @@ impl Session {
             peer_draining: false,
             drain_address: None,
             goaway_due: false,
+            goaway_told: false,
             close_reason: None,
             timers: Timers::default(),
             stirred: false,

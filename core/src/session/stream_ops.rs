@@ -496,14 +496,12 @@ impl Session {
         if !(sent && received || ended) {
             return;
         }
-        let Some(stream) = self.streams.remove(self.side, slot) else {
-            return;
-        };
-        if let Some(send) = &stream.send {
-            self.credit_buffer(stream.id.class(), send.buffered(), false);
-        }
-        if stream.id.initiator() != self.side {
-            self.remote_gone(stream.id);
+        let id = stream.id;
+        let held = stream.send.as_ref().map_or(0, SendHalf::buffered);
+        self.streams.remove(self.side, slot);
+        self.credit_buffer(id.class(), held, false);
+        if id.initiator() != self.side {
+            self.remote_gone(id);
         }
     }
 

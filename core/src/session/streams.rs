@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use slab::Slab;
-
 use super::error::Misbehaviour;
 use super::keys::{IdMap, StreamKey};
 use crate::stream::{RecvHalf, SendHalf};
@@ -81,9 +79,13 @@ pub(super) struct Stream {
     pub(super) partial: u64,
 }
 
+/// The table of streams. Places are used again in place: a stream is made and forgotten without being
+/// moved, which at a million requests a second shows.
 #[derive(Default)]
 pub(super) struct StreamTable {
-    slots: Slab<Stream>,
+    /// A vacant place has generation 0, and halves that are gone.
+    slots: Vec<Stream>,
+    vacant: Vec<u32>,
     ids: IdMap<u32>,
     next_generation: u32,
     /// Live bidirectional streams that this end opened.
@@ -92,7 +94,7 @@ pub(super) struct StreamTable {
 
 impl StreamTable {
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.vacant.len()
     }
 
     /// Places that the table has memory for.
@@ -112,7 +114,8 @@ impl StreamTable {
         if id.kind() == Kind::Bi && id.initiator() == side {
             self.local_bi += 1;
         }
-        self.next_generation = self.next_generation.wrapping_add(1);
+        self.next_generation = self.next_generation.wrapping_add(1).max(1);
+        let generation = self.next_generation;
         let mut flags = Flags::default();
         if send.is_some() {
             flags.set(Flags::SEND_HELD);
@@ -120,58 +123,82 @@ impl StreamTable {
         if recv.is_some() {
             flags.set(Flags::RECV_HELD);
         }
-        let generation = self.next_generation;
+        let slot = self.vacant.pop().unwrap_or_else(|| self.grow(id));
+        let stream = &mut self.slots[slot as usize];
+        stream.id = id;
+        stream.generation = generation;
+        stream.flags = flags;
+        stream.urgency = urgency;
+        stream.send = send;
+        stream.recv = recv;
+        stream.send_code = 0;
+        stream.stop_code = 0;
+        stream.message = 0;
+        stream.partial = 0;
+        self.ids.insert(id.value(), slot);
+        StreamKey { slot, generation }
+    }
+
+    /// A new place at the end, vacant.
+    fn grow(&mut self, id: StreamId) -> u32 {
         if self.slots.capacity() == 0 {
             // Most idle sessions have had one stream at a time; room for four is more than the rest of them.
-            self.slots = Slab::with_capacity(1);
+            self.slots.reserve_exact(1);
         }
-        let slot = self.slots.insert(Stream {
+        self.slots.push(Stream {
             id,
-            generation,
-            flags,
-            urgency,
-            send,
-            recv,
+            generation: 0,
+            flags: Flags::default(),
+            urgency: 0,
+            send: None,
+            recv: None,
             send_code: 0,
             stop_code: 0,
             message: 0,
             partial: 0,
         });
         // A table of 2^32 streams does not fit in memory, and credit is far below.
-        let slot = slot as u32;
-        self.ids.insert(id.value(), slot);
-        StreamKey { slot, generation }
+        (self.slots.len() - 1) as u32
     }
 
     #[inline]
     pub(super) fn get(&self, key: StreamKey) -> Option<&Stream> {
-        self.slots
-            .get(key.slot as usize)
+        self.slot(key.slot)
             .filter(|stream| stream.generation == key.generation)
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, key: StreamKey) -> Option<&mut Stream> {
-        self.slots
-            .get_mut(key.slot as usize)
+        self.slot_mut(key.slot)
             .filter(|stream| stream.generation == key.generation)
     }
 
     #[inline]
     pub(super) fn slot(&self, slot: u32) -> Option<&Stream> {
-        self.slots.get(slot as usize)
+        self.slots
+            .get(slot as usize)
+            .filter(|stream| stream.generation != 0)
     }
 
     #[inline]
     pub(super) fn slot_mut(&mut self, slot: u32) -> Option<&mut Stream> {
-        self.slots.get_mut(slot as usize)
+        self.slots
+            .get_mut(slot as usize)
+            .filter(|stream| stream.generation != 0)
     }
 
     pub(super) fn key_of(&self, slot: u32) -> Option<StreamKey> {
-        self.slots.get(slot as usize).map(|stream| StreamKey {
+        self.slot(slot).map(|stream| StreamKey {
             slot,
             generation: stream.generation,
         })
+    }
+
+    fn live(&self) -> impl Iterator<Item = (usize, &Stream)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, stream)| stream.generation != 0)
     }
 
     #[inline]
@@ -186,18 +213,20 @@ impl StreamTable {
 
     /// Whether nothing is open but the channels of ordered messages, and those are empty.
     pub(super) fn only_message_channels(&self) -> bool {
-        self.slots.iter().all(|(_, stream)| {
+        self.live().all(|(_, stream)| {
             stream.id.kind() == Kind::Ordered && stream.send.as_ref().is_none_or(|send| send.buffered() == 0)
         })
     }
 
     /// Gives back what few streams do not need.
     pub(super) fn shrink(&mut self) {
-        if self.slots.is_empty() {
-            self.slots = Slab::new();
+        if self.len() == 0 {
+            self.slots = Vec::new();
             self.ids = IdMap::default();
         }
-        for (_, stream) in &mut self.slots {
+        self.vacant.retain(|&slot| (slot as usize) < self.slots.len());
+        self.vacant.shrink_to_fit();
+        for stream in &mut self.slots {
             if let Some(send) = stream.send.as_mut() {
                 send.shrink();
             }
@@ -209,30 +238,34 @@ impl StreamTable {
 
     /// Forgets offsets on all lanes but `alive`.
     pub(super) fn forget_lanes(&mut self, alive: &[u32]) {
-        for (_, stream) in &mut self.slots {
+        for stream in &mut self.slots {
             if let Some(recv) = stream.recv.as_mut() {
                 recv.forget_lanes(|lane| alive.contains(&lane));
             }
         }
     }
 
-    pub(super) fn remove(&mut self, side: Side, slot: u32) -> Option<Stream> {
-        let stream = self.slots.try_remove(slot as usize)?;
-        if stream.id.kind() == Kind::Bi && stream.id.initiator() == side {
+    pub(super) fn remove(&mut self, side: Side, slot: u32) {
+        let Some(stream) = self.slot_mut(slot) else { return };
+        let id = stream.id;
+        stream.generation = 0;
+        stream.send = None;
+        stream.recv = None;
+        if id.kind() == Kind::Bi && id.initiator() == side {
             self.local_bi -= 1;
         }
-        self.ids.remove(&stream.id.value());
-        if self.slots.is_empty() && self.slots.capacity() > 256 {
-            self.slots.shrink_to_fit();
+        self.ids.remove(&id.value());
+        self.vacant.push(slot);
+        if self.len() == 0 && self.slots.len() > 256 {
+            self.slots = Vec::new();
+            self.vacant = Vec::new();
             self.ids.shrink_to_fit();
         }
-        Some(stream)
     }
 
     /// Every live stream, in the order of slots.
     pub(super) fn keys(&self) -> Vec<StreamKey> {
-        self.slots
-            .iter()
+        self.live()
             .map(|(slot, stream)| StreamKey {
                 slot: slot as u32,
                 generation: stream.generation,

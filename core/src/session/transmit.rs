@@ -379,6 +379,7 @@ impl Session {
                 address: &address,
             }) {
                 self.goaway_due = false;
+                draft.ack_now = true;
                 self.push_item(slot, Item::GoAway, draft);
             }
         }

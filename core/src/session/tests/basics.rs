@@ -327,3 +327,63 @@ fn windows_fill_a_long_fat_path() {
         "{late} bytes in the last two seconds, {received} in all"
     );
 }
+
+/// PROTOCOL 8.1, REQUIREMENTS S7: a request that crosses GOAWAY on its way is served.
+#[test]
+fn a_drain_loses_no_request_that_is_under_way() {
+    let mut world = World::connected(Options::default());
+    let key = world.client.open(Kind::Bi, Class::REQUESTS).expect("credit");
+    assert_eq!(world.client.write(key, b"question"), Ok(8));
+    world.client.finish(key).expect("open");
+    let now = world.now;
+    world.server().drain(now, "elsewhere");
+    world.settle();
+    assert_eq!(world.client.state(), State::Connected);
+    let now = world.now;
+    let server = world.server();
+    let there = server.accept(Kind::Bi, Class::REQUESTS).expect("it came");
+    assert_eq!(read_all(server, now, there), (b"question".to_vec(), true));
+    assert_eq!(server.write(there, b"answer"), Ok(6));
+    server.finish(there).expect("open");
+    server.release(there);
+    world.settle();
+    let now = world.now;
+    assert_eq!(read_all(&mut world.client, now, key), (b"answer".to_vec(), true));
+    world.client.release(key);
+    world.settle();
+    assert_eq!(world.server().state(), State::Closed);
+    assert_eq!(world.client.state(), State::Closed);
+}
+
+/// REQUIREMENTS S2: what was sent before says nothing of a message that never left.
+#[test]
+fn a_message_that_never_left_is_not_sent() {
+    let mut world = World::connected(Options::default());
+    let now = world.now;
+    let send = |world: &mut World, payload: &'static [u8]| {
+        let payload = Bytes::from_static(payload);
+        world
+            .client
+            .send_message(now, Class::EVENTS, Delivery::Ordered, payload, true)
+            .expect("room")
+    };
+    let first = send(&mut world, b"first");
+    world.settle();
+    world.cut(0);
+    let second = send(&mut world, b"second");
+    let now = world.now;
+    world.client.close(now, ErrorCode::NONE, "");
+    world.settle();
+    let outcomes: Vec<_> = world
+        .client_events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Outcome { id, outcome } => Some((*id, *outcome)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        outcomes,
+        [(first, Outcome::Acknowledged), (second, Outcome::NotSent)]
+    );
+}
