@@ -85,7 +85,7 @@ impl Default for Config {
 }
 
 /// What a session knows of the connection under a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PathInfo {
     /// For people: `tcp://127.0.0.1:4433`.
     pub name: Arc<str>,
@@ -109,5 +109,18 @@ impl PathInfo {
             rank: 0,
             exporter: None,
         }
+    }
+}
+
+impl std::fmt::Debug for PathInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The exporter is a secret of the TLS connection.
+        f.debug_struct("PathInfo")
+            .field("name", &self.name)
+            .field("transport", &self.transport)
+            .field("security", &self.security)
+            .field("rank", &self.rank)
+            .field("bound", &self.exporter.is_some())
+            .finish()
     }
 }
