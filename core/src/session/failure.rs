@@ -576,7 +576,8 @@ impl Session {
     // ---- which path carries the data ----
 
     /// Decides which path carries the data (DESIGN "Scheduling": *single* and *standby*). A sound
-    /// path before a suspect one, the lower rank, the one in use, the quicker one, the older one.
+    /// path before a suspect one, one as quick as ever before one that has become slow (which alone is no
+    /// reason to leave it), the lower rank, the one in use, the quicker one, the older one.
     pub(super) fn choose_active(&mut self, cause: SwitchCause) {
         let current = self.active;
         let best = self
@@ -587,6 +588,7 @@ impl Session {
                 (
                     path.suspicion.is_some(),
                     path.peer_wants_leave,
+                    current != Some(*slot) && path.rtt.is_degraded(),
                     path.info.rank,
                     current != Some(*slot),
                     path.rtt.get(),

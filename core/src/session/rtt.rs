@@ -8,6 +8,8 @@ use crate::time::Timestamp;
 
 /// Assumed before the first sample (RFC 9002 §6.2.2).
 pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
+/// What a round trip may grow by before its path counts as degraded, besides a multiple of itself.
+const DEGRADED: Duration = Duration::from_millis(20);
 const MIN_LIMIT: u64 = 16 * 1024;
 const MAX_SLACK: u64 = 32 * 1024;
 const MAX_LIMIT: u64 = 64 * 1024 * 1024;
@@ -78,6 +80,12 @@ impl Rtt {
                 self.smoothed = Some((smoothed * 7 + adjusted) / 8);
             }
         }
+    }
+
+    /// Whether round trips take much longer than the path's own shortest of late.
+    pub(super) fn is_degraded(&self) -> bool {
+        self.smoothed
+            .is_some_and(|smoothed| smoothed > self.base().saturating_mul(4).saturating_add(DEGRADED))
     }
 
     /// Whether the path may have become longer since its shortest round trip was seen.

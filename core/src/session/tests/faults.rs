@@ -648,3 +648,36 @@ fn a_path_that_the_peer_wants_to_leave_is_left() {
     world.run_for(MS);
     assert_eq!(world.client.active_path(), world.links[1].client);
 }
+
+/// DESIGN "Failure, suspicion, death": a path that answers again, but late, is not gone back to for its rank.
+#[test]
+fn a_suspect_path_that_comes_back_slow_is_not_preferred() {
+    let mut world = World::new(Options::default());
+    for rank in 0..2 {
+        let mut info = plain();
+        info.rank = rank;
+        let link = world.connect_with(info).expect("room");
+        world.links[link].delay = MS;
+        world.settle();
+    }
+    let class = Class::EVENTS;
+    let say = |world: &mut World, steps: u32| {
+        for _ in 0..steps {
+            let now = world.now;
+            world
+                .client
+                .send_message(now, class, Delivery::Ordered, Bytes::from_static(b"tick"), false)
+                .expect("room");
+            world.run_for(MS);
+            let now = world.now;
+            while world.server().recv_message(now, class).expect("sound").is_some() {}
+        }
+    };
+    say(&mut world, 500);
+    assert_eq!(world.client.active_path(), world.links[0].client);
+    world.links[0].delay = 300 * MS;
+    say(&mut world, 1000);
+    let recovered = |event: &Event| matches!(event, Event::PathRecovered(_));
+    assert!(world.client_events.iter().any(recovered));
+    assert_eq!(world.client.active_path(), world.links[1].client);
+}
