@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::policy::{Backoff, BackoffPolicy};
+use crate::policy::Backoff;
 use crate::rng::Rng;
 use crate::time::Timestamp;
 
+mod config;
+mod schedule;
 #[cfg(test)]
 mod tests;
+
+pub use config::{Config, Mode};
 
 /// The most paths that a session may have, and so the most that a connector keeps up. PROTOCOL 6.2.
 pub const MAX_PATHS: usize = 8;
@@ -36,27 +40,6 @@ pub struct Attempt {
     pub endpoint: usize,
     /// To be given back with the outcome.
     pub attempt_id: AttemptId,
-}
-
-/// How many paths to keep up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// One.
-    Single,
-    /// This many (1 to [`MAX_PATHS`]), on different endpoints where possible.
-    Standby {
-        /// The number.
-        paths: usize,
-    },
-}
-
-impl Mode {
-    fn paths(self) -> usize {
-        match self {
-            Mode::Single => 1,
-            Mode::Standby { paths } => paths.clamp(1, MAX_PATHS),
-        }
-    }
 }
 
 /// Why a path or attempt ended.
@@ -91,67 +74,6 @@ pub enum Event {
     /// Nothing is up or under way, and every endpoint's backoff has reached its limit. Only
     /// [`Connector::handle_network_change`] starts anew.
     Exhausted,
-}
-
-/// The settings of a [`Connector`].
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// How many endpoints there are; the lower the index, the more it is preferred.
-    pub endpoints: usize,
-    /// How many paths to keep up.
-    pub mode: Mode,
-    /// The time between the starts of attempts that race (RFC 8305 §5).
-    pub stagger: Duration,
-    /// While no path is up, an endpoint whose attempt has not finished is tried once more after
-    /// this long; after each further one twice as long. A SYN may be lost, a connection mute. Early
-    /// in an outage an endpoint that was up before is tried at twice the time its handshake took.
-    pub hedge_after: Duration,
-    /// An attempt that has not finished by then is given up.
-    pub connect_timeout: Duration,
-    /// A path that lives longer has proven its endpoint, whose backoff starts over.
-    pub proven_after: Duration,
-    /// So does one that lived this long and is known to have worked
-    /// ([`Connector::handle_path_worked`]), though the next attempt then waits for its first delay.
-    pub worked_after: Duration,
-    /// Each endpoint's delays. Its cap holds in the long run.
-    pub backoff: BackoffPolicy,
-    /// The cap on delays in the first [`early_for`](Config::early_for) of an outage.
-    pub early_cap: Duration,
-    /// How long that is.
-    pub early_for: Duration,
-    /// The cap on delays from then until [`outage_for`](Config::outage_for) into an outage.
-    pub outage_cap: Duration,
-    /// How long that is.
-    pub outage_for: Duration,
-    /// The least delay after a REJECT; jittered down to half of it.
-    pub rejected_delay: Duration,
-    /// The most attempts under way.
-    pub max_in_flight: usize,
-    /// The most attempts under way to one endpoint.
-    pub max_in_flight_per_endpoint: usize,
-}
-
-impl Config {
-    /// The defaults for `endpoints` endpoints and one path.
-    pub fn new(endpoints: usize) -> Config {
-        Config {
-            endpoints,
-            mode: Mode::Single,
-            stagger: Duration::from_millis(100),
-            hedge_after: Duration::from_millis(400),
-            connect_timeout: Duration::from_secs(5),
-            proven_after: Duration::from_secs(1),
-            worked_after: Duration::from_millis(50),
-            backoff: BackoffPolicy::decorrelated(Duration::from_millis(10), Duration::from_secs(10)),
-            early_cap: Duration::from_millis(100),
-            early_for: Duration::from_secs(2),
-            outage_cap: Duration::from_secs(2),
-            outage_for: Duration::from_secs(5),
-            rejected_delay: Duration::from_millis(500),
-            max_in_flight: 8,
-            max_in_flight_per_endpoint: 4,
-        }
-    }
 }
 
 struct Endpoint {
@@ -435,117 +357,6 @@ impl Connector {
         }
     }
 
-    /// When to start the next attempt, and where.
-    fn next_start(&self) -> Option<(Timestamp, usize)> {
-        if self.stopped {
-            return None;
-        }
-        let gate = if self.in_flight.is_empty() {
-            Timestamp::ZERO
-        } else {
-            self.gate
-        };
-        let next = if self.paths_up() == 0 {
-            self.next_in_race(gate)
-        } else {
-            self.next_to_fill(gate)
-        };
-        next.filter(|(at, _)| *at < Timestamp::MAX)
-    }
-
-    /// No path is up: every endpoint that is not backing off.
-    fn next_in_race(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
-        let at = |index: usize| Some((self.race_start(index)?.max(gate), index));
-        (0..self.endpoints.len()).filter_map(at).min()
-    }
-
-    /// When an endpoint may be tried (once more) in a race.
-    fn race_start(&self, index: usize) -> Option<Timestamp> {
-        let endpoint = &self.endpoints[index];
-        let started = self
-            .in_flight
-            .iter()
-            .filter(|a| a.attempt.endpoint == index)
-            .map(|a| a.started);
-        let (Some(oldest), Some(last)) = (started.clone().min(), started.clone().max()) else {
-            return self.has_room(index).then_some(endpoint.not_before);
-        };
-        // How long its handshake takes is known: early in the outage it is tried again and again at
-        // that pace, and attempts that had several times as long make room.
-        if let (Some(took), Some(outage)) = (endpoint.took, self.outage) {
-            let pace = took
-                .saturating_mul(2)
-                .clamp(self.config.stagger, Duration::from_secs(1));
-            let room = if self.has_room(index) {
-                last
-            } else {
-                oldest + pace.saturating_mul(3)
-            };
-            let at = (last + pace).max(room).max(endpoint.not_before);
-            if at < outage + self.config.early_for {
-                return Some(at);
-            }
-        }
-        let doublings = u32::try_from(started.count())
-            .unwrap_or(u32::MAX)
-            .saturating_sub(1)
-            .min(16);
-        let hedge = last + self.config.hedge_after.saturating_mul(1 << doublings);
-        self.has_room(index).then(|| hedge.max(endpoint.not_before))
-    }
-
-    /// Whether the limits allow one more attempt to this endpoint.
-    fn has_room(&self, index: usize) -> bool {
-        let same = self
-            .in_flight
-            .iter()
-            .filter(|a| a.attempt.endpoint == index)
-            .count();
-        same < self.config.max_in_flight_per_endpoint && self.in_flight.len() < self.config.max_in_flight
-    }
-
-    /// Some path is up: as many more as are wanted, on different endpoints where possible.
-    fn next_to_fill(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
-        let loads = self.loads();
-        let level = if self.paths_up() + self.in_flight.len() < self.config.mode.paths() {
-            // The least served of those that work, and those that work no more and are served less.
-            let works =
-                |(load, endpoint): &(&Load, &Endpoint)| load.paths > 0 || endpoint.failures < FAILED_OUT;
-            loads
-                .iter()
-                .zip(&self.endpoints)
-                .filter(works)
-                .map(|(load, _)| load.total())
-                .min()?
-        } else if self.in_flight.is_empty() {
-            // All wanted paths are up, but unevenly: look whether an endpoint that failed is back.
-            loads.iter().map(|load| load.paths).max()?.checked_sub(2)?
-        } else {
-            return None;
-        };
-        let candidates =
-            (0..loads.len()).filter(|&index| loads[index].total() <= level && self.has_room(index));
-        let at = |index: usize| {
-            (
-                self.endpoints[index].not_before.max(gate),
-                loads[index].total(),
-                index,
-            )
-        };
-        candidates.map(at).min().map(|(at, _, index)| (at, index))
-    }
-
-    fn loads(&self) -> SmallVec<[Load; 8]> {
-        let mut loads: SmallVec<[Load; 8]> = smallvec::smallvec![Load::default(); self.endpoints.len()];
-        for path in self.paths.iter().filter(|path| !path.surplus) {
-            loads[path.attempt.endpoint].paths += 1;
-        }
-        for attempt in &self.in_flight {
-            loads[attempt.attempt.endpoint].in_flight += 1;
-        }
-        loads
-    }
-
     /// Gives up attempts and paths beyond the target.
     fn trim(&mut self) {
         let target = self.config.mode.paths();
@@ -626,17 +437,5 @@ impl Connector {
             self.events.push_back(Event::Exhausted);
         }
         self.exhausted = over;
-    }
-}
-
-#[derive(Clone, Copy, Default)]
-struct Load {
-    paths: usize,
-    in_flight: usize,
-}
-
-impl Load {
-    fn total(self) -> usize {
-        self.paths + self.in_flight
     }
 }

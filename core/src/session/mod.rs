@@ -17,6 +17,8 @@
 //! A driver that wakes late first takes in what its sockets hold, then judges timers: silence is
 //! only silence when the sockets were read.
 
+mod accept;
+mod acks;
 mod classes;
 mod close;
 mod config;
@@ -28,15 +30,18 @@ mod failure;
 mod keys;
 mod lifecycle;
 mod messages;
+mod messages_in;
 mod path;
 mod receive;
 mod rtt;
 mod sent;
 mod stats;
+mod stream_frames;
 mod stream_ops;
 mod streams;
 mod timers;
 mod transmit;
+mod transmit_control;
 
 #[cfg(test)]
 mod tests;
@@ -48,10 +53,11 @@ use std::time::Duration;
 use slab::Slab;
 use smallvec::SmallVec;
 
+pub(crate) use accept::First;
+pub use accept::{Incoming, Rejected};
 pub use config::{ClassConfig, Config, MAX_PATHS, PathInfo, PathMode};
 pub use error::{Misbehaviour, OpenError, OpenPathError, PathError, SendError, StreamError};
-pub(crate) use establish::First;
-pub use establish::{EARLY_BYTES, EARLY_STREAMS, Incoming, Rejected};
+pub use establish::{EARLY_BYTES, EARLY_STREAMS};
 pub use event::{Delivery, DeliveryKind, Event, Message, MessageId, Outcome, PathEnd, SwitchCause};
 pub use keys::{PathKey, StreamKey};
 pub use lifecycle::{Cause, State};

@@ -5,6 +5,10 @@ use bytes::Bytes;
 use super::block::{LARGE, Queue, Sealed, Tail};
 use super::{MAX_OFFSET, RangeSet, StreamError};
 
+mod pieces;
+
+pub use pieces::{Piece, Pieces};
+
 /// What waits to be acknowledged, from the acknowledged prefix to what was last written.
 #[derive(Debug)]
 struct Block {
@@ -96,33 +100,6 @@ pub struct ResetSent {
     pub final_size: u64,
     /// Bytes dropped from the buffer.
     pub freed: u64,
-}
-
-/// A contiguous part of a range, see [`SendHalf::pieces`].
-#[derive(Debug, Clone, Copy)]
-pub struct Piece<'a> {
-    data: &'a [u8],
-    block: Option<&'a Bytes>,
-}
-
-impl<'a> Piece<'a> {
-    /// The bytes.
-    #[inline]
-    pub fn data(&self) -> &'a [u8] {
-        self.data
-    }
-
-    /// The bytes by reference, unless they lie in the block that small writes still grow.
-    #[inline]
-    pub fn shared(&self) -> Option<Bytes> {
-        self.block.map(|block| block.slice_ref(self.data))
-    }
-
-    /// The bytes by reference where possible, else copied.
-    #[inline]
-    pub fn to_bytes(&self) -> Bytes {
-        self.shared().unwrap_or_else(|| Bytes::copy_from_slice(self.data))
-    }
 }
 
 /// The sending half of a stream: keeps what was written until the peer has it (PROTOCOL 7).
@@ -632,39 +609,4 @@ fn push_sealed(blocks: &mut Queue<Block>, end: u64, sealed: Sealed) {
         start,
         bytes: sealed.bytes,
     });
-}
-
-/// Iterator over the buffers of a range, see [`SendHalf::pieces`].
-#[derive(Debug, Clone)]
-pub struct Pieces<'a> {
-    half: &'a SendHalf,
-    index: usize,
-    at: u64,
-    end: u64,
-}
-
-impl<'a> Iterator for Pieces<'a> {
-    type Item = Piece<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Piece<'a>> {
-        if self.at >= self.end {
-            return None;
-        }
-        let (start, bytes, block) = match self.half.blocks.get(self.index) {
-            Some(block) => (block.start, &block.bytes[..], Some(&block.bytes)),
-            None => (self.half.tail_start(), self.half.tail.bytes(), None),
-        };
-        let from = usize::try_from(self.at.checked_sub(start)?).ok()?;
-        let len = usize::try_from(self.end - self.at)
-            .ok()?
-            .min(bytes.len().checked_sub(from)?);
-        let data = bytes.get(from..from + len)?;
-        if len == 0 {
-            return None;
-        }
-        self.at += len as u64;
-        self.index += 1;
-        Some(Piece { data, block })
-    }
 }

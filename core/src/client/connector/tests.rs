@@ -1,6 +1,7 @@
 //! The connector, driven by its own deadlines against simulated endpoints.
 
 use super::*;
+use crate::policy::BackoffPolicy;
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::super::*;
 use super::basics::{pattern, read_all};
 use super::handshakes::{exchange, plain};
-use super::{Options, World, record};
-use crate::wire::{Class, Frame, Kind};
+use super::{Options, World};
+use crate::wire::{Class, Kind};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -26,16 +26,16 @@ pub(super) fn over(links: usize, delay: Duration) -> World {
 }
 
 /// One stream from the client to the server that is written and read a step at a time.
-struct Flow {
-    key: StreamKey,
-    there: Option<StreamKey>,
-    data: Vec<u8>,
-    written: usize,
-    received: Vec<u8>,
+pub(super) struct Flow {
+    pub(super) key: StreamKey,
+    pub(super) there: Option<StreamKey>,
+    pub(super) data: Vec<u8>,
+    pub(super) written: usize,
+    pub(super) received: Vec<u8>,
 }
 
 impl Flow {
-    fn new(world: &mut World, len: usize) -> Flow {
+    pub(super) fn new(world: &mut World, len: usize) -> Flow {
         let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
         Flow {
             key,
@@ -47,7 +47,7 @@ impl Flow {
     }
 
     /// Writes at most `most` and reads what is there; tells how much came.
-    fn step(&mut self, world: &mut World, most: usize) -> usize {
+    pub(super) fn step(&mut self, world: &mut World, most: usize) -> usize {
         let end = self.written.saturating_add(most).min(self.data.len());
         self.written += world
             .client
@@ -64,7 +64,7 @@ impl Flow {
     }
 
     /// Runs until everything came, or fails.
-    fn finish(&mut self, world: &mut World, within: Duration) {
+    pub(super) fn finish(&mut self, world: &mut World, within: Duration) {
         let end = world.now + within;
         while self.received.len() < self.data.len() {
             assert!(world.now < end, "{} of {}", self.received.len(), self.data.len());
@@ -75,7 +75,7 @@ impl Flow {
 }
 
 /// The longest time without anything received, over `time`, of a sender of a KiB each millisecond.
-fn longest_gap(world: &mut World, flow: &mut Flow, time: Duration) -> Duration {
+pub(super) fn longest_gap(world: &mut World, flow: &mut Flow, time: Duration) -> Duration {
     let end = world.now + time;
     let (mut last, mut longest) = (world.now, Duration::ZERO);
     while world.now < end {
@@ -161,292 +161,6 @@ fn news_of_a_dead_path_reach_the_peer() {
     )));
     assert_eq!(world.server().active_path(), world.links[1].server);
     exchange(&mut world);
-}
-
-// ---- silence ----
-
-/// NUMBERS: after a silent stall, a byte arrives within the suspicion time and a round trip of the other
-/// path; the suspicion time is at least 50 ms.
-#[test]
-fn a_silent_stall_with_a_standby_is_left_in_time() {
-    for (up, down) in [(true, true), (true, false), (false, true)] {
-        for delay in [1, 5, 20] {
-            let delay = Duration::from_millis(delay);
-            let mut world = over(2, delay);
-            let mut flow = Flow::new(&mut world, 4 << 20);
-            for _ in 0..500 {
-                flow.step(&mut world, 1024);
-            }
-            let key = world.links[0].client.expect("live");
-            let stats = world.client.path_stats(key).expect("live");
-            let rtt = stats.rtt.expect("measured");
-            let queue = Duration::from_secs(stats.in_flight + 1024)
-                / u32::try_from(stats.delivery_rate).expect("known");
-            let suspicion = rtt * 3 + stats.rtt_variance * 4 + Duration::from_millis(25) + queue;
-            let suspicion = suspicion.max(Duration::from_millis(50));
-            world.stall(0, up, down);
-            let gap = longest_gap(&mut world, &mut flow, Duration::from_secs(2));
-            let bound = suspicion + delay * 2 + rtt;
-            assert!(
-                gap <= bound,
-                "{gap:?} > {bound:?}, up {up} down {down} rtt {rtt:?}"
-            );
-            flow.data.truncate(flow.written);
-            flow.finish(&mut world, Duration::from_secs(1));
-            assert!(world.client_saw(|event| matches!(
-                event,
-                Event::Switched {
-                    cause: SwitchCause::Suspect,
-                    ..
-                }
-            )));
-        }
-    }
-}
-
-/// DESIGN: inbound bytes prove only the inbound direction: a path whose outbound direction is a black hole
-/// is left though it goes on delivering.
-#[test]
-fn what_comes_in_is_no_evidence_for_what_goes_out() {
-    let mut world = over(2, MS);
-    let now = world.now;
-    let noisy = world.server().open(Kind::Uni, Class::EVENTS).expect("credit");
-    world.server().write(noisy, &[0; 64]).expect("open");
-    world.run_for(MS * 5);
-    let there = world.client.accept(Kind::Uni, Class::EVENTS).expect("opened");
-    world.stall(0, true, false);
-    let request = world.client.open(Kind::Bi, Class::REQUESTS).expect("credit");
-    world.client.write(request, b"urgent").expect("open");
-    let mut arrived = None;
-    for _ in 0..400 {
-        world.server().write(noisy, &[1; 64]).expect("open");
-        world.run_for(MS);
-        let now = world.now;
-        read_all(&mut world.client, now, there);
-        if arrived.is_none() && world.server().accept(Kind::Bi, Class::REQUESTS).is_some() {
-            arrived = Some(now);
-        }
-    }
-    let waited = arrived.expect("over the other path") - now;
-    assert!(waited <= Duration::from_millis(80), "{waited:?}");
-}
-
-/// DESIGN "suspect → probe → dead": not before a second and three probes; then the standby carries all.
-#[test]
-fn a_suspect_dies_after_a_second() {
-    let mut world = over(2, MS);
-    let start = world.now;
-    world.stall(0, true, true);
-    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
-    world.client.write(key, b"wake").expect("open");
-    world.run_for(Duration::from_millis(900));
-    let dead = |event: &Event| {
-        matches!(
-            event,
-            Event::PathDown {
-                error: Some(PathError::Silent),
-                ..
-            }
-        )
-    };
-    assert!(world.client_saw(|event| matches!(event, Event::PathSuspect(_))));
-    assert!(!world.client_saw(dead));
-    world.run_until(start + Duration::from_millis(1500));
-    assert!(world.client_saw(dead));
-    assert_eq!(world.client.stats().paths, 1);
-}
-
-/// REQUIREMENTS S6: a stalled path that comes to life again is used again, and nothing is doubled.
-#[test]
-fn a_stalled_path_recovers_without_doubles() {
-    for pause in [200, 600, 900] {
-        let mut world = over(2, MS);
-        let mut flow = Flow::new(&mut world, 2 << 20);
-        for _ in 0..100 {
-            flow.step(&mut world, 4096);
-        }
-        world.stall(0, true, true);
-        for _ in 0..pause {
-            flow.step(&mut world, 1024);
-        }
-        world.stall(0, false, false);
-        flow.finish(&mut world, Duration::from_secs(3));
-        assert!(
-            world.client_saw(|event| matches!(event, Event::PathRecovered(_))),
-            "{pause}"
-        );
-        assert!(
-            !world.client_saw(|event| matches!(event, Event::PathDown { .. })),
-            "{pause}"
-        );
-        assert!(
-            !world.server_saw(|event| matches!(event, Event::PathDown { .. })),
-            "{pause}"
-        );
-    }
-}
-
-/// DESIGN: never the last path before a new one stands.
-#[test]
-fn the_last_path_does_not_die_of_silence() {
-    let mut world = over(1, MS);
-    let mut flow = Flow::new(&mut world, 100_000);
-    world.stall(0, true, true);
-    for _ in 0..60_000 {
-        flow.step(&mut world, 100);
-    }
-    assert_eq!(world.client.state(), State::Connected);
-    assert!(!world.client_saw(|event| matches!(event, Event::PathDown { .. })));
-    world.stall(0, false, false);
-    flow.finish(&mut world, Duration::from_secs(2));
-}
-
-/// A condemned path ends as soon as another stands.
-#[test]
-fn a_condemned_path_ends_when_another_stands() {
-    let mut world = over(1, MS);
-    let mut flow = Flow::new(&mut world, 100_000);
-    world.stall(0, true, true);
-    for _ in 0..2000 {
-        flow.step(&mut world, 100);
-    }
-    let next = world.connect();
-    for _ in 0..5 {
-        flow.step(&mut world, 100);
-    }
-    assert_eq!(world.client.active_path(), world.links[next].client);
-    assert!(world.client_saw(|event| matches!(
-        event,
-        Event::PathDown {
-            error: Some(PathError::Silent),
-            ..
-        }
-    )));
-    flow.finish(&mut world, Duration::from_secs(1));
-}
-
-/// All paths stall; the one that comes to life first carries what the others hold, at once.
-#[test]
-fn the_first_path_to_recover_relieves_the_others() {
-    let mut world = over(2, MS);
-    let mut flow = Flow::new(&mut world, 50_000);
-    // The second is suspect before the first has anything to say.
-    world.stall(1, true, true);
-    while !world.client_saw(|event| matches!(event, Event::PathSuspect(_))) {
-        world.run_for(MS);
-    }
-    world.stall(0, true, true);
-    flow.step(&mut world, usize::MAX);
-    for _ in 0..300 {
-        flow.step(&mut world, 0);
-    }
-    assert!(flow.received.is_empty());
-    world.stall(1, false, false);
-    let recovered = |event: &Event| matches!(event, Event::PathRecovered(_));
-    let healed = world.now;
-    while !world.client_saw(recovered) {
-        flow.step(&mut world, 0);
-        assert!(world.now - healed < Duration::from_millis(400));
-    }
-    flow.finish(&mut world, MS * 10);
-}
-
-/// NUMBERS: no false alarm under jitter of five times the variance.
-#[test]
-fn jitter_is_no_suspicion() {
-    let mut world = over(2, Duration::from_millis(10));
-    let mut flow = Flow::new(&mut world, 8 << 20);
-    let mut noise = 1_u64;
-    for step in 0..5000 {
-        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let key = world.links[0].client.expect("live");
-        let variance = world.client.path_stats(key).expect("live").rtt_variance;
-        // Uniform up to ten milliseconds, and now and then five times the variance, at most twice the
-        // round trip.
-        let spike = (variance * 5).min(Duration::from_millis(40));
-        let extra = if step % 50 == 0 {
-            spike
-        } else {
-            Duration::from_micros((noise >> 40) % 10_000)
-        };
-        world.links[0].delay = Duration::from_millis(10) + extra;
-        flow.step(&mut world, 1024);
-    }
-    assert!(!world.client_saw(|event| matches!(event, Event::PathSuspect(_))));
-    assert!(!world.server_saw(|event| matches!(event, Event::PathSuspect(_))));
-}
-
-/// DESIGN: a machine that wakes late first takes in what its sockets hold, then judges timers.
-#[test]
-fn a_process_that_was_stopped_blames_nobody() {
-    let mut world = over(2, MS);
-    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
-    world.client.write(key, &[7; 1000]).expect("open");
-    world.run_for(Duration::from_micros(100));
-    world.client_paused = true;
-    world.run_for(Duration::from_secs(20));
-    world.client_events.clear();
-    world.client_paused = false;
-    world.run_for(Duration::from_secs(2));
-    assert!(
-        !world.client_saw(|event| matches!(event, Event::PathSuspect(_) | Event::PathDown { .. })),
-        "{:?}",
-        world.client_events
-    );
-    assert!(
-        !world.server_saw(|event| matches!(event, Event::PathDown { .. })),
-        "both were silent alike"
-    );
-    exchange(&mut world);
-}
-
-/// A heartbeat after a long silence is no suspicion: the wait for its answer begins with it.
-#[test]
-fn heartbeats_raise_no_suspicion() {
-    let mut world = over(2, Duration::from_millis(30));
-    world.run_for(Duration::from_secs(60));
-    assert!(!world.client_saw(|event| matches!(event, Event::PathSuspect(_))));
-    assert!(!world.server_saw(|event| matches!(event, Event::PathSuspect(_))));
-}
-
-/// The same where the other path is so slow that its silence means nothing yet.
-#[test]
-fn a_slow_standby_is_no_evidence_of_a_death() {
-    let mut world = over(1, MS);
-    let slow = world.connect();
-    world.links[slow].delay = Duration::from_millis(400);
-    world.run_for(Duration::from_secs(2));
-    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
-    world.client.write(key, &[7; 1000]).expect("open");
-    world.run_for(Duration::from_millis(100));
-    world.client_paused = true;
-    let now = world.now;
-    let sent = world
-        .server()
-        .send_message(now, Class::EVENTS, Delivery::Ordered, "anyone?".into(), false);
-    sent.expect("room");
-    world.run_for(Duration::from_secs(20));
-    world.client_paused = false;
-    world.run_for(Duration::from_secs(5));
-    assert!(!world.server_saw(|event| matches!(event, Event::PathDown { .. })));
-    assert!(!world.client_saw(|event| matches!(event, Event::PathDown { .. })));
-}
-
-/// DESIGN "Heartbeats": every second while a request waits for its answer.
-#[test]
-fn a_waiting_request_is_watched_every_second() {
-    let mut world = over(2, MS);
-    world.run_for(Duration::from_millis(5100));
-    let request = world.client.open(Kind::Bi, Class::REQUESTS).expect("credit");
-    world.client.write(request, b"?").expect("open");
-    world.run_for(Duration::from_millis(100));
-    let start = world.now;
-    world.stall(0, true, true);
-    let suspect = |event: &Event| matches!(event, Event::PathSuspect(_));
-    while !world.client_saw(suspect) {
-        world.run_for(MS);
-        assert!(world.now - start <= Duration::from_millis(1100));
-    }
 }
 
 // ---- without any path ----
@@ -626,58 +340,4 @@ fn faults_at_random_moments_lose_and_double_nothing() {
         }
         flow.finish(&mut world, Duration::from_secs(5));
     }
-}
-
-/// A path that the server wants to be rid of carries no data while there is another (PROTOCOL 4.7).
-#[test]
-fn a_path_that_the_peer_wants_to_leave_is_left() {
-    let mut world = over(2, MS);
-    let id = world
-        .client
-        .path_stats(world.links[0].client.expect("live"))
-        .expect("live")
-        .id;
-    world.links[0].server = None;
-    let leave = Frame::PathStatus {
-        path: id,
-        seq: 1000,
-        status: crate::wire::PathStatus::Leave,
-        in_flight: 1 << 20,
-    };
-    world.inject_down(0, &record(&[leave], true));
-    world.run_for(MS);
-    assert_eq!(world.client.active_path(), world.links[1].client);
-}
-
-/// DESIGN "Failure, suspicion, death": a path that answers again, but late, is not gone back to for its rank.
-#[test]
-fn a_suspect_path_that_comes_back_slow_is_not_preferred() {
-    let mut world = World::new(Options::default());
-    for rank in 0..2 {
-        let mut info = plain();
-        info.rank = rank;
-        let link = world.connect_with(info).expect("room");
-        world.links[link].delay = MS;
-        world.settle();
-    }
-    let class = Class::EVENTS;
-    let say = |world: &mut World, steps: u32| {
-        for _ in 0..steps {
-            let now = world.now;
-            world
-                .client
-                .send_message(now, class, Delivery::Ordered, Bytes::from_static(b"tick"), false)
-                .expect("room");
-            world.run_for(MS);
-            let now = world.now;
-            while world.server().recv_message(now, class).expect("sound").is_some() {}
-        }
-    };
-    say(&mut world, 500);
-    assert_eq!(world.client.active_path(), world.links[0].client);
-    world.links[0].delay = 300 * MS;
-    say(&mut world, 1000);
-    let recovered = |event: &Event| matches!(event, Event::PathRecovered(_));
-    assert!(world.client_events.iter().any(recovered));
-    assert_eq!(world.client.active_path(), world.links[1].client);
 }

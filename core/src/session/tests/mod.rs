@@ -10,6 +10,7 @@ mod joins;
 mod limits;
 mod messages;
 mod protocol;
+mod stalls;
 mod swarm;
 mod world;
 

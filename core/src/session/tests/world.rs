@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::super::establish::First;
+use super::super::accept::First;
 use super::super::*;
 use crate::handshake::{Routing, Security, SessionId};
 use crate::time::Timestamp;

@@ -1,0 +1,88 @@
+//! The settings of a connector.
+
+use std::time::Duration;
+
+use super::MAX_PATHS;
+use crate::policy::BackoffPolicy;
+
+/// How many paths to keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One.
+    Single,
+    /// This many (1 to [`MAX_PATHS`]), on different endpoints where possible.
+    Standby {
+        /// The number.
+        paths: usize,
+    },
+}
+
+impl Mode {
+    pub(super) fn paths(self) -> usize {
+        match self {
+            Mode::Single => 1,
+            Mode::Standby { paths } => paths.clamp(1, MAX_PATHS),
+        }
+    }
+}
+
+/// The settings of a [`Connector`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many endpoints there are; the lower the index, the more it is preferred.
+    pub endpoints: usize,
+    /// How many paths to keep up.
+    pub mode: Mode,
+    /// The time between the starts of attempts that race (RFC 8305 §5).
+    pub stagger: Duration,
+    /// While no path is up, an endpoint whose attempt has not finished is tried once more after
+    /// this long; after each further one twice as long. A SYN may be lost, a connection mute. Early
+    /// in an outage an endpoint that was up before is tried at twice the time its handshake took.
+    pub hedge_after: Duration,
+    /// An attempt that has not finished by then is given up.
+    pub connect_timeout: Duration,
+    /// A path that lives longer has proven its endpoint, whose backoff starts over.
+    pub proven_after: Duration,
+    /// So does one that lived this long and is known to have worked
+    /// ([`Connector::handle_path_worked`]), though the next attempt then waits for its first delay.
+    pub worked_after: Duration,
+    /// Each endpoint's delays. Its cap holds in the long run.
+    pub backoff: BackoffPolicy,
+    /// The cap on delays in the first [`early_for`](Config::early_for) of an outage.
+    pub early_cap: Duration,
+    /// How long that is.
+    pub early_for: Duration,
+    /// The cap on delays from then until [`outage_for`](Config::outage_for) into an outage.
+    pub outage_cap: Duration,
+    /// How long that is.
+    pub outage_for: Duration,
+    /// The least delay after a REJECT; jittered down to half of it.
+    pub rejected_delay: Duration,
+    /// The most attempts under way.
+    pub max_in_flight: usize,
+    /// The most attempts under way to one endpoint.
+    pub max_in_flight_per_endpoint: usize,
+}
+
+impl Config {
+    /// The defaults for `endpoints` endpoints and one path.
+    pub fn new(endpoints: usize) -> Config {
+        Config {
+            endpoints,
+            mode: Mode::Single,
+            stagger: Duration::from_millis(100),
+            hedge_after: Duration::from_millis(400),
+            connect_timeout: Duration::from_secs(5),
+            proven_after: Duration::from_secs(1),
+            worked_after: Duration::from_millis(50),
+            backoff: BackoffPolicy::decorrelated(Duration::from_millis(10), Duration::from_secs(10)),
+            early_cap: Duration::from_millis(100),
+            early_for: Duration::from_secs(2),
+            outage_cap: Duration::from_secs(2),
+            outage_for: Duration::from_secs(5),
+            rejected_delay: Duration::from_millis(500),
+            max_in_flight: 8,
+            max_in_flight_per_endpoint: 4,
+        }
+    }
+}

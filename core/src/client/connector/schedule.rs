@@ -1,0 +1,133 @@
+//! Which endpoint to connect to next, and when.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{Connector, Endpoint, FAILED_OUT};
+use crate::time::Timestamp;
+
+impl Connector {
+    /// When to start the next attempt, and where.
+    pub(super) fn next_start(&self) -> Option<(Timestamp, usize)> {
+        if self.stopped {
+            return None;
+        }
+        let gate = if self.in_flight.is_empty() {
+            Timestamp::ZERO
+        } else {
+            self.gate
+        };
+        let next = if self.paths_up() == 0 {
+            self.next_in_race(gate)
+        } else {
+            self.next_to_fill(gate)
+        };
+        next.filter(|(at, _)| *at < Timestamp::MAX)
+    }
+
+    /// No path is up: every endpoint that is not backing off.
+    fn next_in_race(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
+        let at = |index: usize| Some((self.race_start(index)?.max(gate), index));
+        (0..self.endpoints.len()).filter_map(at).min()
+    }
+
+    /// When an endpoint may be tried (once more) in a race.
+    fn race_start(&self, index: usize) -> Option<Timestamp> {
+        let endpoint = &self.endpoints[index];
+        let started = self
+            .in_flight
+            .iter()
+            .filter(|a| a.attempt.endpoint == index)
+            .map(|a| a.started);
+        let (Some(oldest), Some(last)) = (started.clone().min(), started.clone().max()) else {
+            return self.has_room(index).then_some(endpoint.not_before);
+        };
+        // How long its handshake takes is known: early in the outage it is tried again and again at
+        // that pace, and attempts that had several times as long make room.
+        if let (Some(took), Some(outage)) = (endpoint.took, self.outage) {
+            let pace = took
+                .saturating_mul(2)
+                .clamp(self.config.stagger, Duration::from_secs(1));
+            let room = if self.has_room(index) {
+                last
+            } else {
+                oldest + pace.saturating_mul(3)
+            };
+            let at = (last + pace).max(room).max(endpoint.not_before);
+            if at < outage + self.config.early_for {
+                return Some(at);
+            }
+        }
+        let doublings = u32::try_from(started.count())
+            .unwrap_or(u32::MAX)
+            .saturating_sub(1)
+            .min(16);
+        let hedge = last + self.config.hedge_after.saturating_mul(1 << doublings);
+        self.has_room(index).then(|| hedge.max(endpoint.not_before))
+    }
+
+    /// Whether the limits allow one more attempt to this endpoint.
+    pub(super) fn has_room(&self, index: usize) -> bool {
+        let same = self
+            .in_flight
+            .iter()
+            .filter(|a| a.attempt.endpoint == index)
+            .count();
+        same < self.config.max_in_flight_per_endpoint && self.in_flight.len() < self.config.max_in_flight
+    }
+
+    /// Some path is up: as many more as are wanted, on different endpoints where possible.
+    fn next_to_fill(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
+        let loads = self.loads();
+        let level = if self.paths_up() + self.in_flight.len() < self.config.mode.paths() {
+            // The least served of those that work, and those that work no more and are served less.
+            let works =
+                |(load, endpoint): &(&Load, &Endpoint)| load.paths > 0 || endpoint.failures < FAILED_OUT;
+            loads
+                .iter()
+                .zip(&self.endpoints)
+                .filter(works)
+                .map(|(load, _)| load.total())
+                .min()?
+        } else if self.in_flight.is_empty() {
+            // All wanted paths are up, but unevenly: look whether an endpoint that failed is back.
+            loads.iter().map(|load| load.paths).max()?.checked_sub(2)?
+        } else {
+            return None;
+        };
+        let candidates =
+            (0..loads.len()).filter(|&index| loads[index].total() <= level && self.has_room(index));
+        let at = |index: usize| {
+            (
+                self.endpoints[index].not_before.max(gate),
+                loads[index].total(),
+                index,
+            )
+        };
+        candidates.map(at).min().map(|(at, _, index)| (at, index))
+    }
+
+    pub(super) fn loads(&self) -> SmallVec<[Load; 8]> {
+        let mut loads: SmallVec<[Load; 8]> = smallvec::smallvec![Load::default(); self.endpoints.len()];
+        for path in self.paths.iter().filter(|path| !path.surplus) {
+            loads[path.attempt.endpoint].paths += 1;
+        }
+        for attempt in &self.in_flight {
+            loads[attempt.attempt.endpoint].in_flight += 1;
+        }
+        loads
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Load {
+    pub(super) paths: usize,
+    in_flight: usize,
+}
+
+impl Load {
+    pub(super) fn total(self) -> usize {
+        self.paths + self.in_flight
+    }
+}
