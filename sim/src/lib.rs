@@ -38,6 +38,7 @@ mod host;
 mod net;
 mod queue;
 mod runtime;
+pub mod scenario;
 mod state;
 mod trace;
 mod world;
