@@ -3,6 +3,9 @@
 use crate::address::{Address, ListenAddress};
 use crate::units;
 use clap::{Args, Parser, Subcommand};
+use sheetbend_sim::Token;
+use sheetbend_sim::scenario::{self, Scenario};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +36,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Relay connections and break them on a schedule, to see what a program makes of it.
     Proxy(ProxyArgs),
+    /// Run sessions in simulated worlds that do their worst, from seeds; replay and shrink what fails.
+    Sim(SimArgs),
 }
 
 /// `sheetbend demo`: everything at once on this machine, with nothing to set up.
@@ -130,6 +135,53 @@ pub struct ProxyArgs {
     /// Print one JSON object at the end instead of text.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `sheetbend sim`: simulated worlds.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "scenario", "replay", "shrink"]))]
+pub struct SimArgs {
+    /// List the scenarios.
+    #[arg(long)]
+    pub list: bool,
+    /// Run this scenario.
+    #[arg(long, value_name = "NAME", value_parser = parse_scenario)]
+    pub scenario: Option<&'static Scenario>,
+    /// With these seeds: A..B, B not included, or one number.
+    #[arg(long, value_name = "A..B", default_value = "0..100", value_parser = parse_seeds)]
+    pub seeds: Range<u64>,
+    /// Run this token's world again, and say what it does.
+    #[arg(long, value_name = "TOKEN")]
+    pub replay: Option<Token>,
+    /// Leave out of this token's world what its failure does not need.
+    #[arg(long, value_name = "TOKEN")]
+    pub shrink: Option<Token>,
+    /// How many threads run worlds; one per core if not given. The outcome is the same for any number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub threads: Option<u64>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_scenario(text: &str) -> Result<&'static Scenario, String> {
+    scenario::find(text).ok_or_else(|| "there is no such scenario; 'sheetbend sim --list' has them".to_owned())
+}
+
+fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("'{text}' is not a seed; write 0..100, or one number"))
+    };
+    let Some((first, end)) = text.split_once("..") else {
+        let only = number(text)?;
+        return Ok(only..only.saturating_add(1));
+    };
+    let range = number(first)?..number(end)?;
+    if range.is_empty() {
+        return Err("there is no seed in it".to_owned());
+    }
+    Ok(range)
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {

@@ -37,9 +37,13 @@ mod fault;
 mod host;
 mod net;
 mod queue;
+mod quiet;
 mod runtime;
 pub mod scenario;
+pub mod shrink;
 mod state;
+pub mod swarm;
+mod token;
 mod trace;
 mod world;
 
@@ -49,7 +53,9 @@ pub use host::{Host, HostId};
 pub use net::{
     Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
 };
+pub use quiet::quietly;
+pub use token::{MAX_TOKEN_LEN, Token, TokenError};
 pub use trace::{Record, What};
-pub use world::{Join, World};
+pub use world::{Join, Leftovers, World};
 
 pub use sheetbend_core::time::Timestamp;

@@ -32,7 +32,11 @@ enum Step {
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").to_owned()
+    let text = text.unwrap_or("a panic without words");
+    match crate::quiet::last_place() {
+        Some(place) => format!("{text} ({place})"),
+        None => text.to_owned(),
+    }
 }
 
 impl World {
@@ -100,6 +104,9 @@ impl World {
     fn run(&mut self, limit: u64, mut done: impl FnMut(&World) -> bool) -> Result<bool, Failure> {
         loop {
             self.run_ready();
+            if self.probe > 0 && self.failure.is_none() && self.rng.below(self.probe) == 0 {
+                self.probe_tasks();
+            }
             if let Some(failure) = &self.failure {
                 return Err(failure.clone());
             }
@@ -172,6 +179,36 @@ impl World {
             }
             self.batch = batch;
         }
+    }
+
+    /// Runs every task although nobody woke it: none of them may come forward by that.
+    fn probe_tasks(&mut self) {
+        let (due, before) = self.shared.with(|state| {
+            let due = state.queue.next_at().is_some_and(|at| at <= state.now);
+            (due, state.progress)
+        });
+        if due {
+            return;
+        }
+        let all: Vec<(TaskId, HostId)> = self.tasks.iter().map(|(index, task)| {
+            let id = TaskId {
+                index: index as u32,
+                generation: task.generation,
+            };
+            (id, task.host)
+        }).collect();
+        for (id, host) in all {
+            if self.failure.is_some() || !self.runs(host) {
+                continue;
+            }
+            self.poll(id);
+            let after = self.shared.with(|state| state.progress);
+            if after != before && self.failure.is_none() {
+                let text = format!("task {} came forward when it was run, and nobody had woken it", id.index);
+                self.failure = Some(self.failed(FailureKind::LostWakeup, host, &text));
+            }
+        }
+        self.run_ready();
     }
 
     fn insert(&mut self, host: HostId, future: sheetbend_runtime::BoxFuture<'static, ()>) -> TaskId {
