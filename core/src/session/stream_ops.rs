@@ -211,6 +211,10 @@ impl Session {
     pub fn finish(&mut self, key: StreamKey) -> Result<(), StreamError> {
         let stream = self.streams.get_mut(key).ok_or(StreamError::Unknown)?;
         let send = stream.send.as_mut().ok_or(StreamError::Unknown)?;
+        // Being stopped resets the stream: the code says more than that.
+        if stream.flags.has(Flags::STOPPED) {
+            return Err(StreamError::Stopped(stream.send_code));
+        }
         match send.state() {
             SendState::Open => {}
             SendState::Finished | SendState::DataAcked => return Err(StreamError::Finished),

@@ -343,13 +343,10 @@ impl Book {
         }
     }
 
-    /// The sender was told what became of it.
-    pub(super) fn told(&self, header: &Header, outcome: Outcome) {
+    /// The sender was told what became of it; `ended` says whether its session had ended then.
+    pub(super) fn told(&self, header: &Header, outcome: Outcome, ended: bool) {
         let mut ledger = self.ledger.lock();
         let live = ledger.ends[header.end as usize].fate == Fate::Live;
-        let ended = ledger.ends[header.end as usize]
-            .state
-            .is_some_and(State::is_terminal);
         let piece = ledger.piece(header.item, header.index);
         piece.told = Some(outcome);
         let received = !piece.received.is_empty();

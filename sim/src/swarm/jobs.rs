@@ -1,4 +1,7 @@
 //! How the work items are done.
+//!
+//! Nobody comes forward by writing: writers are woken once a good part of what they may write is free, and could
+//! write a little before.
 
 use std::time::Duration;
 
@@ -77,7 +80,7 @@ async fn request(cx: &Cx, session: &Session, header: Header, answer: Answer, can
             answered(cx, &header, times);
         }
         (Err(RequestError::NotSent(words)), _) => {
-            cx.book.told(&header, Outcome::NotSent);
+            cx.book.told(&header, Outcome::NotSent, true);
             cx.only_at_the_end(session, || format!("{header:?} was not sent: {words}"));
         }
         (Err(RequestError::Maybe(words)), _) => {
@@ -131,7 +134,7 @@ async fn stream(cx: &Cx, session: &Session, header: Header, job: &Job) {
         read_back(cx, session, &header, recv, len).await;
     }
     match send.acknowledged().await {
-        Ok(()) => cx.book.told(&header, Outcome::Acknowledged),
+        Ok(()) => cx.book.told(&header, Outcome::Acknowledged, true),
         Err(StreamError::Stopped(STOP_CODE)) if matches!(ending, Ending::StopAt(_)) => {}
         Err(error) => cx.only_at_the_end(session, || format!("{header:?}, finished: {error}")),
     }
@@ -165,7 +168,6 @@ async fn write(cx: &Cx, send: &mut SendStream, header: &Header, job: &Job) -> Re
         } else {
             send.write_chunk(piece).await?;
         }
-        cx.host.progressed();
         offset += count as u64;
         cx.rest(*pause).await;
     }
@@ -207,13 +209,12 @@ async fn messages(cx: &Cx, session: &Session, header: Header, job: &Job) {
                 break;
             }
         }
-        cx.host.progressed();
         cx.rest(pause).await;
     }
     for (header, told) in waiting {
         let outcome = told.await;
         cx.host.progressed();
-        cx.book.told(&header, outcome);
+        cx.book.told(&header, outcome, session.state().is_terminal());
     }
 }
 
