@@ -36,11 +36,12 @@ mod failure;
 mod fault;
 mod host;
 mod net;
+mod observe;
 mod queue;
 mod runtime;
 pub mod scenario;
 mod state;
-mod trace;
+pub mod trace;
 mod world;
 
 pub use failure::{Failure, FailureKind};
