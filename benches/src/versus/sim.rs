@@ -132,7 +132,9 @@ pub(crate) fn ours(net: Net) -> Box<dyn Simulation> {
 }
 
 async fn our_server(host: Host) {
-    let Ok(listener) = host.listen_tcp(PORT) else { return };
+    let Ok(listener) = host.listen_tcp(PORT) else {
+        return;
+    };
     while let Ok(mut stream) = listener.accept().await {
         host.spawn(async move {
             let mut buf = [0; MESSAGE];
@@ -229,7 +231,9 @@ fn turmoil_client(pair: usize, messages: Arc<AtomicU64>) -> impl Future<Output =
 impl Simulation for TurmoilWorld {
     fn run_for(&mut self, time: Duration) -> io::Result<()> {
         for _ in 0..time.as_millis() {
-            self.sim.step().map_err(|error| io::Error::other(error.to_string()))?;
+            self.sim
+                .step()
+                .map_err(|error| io::Error::other(error.to_string()))?;
         }
         Ok(())
     }
