@@ -199,6 +199,11 @@ impl World {
         }
     }
 
+    /// The host of that name.
+    pub fn find(&self, name: &str) -> Option<HostId> {
+        self.shared.with(|state| state.find_host(name))
+    }
+
     /// What the link from one host to another has done; nothing if they share no such network.
     pub fn link_stats(&self, from: &Host, to: &Host, network: &str) -> Option<LinkStats> {
         self.shared.with(|state| {
