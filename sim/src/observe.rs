@@ -225,10 +225,9 @@ impl Onlooker {
                 };
                 let mut gone = self.paths.remove(place);
                 gone.phase = PathPhase::Down;
-                let mut why = end_in_words(end);
-                if let Some(error) = error {
-                    why = format!("{why}: {error}");
-                }
+                let why = error
+                    .as_ref()
+                    .map_or_else(|| end_in_words(end), ToString::to_string);
                 let what = self.path_record(state, &gone, Some(why));
                 state.trace.record(now, || what);
             }

@@ -164,7 +164,7 @@ impl Synthesis {
                 out.extend(acked(to).to_be_bytes());
             }
         }
-        out[start + 12] = ((out.len() - start) / 4 << 4) as u8;
+        out[start + 12] = (((out.len() - start) / 4) << 4) as u8;
         out.extend_from_slice(&segment.payload);
         let checksum = fold(pseudo_header(packet, TCP, out.len() - start) + sum(&out[start..]));
         out[start + 16..start + 18].copy_from_slice(&checksum.to_be_bytes());

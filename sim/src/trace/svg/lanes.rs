@@ -56,7 +56,7 @@ pub(super) fn draw(drawing: &mut Drawing, view: &SessionView) {
     }
     moves(drawing, view, top, &mut taken);
     for ((lane, place), taken) in view.lanes[..lanes].iter().zip(0..).zip(&mut taken) {
-        ends(drawing, lane, top + f64::from(place) * LANE, taken);
+        reasons(drawing, lane, top + f64::from(place) * LANE, taken);
     }
     drawing.y = top + view.lanes.len().min(MAX_LANES) as f64 * LANE;
     if view.lanes.len() > MAX_LANES {
@@ -78,6 +78,14 @@ fn bars(drawing: &mut Drawing, lane: &Lane, y: f64) {
         let title = format!("{}: {phase:?}", lane.label).to_lowercase();
         drawing.front.rect(class(*phase), (x, y), (width, BAR), &title);
     }
+    for (at, _) in &lane.ends {
+        let (x, middle) = (drawing.scale.x(*at), y + BAR / 2.0);
+        for slope in [-3.5, 3.5] {
+            drawing
+                .front
+                .line("cross", (x - 3.5, middle - slope), (x + 3.5, middle + slope));
+        }
+    }
 }
 
 /// From where to where in a lane there are words.
@@ -91,15 +99,10 @@ fn take(taken: &mut Taken, from: f64, to: f64) -> bool {
     free
 }
 
-/// The ends of paths, with their reasons where there is room.
-fn ends(drawing: &mut Drawing, lane: &Lane, y: f64, taken: &mut Taken) {
+/// Why paths ended, where there is room for it.
+fn reasons(drawing: &mut Drawing, lane: &Lane, y: f64, taken: &mut Taken) {
     for (at, why) in &lane.ends {
         let (x, middle) = (drawing.scale.x(*at), y + BAR / 2.0);
-        for slope in [-3.5, 3.5] {
-            drawing
-                .front
-                .line("cross", (x - 3.5, middle - slope), (x + 3.5, middle + slope));
-        }
         let phases = lane.phases.iter().map(|(span, _)| span.from);
         let next = phases.filter(|from| from >= at).min();
         let until = next.map_or(WIDTH - RIGHT, |next| drawing.scale.x(next));
