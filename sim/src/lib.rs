@@ -36,6 +36,7 @@ mod failure;
 mod fault;
 mod host;
 mod net;
+mod observe;
 mod queue;
 mod quiet;
 mod runtime;
@@ -44,7 +45,7 @@ pub mod shrink;
 mod state;
 pub mod swarm;
 mod token;
-mod trace;
+pub mod trace;
 mod world;
 
 pub use failure::{Failure, FailureKind};
