@@ -307,9 +307,13 @@ impl State {
     }
 
     pub(crate) fn release_connections(&mut self, host: HostId) {
+        let now = self.now;
         for key in std::mem::take(&mut self.hosts[host.index()].held_connections) {
-            self.queue
-                .push(self.now, Due::Connection(key.index, key.generation));
+            if let Some(connection) = self.connection(key) {
+                connection.armed = now;
+                self.queue
+                    .push(now, Due::Connection(key.index, key.generation));
+            }
         }
     }
 

@@ -473,6 +473,10 @@ impl Ledger {
         self.ends_with(end).any(|end| end.fate == Fate::Crashed)
     }
 
+    fn waits_in_vain(&self, end: u32) -> bool {
+        self.ends[end as usize].fate == Fate::Live && !self.lives(end)
+    }
+
     /// Whether both ends of a session live; a server's end that nobody has heard of yet counts as living.
     fn lives(&self, end: u32) -> bool {
         let crashes = self.ends[end as usize].crashes;
@@ -532,6 +536,10 @@ impl Ledger {
         }
         if !record.done {
             let end = record.end;
+            // An end whose peer crashed waits for it as long as sessions are held.
+            if end.is_some_and(|end| self.waits_in_vain(end)) {
+                return None;
+            }
             return Some(match end {
                 None => "not begun".to_owned(),
                 Some(end) => format!("not done at end {end}"),
