@@ -358,11 +358,14 @@ impl State {
 
     /// Gives a connection that waits at a listener to the program.
     pub(crate) fn accept(&mut self, index: usize) -> Option<ConnectionKey> {
-        let key = self.net.listeners[index].ready.pop_front()?;
-        if let Some(connection) = self.connection(key) {
-            connection.listener = None;
+        // One that was reset before it was accepted is passed over.
+        loop {
+            let key = self.net.listeners[index].ready.pop_front()?;
+            if let Some(connection) = self.connection(key) {
+                connection.listener = None;
+                return Some(key);
+            }
         }
-        Some(key)
     }
 
     /// A segment has come to the host of `destination`.
