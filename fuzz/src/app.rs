@@ -330,7 +330,9 @@ impl App {
             let class = Class::new(number).expect("small");
             while let Some(key) = session.accept(kind, class) {
                 // One that the session's end settled is gone before it is accepted.
-                let Some(id) = session.stream_id(key) else { continue };
+                let Some(id) = session.stream_id(key) else {
+                    continue;
+                };
                 if kind == Kind::Bi {
                     self.write_on(key, id, input.size(60_000) as u64);
                 }
@@ -340,14 +342,7 @@ impl App {
     }
 
     /// Reads from one of the streams, at most `most` bytes.
-    pub fn read(
-        &mut self,
-        session: &mut Session,
-        now: Timestamp,
-        place: usize,
-        mut most: usize,
-        copy: bool,
-    ) {
+    pub fn read(&mut self, session: &mut Session, now: Timestamp, place: usize, mut most: usize, copy: bool) {
         let open = |reader: &&mut Reader| !reader.finished && !reader.broken;
         let count = self.readers.iter_mut().filter(|reader| open(reader)).count();
         if count == 0 {

@@ -10,3 +10,7 @@ pub mod app;
 pub mod input;
 pub mod life;
 pub mod pair;
+
+// Under a fuzzer every test binary of the package is instrumented, and so needs the engine.
+#[cfg(test)]
+use bolero as _;

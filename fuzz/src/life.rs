@@ -8,7 +8,7 @@ use sheetbend_core::session::{Cause, Config, PathEnd, PathInfo, Session, State};
 use sheetbend_core::wire::{Class, ErrorCode, Kind, StreamId};
 
 use crate::app::App;
-use crate::input::Input;
+use crate::input::{Input, seeded};
 use crate::pair::Pair;
 
 /// Within this time of sound paths everything promised is kept.
@@ -26,6 +26,11 @@ pub fn live(bytes: &[u8]) {
     life.steps(&mut input);
     life.heal();
     life.close();
+}
+
+/// The bytes of a life by its number: longer ones than most that a fuzzer begins with.
+pub fn of_seed(seed: u64) -> Vec<u8> {
+    seeded(seed, 300 + seed as usize % 20 * 150)
 }
 
 struct Life {
@@ -121,7 +126,13 @@ impl Life {
             }
             3..=5 => app.send(input, session, now, class),
             6..=8 => app.write(session, input.below(256), 1 + input.size(30_000), input.flag()),
-            9..=11 => app.read(session, now, input.below(256), 1 + input.size(30_000), input.flag()),
+            9..=11 => app.read(
+                session,
+                now,
+                input.below(256),
+                1 + input.size(30_000),
+                input.flag(),
+            ),
             12 => app.accept(input, session),
             13 => app.receive(session, now, input.flag()),
             14 => app.release(session),
@@ -229,7 +240,8 @@ impl Life {
             assert!(
                 self.pair.now < deadline,
                 "{}\n{:?}\n{:?}",
-                self.owed().unwrap_or("the drained session does not close".to_owned()),
+                self.owed()
+                    .unwrap_or("the drained session does not close".to_owned()),
                 self.pair.client,
                 self.pair.server
             );
@@ -265,7 +277,10 @@ impl Life {
     fn check_leaks(&mut self) {
         self.pair.run_for(Duration::from_millis(500));
         self.take_events();
-        for session in [Some(&self.pair.client), self.pair.server.as_ref()].into_iter().flatten() {
+        for session in [Some(&self.pair.client), self.pair.server.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             let left = session.stream_count();
             assert!(left <= 2 * Class::COUNT, "{left} streams are left");
         }
@@ -334,11 +349,7 @@ impl Life {
                 let drained = *code == ErrorCode::DRAINED && self.apps.iter().any(|app| app.draining);
                 // Whose handshake or resume timed out says so, if anybody still listens.
                 let late = *code == ErrorCode::TIMEOUT;
-                assert!(
-                    drained || late || said,
-                    "{cause:?} instead of {:?}",
-                    self.closed
-                );
+                assert!(drained || late || said, "{cause:?} instead of {:?}", self.closed);
             }
             Cause::PeerMisbehaved { .. } => panic!("{cause:?}"),
             _ => {}
@@ -347,8 +358,14 @@ impl Life {
 }
 
 /// What must hold of a session at every moment.
+///
+/// # Panics
+/// It does not.
 pub fn check(session: &Session) {
-    let _ = session;
+    session
+        .audit()
+        .and_then(|()| session.audit_in_flight())
+        .unwrap_or_else(|violation| panic!("{:?}: {violation}", session.side()));
 }
 
 /// Names a stream for a hostile peer: one of a few that may be there.

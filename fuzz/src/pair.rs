@@ -256,12 +256,20 @@ impl Pair {
             busy |= self.deliver_up(index);
             busy |= self.deliver_down(index);
             let link = &self.links[index];
-            if !link.dead && link.incoming.as_ref().is_some_and(|first| first.deadline() <= now) {
+            if !link.dead
+                && link
+                    .incoming
+                    .as_ref()
+                    .is_some_and(|first| first.deadline() <= now)
+            {
                 self.end(index, PathEnd::Eof);
                 busy = true;
             }
         }
-        for session in [Some(&mut self.client), self.server.as_mut()].into_iter().flatten() {
+        for session in [Some(&mut self.client), self.server.as_mut()]
+            .into_iter()
+            .flatten()
+        {
             if session.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 session.handle_timeout(now);
                 busy = true;

@@ -121,7 +121,8 @@ fn message(kind: u8, input: &mut Input<'_>) -> Vec<u8> {
         }
         1 => {
             let id = SessionId(nonce);
-            let welcome = Welcome::new(path_id, VERSION, id, routing, share, params(input)).expect("in range");
+            let welcome =
+                Welcome::new(path_id, VERSION, id, routing, share, params(input)).expect("in range");
             body(|out| welcome.encode(out))
         }
         2 => {

@@ -60,7 +60,10 @@ fn use_up(pair: &mut Pair) {
     let now = pair.now;
     pair.client_events.clear();
     pair.server_events.clear();
-    for session in [Some(&mut pair.client), pair.server.as_mut()].into_iter().flatten() {
+    for session in [Some(&mut pair.client), pair.server.as_mut()]
+        .into_iter()
+        .flatten()
+    {
         for class in Class::ALL {
             while let Ok(Some(_)) = session.recv_message(now, class) {}
             for kind in [Kind::Bi, Kind::Uni] {
@@ -83,8 +86,20 @@ fn busy(session: &mut Session, pair_now: sheetbend_core::time::Timestamp) {
         if let Ok(key) = session.open(Kind::Bi, class) {
             let _ = session.write(key, &[7; 3000]);
         }
-        let _ = session.send_message(pair_now, class, Delivery::Ordered, Bytes::from_static(b"one"), true);
-        let _ = session.send_message(pair_now, class, Delivery::Unordered, Bytes::from_static(b"two"), true);
+        let _ = session.send_message(
+            pair_now,
+            class,
+            Delivery::Ordered,
+            Bytes::from_static(b"one"),
+            true,
+        );
+        let _ = session.send_message(
+            pair_now,
+            class,
+            Delivery::Unordered,
+            Bytes::from_static(b"two"),
+            true,
+        );
     }
     let _ = session.send_datagram(pair_now, Bytes::from_static(b"three"));
 }

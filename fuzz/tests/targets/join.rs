@@ -37,7 +37,10 @@ fn record(kind: HandshakeKind, body: &[u8]) -> Vec<u8> {
 }
 
 fn ups(events: &[Event]) -> usize {
-    events.iter().filter(|event| matches!(event, Event::PathUp(_))).count()
+    events
+        .iter()
+        .filter(|event| matches!(event, Event::PathUp(_)))
+        .count()
 }
 
 /// A session with one path, and what its handshakes said; a second path's JOIN is held back on its way.
@@ -91,7 +94,7 @@ fn changed(input: &mut Input<'_>, original: &[u8], other: &Scene) -> Vec<u8> {
     }
     let mut body = Vec::new();
     join.encode(&mut body);
-    if input.byte() % 4 == 0 && !body.is_empty() {
+    if input.byte().is_multiple_of(4) && !body.is_empty() {
         let at = usize::from(input.u16()) % body.len();
         body[at] ^= input.byte();
     }
@@ -107,7 +110,7 @@ fn assault(input: &mut Input<'_>, scene: &mut Scene, other: &Scene) {
     } = scene;
     let security = input.pick(&[Security::Plain, Security::Plain, Security::Encrypted]);
     let mut carrier = info(security);
-    carrier.exporter = (input.byte() % 4 == 0).then_some([5; 32]);
+    carrier.exporter = (input.byte().is_multiple_of(4)).then_some([5; 32]);
     match input.byte() % 6 {
         0 | 1 => {
             let body = changed(input, join, other);
@@ -168,7 +171,10 @@ fn forgeries() {
         }
         let pair = &mut scene.pair;
         assert_eq!(pair.client.state(), State::Connected);
-        assert_eq!(pair.server.as_ref().map(|server| server.state()), Some(State::Connected));
+        assert_eq!(
+            pair.server.as_ref().map(|server| server.state()),
+            Some(State::Connected)
+        );
         // The client itself can still join.
         pair.links[scene.held].up.stalled = false;
         pair.run_for(Duration::from_millis(10));

@@ -132,7 +132,10 @@ fn connector() {
                 assert!(dials <= each);
             }
             assert!(world.connector.paths_up() <= MAX_PATHS);
-            assert!(world.connector.poll_timeout().is_none_or(|at| at > now), "nothing is due twice");
+            assert!(
+                world.connector.poll_timeout().is_none_or(|at| at > now),
+                "nothing is due twice"
+            );
         }
         for _ in 0..200 {
             while !world.under_way.is_empty() {
@@ -142,7 +145,11 @@ fn connector() {
             if world.connector.paths_up() == paths {
                 break;
             }
-            now = world.connector.poll_timeout().expect("it goes on trying").max(now);
+            now = world
+                .connector
+                .poll_timeout()
+                .expect("it goes on trying")
+                .max(now);
             world.settle(now);
         }
         assert_eq!(world.connector.paths_up(), paths);

@@ -2,7 +2,7 @@
 
 use bolero::check;
 use sheetbend_core::wire::{
-    AdvertiseFrame, Addresses, Class, Compressor, Counts, ErrorCode, Frame, Frames, HandshakeKind, Kind,
+    Addresses, AdvertiseFrame, Class, Compressor, Counts, ErrorCode, Frame, Frames, HandshakeKind, Kind,
     LaneCount, OutBuffer, PathStatus, RecordBuilder, RecordLimits, RejectCode, StreamId, complete_prefix,
     split_record, varint,
 };
@@ -174,7 +174,9 @@ fn records_return() {
         };
         let mut scratch = Vec::new();
         let mut rest = &wire[..];
-        let record = split_record(&mut rest, &open, &mut scratch).expect("sound").expect("whole");
+        let record = split_record(&mut rest, &open, &mut scratch)
+            .expect("sound")
+            .expect("whole");
         assert_eq!((record.body, record.ack_now), (&body[..], bits & 4 == 4));
         assert!(rest.is_empty());
         if crc {
@@ -213,7 +215,10 @@ pub(crate) fn with_frame(input: &mut Input<'_>, then: impl Fn(Frame<'_>)) {
     let text = String::from_utf8_lossy(input.take(40)).into_owned();
     let offset = a % (1 << 61);
     let counts: Vec<LaneCount> = (0..input.below(4))
-        .map(|lane| LaneCount { lane: lane as u64, count: b })
+        .map(|lane| LaneCount {
+            lane: lane as u64,
+            count: b,
+        })
         .collect();
     let kinds = [
         HandshakeKind::Hello,
@@ -224,11 +229,23 @@ pub(crate) fn with_frame(input: &mut Input<'_>, then: impl Fn(Frame<'_>)) {
         HandshakeKind::Reject,
     ];
     then(match input.byte() % 18 {
-        0 => Frame::Ack { path: a, lane: b, count: a, delay_us: b },
-        1 => Frame::AckHere { count: a, delay_us: b },
+        0 => Frame::Ack {
+            path: a,
+            lane: b,
+            count: a,
+            delay_us: b,
+        },
+        1 => Frame::AckHere {
+            count: a,
+            delay_us: b,
+        },
         2 => Frame::Ping { seq: a },
         3 => Frame::Pong { seq: b },
-        4 => Frame::ResetStream { id, code: b, final_size: offset },
+        4 => Frame::ResetStream {
+            id,
+            code: b,
+            final_size: offset,
+        },
         5 => Frame::StopSending { id, code: a },
         6 => Frame::MaxData { class, value: a },
         7 => {
@@ -239,7 +256,12 @@ pub(crate) fn with_frame(input: &mut Input<'_>, then: impl Fn(Frame<'_>)) {
         8 => Frame::MaxStreamData { id, value: offset },
         9 => {
             let status = input.pick(&[PathStatus::Active, PathStatus::Standby, PathStatus::Leave]);
-            Frame::PathStatus { path: a, seq: b, status, in_flight: a }
+            Frame::PathStatus {
+                path: a,
+                seq: b,
+                status,
+                in_flight: a,
+            }
         }
         10 => {
             let list = [text.as_str(); 3];
@@ -248,19 +270,54 @@ pub(crate) fn with_frame(input: &mut Input<'_>, then: impl Fn(Frame<'_>)) {
         }
         11 => {
             let counts = Counts::new(&counts).expect("few");
-            return then(Frame::PathAbandon { path: a, code: b, counts });
+            return then(Frame::PathAbandon {
+                path: a,
+                code: b,
+                counts,
+            });
         }
-        12 => return then(Frame::GoAway { code: a, reason: &text, address: &text }),
-        13 => return then(Frame::Close { code: b, reason: &text }),
-        14 => return then(Frame::Datagram { number: a, class: Some(class), data: text.as_bytes() }),
-        15 => return then(Frame::Datagram { number: b, class: None, data: text.as_bytes() }),
+        12 => {
+            return then(Frame::GoAway {
+                code: a,
+                reason: &text,
+                address: &text,
+            });
+        }
+        13 => {
+            return then(Frame::Close {
+                code: b,
+                reason: &text,
+            });
+        }
+        14 => {
+            return then(Frame::Datagram {
+                number: a,
+                class: Some(class),
+                data: text.as_bytes(),
+            });
+        }
+        15 => {
+            return then(Frame::Datagram {
+                number: b,
+                class: None,
+                data: text.as_bytes(),
+            });
+        }
         16 => {
             let kind = input.pick(&kinds);
-            return then(Frame::Handshake { kind, body: text.as_bytes() });
+            return then(Frame::Handshake {
+                kind,
+                body: text.as_bytes(),
+            });
         }
         _ => {
             let (offset, fin) = (input.flag().then_some(offset), input.flag());
-            return then(Frame::Stream { id, offset, fin, data: text.as_bytes() });
+            return then(Frame::Stream {
+                id,
+                offset,
+                fin,
+                data: text.as_bytes(),
+            });
         }
     });
 }
@@ -271,11 +328,20 @@ fn codes() {
     check!().with_type::<u64>().for_each(|&value| {
         let (error, reject) = (ErrorCode::from(value), RejectCode::from(value));
         assert_eq!((error.value(), reject.value()), (value, value));
-        assert_eq!(error.as_application().and_then(ErrorCode::application).unwrap_or(error), error);
+        assert_eq!(
+            error
+                .as_application()
+                .and_then(ErrorCode::application)
+                .unwrap_or(error),
+            error
+        );
         assert_eq!(format!("{error}").is_empty(), error.name() == Some(""));
         assert_eq!(format!("{reject}").is_empty(), reject.name() == Some(""));
         match StreamId::try_from(value) {
-            Ok(id) => assert_eq!(StreamId::new(id.initiator(), id.kind(), id.class(), id.index()), Some(id)),
+            Ok(id) => assert_eq!(
+                StreamId::new(id.initiator(), id.kind(), id.class(), id.index()),
+                Some(id)
+            ),
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     });

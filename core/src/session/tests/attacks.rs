@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::*;
 use super::basics::{pattern, read_all};
 use super::faults::over;
-use super::handshakes::{exchange, plain};
+use super::handshakes::exchange;
 use super::{Options, World, body, record, records};
 use crate::wire::{
     Addresses, AdvertiseFrame, Class, Counts, Frame, Frames, HandshakeKind, Kind, LaneCount, PathStatus,
