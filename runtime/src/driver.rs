@@ -93,7 +93,7 @@ impl Driver {
         let busy = again && self.unjudged < BUSY_TURNS;
         self.unjudged = if busy { self.unjudged + 1 } else { 0 };
         again |= self.adopt(now, state);
-        self.work(now, state, busy, &mut wakes, &mut moved);
+        again |= self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
         if let Some(observer) = &mut self.observer {
@@ -141,7 +141,8 @@ impl Driver {
         self.links.len() > before
     }
 
-    /// Everything else that happens under the lock.
+    /// Everything else that happens under the lock. Tells whether a path ended after the others were asked for
+    /// output: what it leaves is theirs to send.
     fn work(
         &mut self,
         now: Timestamp,
@@ -149,7 +150,7 @@ impl Driver {
         busy: bool,
         wakes: &mut WakeList,
         moved: &mut Moved,
-    ) {
+    ) -> bool {
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
         }
@@ -167,11 +168,20 @@ impl Driver {
             state.waits.wake(Interest::Lifecycle, wakes);
         }
         // Closing a path may itself be news.
-        self.take_events(now, state, wakes, moved);
+        let ended = self.take_events(now, state, wakes, moved);
         self.links.retain(|link| !link.is_gone());
+        ended
     }
 
-    fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Moved) {
+    /// Tells everyone of what happened; whether a path ended.
+    fn take_events(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        wakes: &mut WakeList,
+        moved: &mut Moved,
+    ) -> bool {
+        let mut ended = false;
         let Driver {
             links,
             role,
@@ -185,6 +195,7 @@ impl Driver {
             match event {
                 Event::State { to, .. } => moved.push(*to),
                 Event::PathDown { path, .. } => {
+                    ended = true;
                     if let Some(link) = links.iter_mut().find(|link| link.key == *path) {
                         link.doom(now);
                     }
@@ -203,6 +214,7 @@ impl Driver {
                 dialer.note(now, event);
             }
         });
+        ended
     }
 
     /// Ends a session that nobody holds, once what was queued is delivered.

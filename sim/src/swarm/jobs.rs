@@ -213,7 +213,6 @@ async fn messages(cx: &Cx, session: &Session, header: Header, job: &Job) {
     }
     for (header, told) in waiting {
         let outcome = told.await;
-        cx.host.progressed();
         cx.book.told(&header, outcome, session.state().is_terminal());
     }
 }
