@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Cause, Outcome, Session, Side, State};
+use sheetbend_runtime::{Cause, ErrorCode, Outcome, Session, Side, State};
 
 use super::pattern::Header;
 use super::plan::{Plan, What};
@@ -567,6 +567,12 @@ impl Ledger {
         match cause {
             Cause::LocalClose { .. } if own.closing => None,
             Cause::LocalClose { .. } => Some("nobody closed it".to_owned()),
+            // A server gives up a session that its client did not confirm in time, before its program hears of it.
+            Cause::PeerClose { code, .. }
+                if *code == ErrorCode::TIMEOUT && !self.ends_with(end).any(|peer| peer.side == Side::Server) =>
+            {
+                None
+            }
             Cause::PeerClose { .. } => {
                 let unknown = own.session.is_none();
                 let closed = self.ends_with(end).any(|peer| peer.side != own.side && peer.closing);
@@ -580,9 +586,12 @@ impl Ledger {
             }
             Cause::Rejected { .. } => {
                 let restarted = own.crashes != self.crashes;
-                let lost = self
-                    .ends_with(end)
-                    .any(|peer| peer.side == Side::Server && peer.fate != Fate::Live);
+                // The server's end may have been lost before it learnt which session it is of.
+                let lost = self.ends.iter().any(|peer| {
+                    peer.side == Side::Server
+                        && peer.fate != Fate::Live
+                        && (peer.session.is_none() || peer.session == own.session)
+                });
                 (!restarted && !lost).then(|| "the server has it, and did not crash".to_owned())
             }
             Cause::HandshakeTimeout if !own.established => None,
