@@ -148,8 +148,8 @@ impl World {
         self.shuffle = shuffle;
     }
 
-    /// Looks for lost wake-ups: at one in so many quiet moments, chosen at random, runs every task although nobody
-    /// woke it. If one then comes forward, it had something to do, and the run fails. 0 is never.
+    /// Looks for lost wake-ups: at one in so many quiet moments, chosen at random, runs one task, any one, although
+    /// nobody woke it. If it then comes forward, it had something to do, and the run fails. 0 is never.
     pub fn probe_wakeups(&mut self, one_in: u64) {
         self.probe = one_in;
     }

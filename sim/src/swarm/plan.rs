@@ -245,7 +245,7 @@ impl Plan {
             server,
             classes,
             shuffle: choice.below(2) == 0,
-            probe: pick(&mut choice, &[0, 20, 200]),
+            probe: pick(&mut choice, &[0, 2, 20]),
             horizon: millis(&mut choice, 6000, 30_000),
             items: Vec::new(),
         };

@@ -106,7 +106,7 @@ impl World {
         loop {
             self.run_ready();
             if self.probe > 0 && self.failure.is_none() && self.rng.below(self.probe) == 0 {
-                self.probe_tasks();
+                self.probe_task();
             }
             if let Some(failure) = &self.failure {
                 return Err(failure.clone());
@@ -182,32 +182,33 @@ impl World {
         }
     }
 
-    /// Runs every task although nobody woke it: none of them may come forward by that.
-    fn probe_tasks(&mut self) {
+    /// Runs one task, any one, although nobody woke it: it may not come forward by that.
+    fn probe_task(&mut self) {
         let (due, before) = self.shared.with(|state| {
             let due = state.queue.next_at().is_some_and(|at| at <= state.now);
             (due, state.progress)
         });
-        if due {
+        if due || self.tasks.is_empty() {
             return;
         }
-        let all: Vec<(TaskId, HostId)> = self.tasks.iter().map(|(index, task)| {
+        let place = self.rng.below(self.tasks.len() as u64) as usize;
+        let Some((id, host)) = self.tasks.iter().nth(place).map(|(index, task)| {
             let id = TaskId {
                 index: index as u32,
                 generation: task.generation,
             };
             (id, task.host)
-        }).collect();
-        for (id, host) in all {
-            if self.failure.is_some() || !self.runs(host) {
-                continue;
-            }
-            self.poll(id);
-            let after = self.shared.with(|state| state.progress);
-            if after != before && self.failure.is_none() {
-                let text = format!("task {} came forward when it was run, and nobody had woken it", id.index);
-                self.failure = Some(self.failed(FailureKind::LostWakeup, host, &text));
-            }
+        }) else {
+            return;
+        };
+        if !self.runs(host) {
+            return;
+        }
+        self.poll(id);
+        let after = self.shared.with(|state| state.progress);
+        if after != before && self.failure.is_none() {
+            let text = format!("task {} came forward when it was run, and nobody had woken it", id.index);
+            self.failure = Some(self.failed(FailureKind::LostWakeup, host, &text));
         }
         self.run_ready();
     }
