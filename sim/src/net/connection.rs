@@ -268,7 +268,8 @@ impl State {
         if connection.tcp.is_over() {
             return self.remove(key);
         }
-        let deadline = connection.tcp.deadline();
+        // One that passed while the host was suspended is due at once.
+        let deadline = connection.tcp.deadline().max(now);
         if deadline < connection.armed {
             connection.armed = deadline;
             self.queue

@@ -134,6 +134,7 @@ impl World {
                 }
                 return (state.now, Step::Quiet);
             };
+            debug_assert!(at >= state.now, "time does not run backwards");
             state.now = at;
             match due {
                 Due::Packet(index) => state.arrive(index),
