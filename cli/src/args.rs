@@ -156,6 +156,16 @@ pub struct SimArgs {
     /// Leave out of this token's world what its failure does not need.
     #[arg(long, value_name = "TOKEN")]
     pub shrink: Option<Token>,
+    /// Write what happened in one world, the first that failed or else the first, as JSON Lines; as text to read
+    /// if FILE ends in .txt.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Write a picture of that world, in SVG.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Write that world's packets as pcapng, for Wireshark and its like.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
     /// How many threads run worlds; one per core if not given. The outcome is the same for any number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub threads: Option<u64>,
@@ -165,7 +175,8 @@ pub struct SimArgs {
 }
 
 fn parse_scenario(text: &str) -> Result<&'static Scenario, String> {
-    scenario::find(text).ok_or_else(|| "there is no such scenario; 'sheetbend sim --list' has them".to_owned())
+    scenario::find(text)
+        .ok_or_else(|| "there is no such scenario; 'sheetbend sim --list' has them".to_owned())
 }
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
@@ -232,6 +243,11 @@ mod tests {
         assert_eq!(serve.listen.len(), 2);
         let proxy: ProxyArgs = parse("proxy", &["--to", "tcp://h:7", "--throttle", "100MB"]).expect("valid");
         assert_eq!(proxy.throttle, Some(100_000_000));
+        let sim: SimArgs = parse("sim", &["--scenario", "swarm", "--seeds", "7..9"]).expect("valid");
+        assert!(sim.scenario.is_some_and(|one| one.name == "swarm"));
+        assert_eq!(sim.seeds, 7..9);
+        let sim: SimArgs = parse("sim", &["--replay", "swarm.ff.bAwI"]).expect("valid");
+        assert_eq!(sim.replay.map(|token| token.seed), Some(255));
     }
 
     #[test]
@@ -258,6 +274,21 @@ mod tests {
             "invalid value 'soon' for '--cut-every <TIME>': 'soon' is not a time; write it as in 200ms, 1.5s or 2m \
              (see 'sheetbend --help')"
         );
+        assert_eq!(
+            line::<SimArgs>("sim", &["--scenario", "warm"]),
+            "invalid value 'warm' for '--scenario <NAME>': there is no such scenario; 'sheetbend sim --list' has \
+             them (see 'sheetbend --help')"
+        );
+        assert_eq!(
+            line::<SimArgs>("sim", &["--scenario", "swarm", "--seeds", "5..5"]),
+            "invalid value '5..5' for '--seeds <A..B>': there is no seed in it (see 'sheetbend --help')"
+        );
+        assert_eq!(
+            line::<SimArgs>("sim", &["--replay", "swarm.12x"]),
+            "invalid value 'swarm.12x' for '--replay <TOKEN>': the seed '12x' is not a hexadecimal number of 64 \
+             bits (see 'sheetbend --help')"
+        );
+        assert!(line::<SimArgs>("sim", &[]).contains("were not provided"));
         let failure = Failure::from(Cli::try_parse_from(["sheetbend"]).expect_err("no command"));
         assert!(
             failure

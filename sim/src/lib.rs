@@ -74,4 +74,5 @@ pub use token::{MAX_TOKEN_LEN, Token, TokenError};
 pub use trace::{Record, What};
 pub use world::{Join, Leftovers, World};
 
+pub use sheetbend_core::marks::{Mark, Marks};
 pub use sheetbend_core::time::Timestamp;

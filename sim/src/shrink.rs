@@ -52,7 +52,9 @@ impl Shrinker<'_> {
         self.progress.runs += 1;
         let setup = self.setup(&keep);
         let outcome = quietly(|| (self.scenario.run)(&setup));
-        let same = outcome.failure.filter(|failure| failure.kind == self.failure.kind);
+        let same = outcome
+            .failure
+            .filter(|failure| failure.kind == self.failure.kind);
         let fails = same.is_some();
         if let Some(failure) = same {
             (self.best, self.failure) = (keep, failure);

@@ -88,7 +88,9 @@ impl Token {
     /// The two lines that run it again.
     pub fn commands(&self) -> [String; 2] {
         [
-            format!("SHEETBEND_SIM_REPLAY={self} cargo test -p sheetbend-sim --test swarm replay -- --nocapture"),
+            format!(
+                "SHEETBEND_SIM_REPLAY={self} cargo test -p sheetbend-sim --test swarm replay -- --nocapture"
+            ),
             format!("sheetbend sim --replay {self}"),
         ]
     }
@@ -122,7 +124,9 @@ fn differences(keep: &[u32]) -> Vec<u8> {
 fn encode(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
+        let word = chunk
+            .iter()
+            .fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
         let word = word << (8 * (3 - chunk.len()));
         for digit in 0..=chunk.len() {
             text.push(char::from(DIGITS[(word >> (18 - 6 * digit)) as usize & 63]));
@@ -160,7 +164,9 @@ fn parse_items(text: &str) -> Result<Vec<u32>, TokenError> {
     };
     let form = text.chars().next().ok_or_else(|| wrong("are missing"))?;
     if form != 'b' && form != 'd' {
-        return Err(wrong("begin neither with b, for a bitmap, nor with d, for differences"));
+        return Err(wrong(
+            "begin neither with b, for a bitmap, nor with d, for differences",
+        ));
     }
     let bytes = decode(&text[1..]).ok_or_else(|| wrong("are not base64url"))?;
     if form == 'b' {
@@ -171,7 +177,9 @@ fn parse_items(text: &str) -> Result<Vec<u32>, TokenError> {
     while let Some(&byte) = rest.next() {
         let mut gap = u32::from(byte & 0x7f);
         if byte > 127 {
-            let high = rest.next().ok_or_else(|| wrong("end in the middle of a number"))?;
+            let high = rest
+                .next()
+                .ok_or_else(|| wrong("end in the middle of a number"))?;
             gap |= u32::from(*high) << 7;
         }
         let item = next + gap;

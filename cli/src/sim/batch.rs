@@ -1,6 +1,6 @@
 //! A scenario with many seeds, on all cores.
 
-use super::json;
+use super::{files, json};
 use crate::args::SimArgs;
 use crate::failure::Failure;
 use crate::output;
@@ -8,7 +8,8 @@ use crate::units;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use sheetbend_sim::scenario::{Scenario, Setup};
-use sheetbend_sim::{Token, quietly};
+use sheetbend_sim::swarm::OUT_OF_REACH;
+use sheetbend_sim::{Marks, Token, quietly};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ struct Run {
     simulated: f64,
     hash: u64,
     failure: Option<sheetbend_sim::Failure>,
+    marks: Marks,
 }
 
 /// A seed that failed.
@@ -45,7 +47,7 @@ struct Report {
     simulated_seconds: f64,
     wall_seconds: f64,
     trace_hash: String,
-    unreached: Vec<String>,
+    unreached: Vec<&'static str>,
 }
 
 fn bar(seeds: u64, quiet: bool) -> ProgressBar {
@@ -55,7 +57,8 @@ fn bar(seeds: u64, quiet: bool) -> ProgressBar {
         ProgressDrawTarget::stderr_with_hz(10)
     };
     let bar = ProgressBar::with_draw_target(Some(seeds), target);
-    let template = "{prefix:.bold} {wide_bar:.green/dim} {pos} of {len} seeds {per_sec:>12} {eta:>4} left{msg}";
+    let template =
+        "{prefix:.bold} {wide_bar:.green/dim} {pos} of {len} seeds {per_sec:>12} {eta:>4} left{msg}";
     // The template is a constant; without it the bar is plain.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("━╸─"));
@@ -74,6 +77,7 @@ fn one(scenario: &Scenario, seed: u64) -> Run {
         events: totals.events,
         simulated: outcome.world.now().as_nanos() as f64 / 1e9,
         hash: totals.trace_hash,
+        marks: outcome.world.marks(),
         failure: outcome.failure,
     }
 }
@@ -135,9 +139,39 @@ fn report(scenario: &Scenario, seeds: &Range<u64>, runs: &[Run], wall: f64) -> R
         events_per_second: (events as f64 / wall).round(),
         simulated_seconds: runs.iter().map(|run| run.simulated).sum::<f64>().round(),
         wall_seconds: (wall * 1e3).round() / 1e3,
-        trace_hash: format!("{:016x}", runs.iter().fold(0, |hash, run| combine(hash, run.hash))),
-        unreached: Vec::new(),
+        trace_hash: format!(
+            "{:016x}",
+            runs.iter().fold(0, |hash, run| combine(hash, run.hash))
+        ),
+        unreached: unreached(scenario, runs),
     }
+}
+
+/// The rare branches that no run of a swarm came to, though it might have.
+fn unreached(scenario: &Scenario, runs: &[Run]) -> Vec<&'static str> {
+    if scenario.name != "swarm" {
+        return Vec::new();
+    }
+    let marks = runs.iter().fold(Marks::new(), |all, run| all.union(run.marks));
+    let missing = marks.missing().filter(|mark| !OUT_OF_REACH.contains(mark));
+    missing.map(|mark| mark.name()).collect()
+}
+
+/// Writes what is wanted of the first world that failed, or else of the first.
+fn write_one(scenario: &Scenario, report: &Report, args: &SimArgs) -> Result<(), Failure> {
+    if !files::wanted(args) {
+        return Ok(());
+    }
+    let seed = report
+        .failed
+        .first()
+        .map_or(args.seeds.start, |failed| failed.seed);
+    let setup = Setup {
+        seed,
+        ..Setup::default()
+    };
+    let setup = files::setup(setup, args);
+    files::write(&quietly(|| (scenario.run)(&setup)).world, args)
 }
 
 /// Runs a scenario with every seed.
@@ -155,6 +189,7 @@ pub(super) fn run(scenario: &'static Scenario, args: &SimArgs) -> Result<(), Fai
     let wall = start.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let report = report(scenario, seeds, &runs, wall);
+    write_one(scenario, &report, args)?;
     if args.json {
         json(&report)?;
     } else {

@@ -1,6 +1,7 @@
 //! `sheetbend sim`: sessions in simulated worlds.
 
 mod batch;
+mod files;
 mod replay;
 
 use crate::args::SimArgs;
@@ -17,10 +18,10 @@ pub fn run(args: &SimArgs) -> Result<(), Failure> {
         return list();
     }
     if let Some(token) = &args.replay {
-        return replay::replay(token, args.json);
+        return replay::replay(token, args);
     }
     if let Some(token) = &args.shrink {
-        return replay::shrink(token, args.json);
+        return replay::shrink(token, args);
     }
     match args.scenario {
         Some(scenario) => batch::run(scenario, args),

@@ -1,6 +1,7 @@
 //! One world: replayed, or shrunk.
 
-use super::json;
+use super::{files, json};
+use crate::args::SimArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::units;
@@ -58,9 +59,11 @@ fn items(token: &Token) -> Vec<String> {
 ///
 /// # Errors
 /// When it fails.
-pub(super) fn replay(token: &Token, as_json: bool) -> Result<(), Failure> {
+pub(super) fn replay(token: &Token, args: &SimArgs) -> Result<(), Failure> {
     let scenario = find(token)?;
-    let outcome = quietly(|| (scenario.run)(&token.setup()));
+    let setup = files::setup(token.setup(), args);
+    let outcome = quietly(|| (scenario.run)(&setup));
+    files::write(&outcome.world, args)?;
     let totals = outcome.world.totals();
     let replayed = Replayed {
         scenario: token.scenario.clone(),
@@ -72,7 +75,7 @@ pub(super) fn replay(token: &Token, as_json: bool) -> Result<(), Failure> {
         simulated_seconds: outcome.world.now().as_nanos() as f64 / 1e9,
         trace_hash: format!("{:016x}", totals.trace_hash),
     };
-    if as_json {
+    if args.json {
         json(&replayed)?;
     } else {
         replayed.items.iter().try_for_each(|item| output::line(item))?;
@@ -93,9 +96,9 @@ pub(super) fn replay(token: &Token, as_json: bool) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When it does not fail, so that there is nothing to shrink.
-pub(super) fn shrink(token: &Token, as_json: bool) -> Result<(), Failure> {
+pub(super) fn shrink(token: &Token, args: &SimArgs) -> Result<(), Failure> {
     let scenario = find(token)?;
-    let target = if as_json {
+    let target = if args.json {
         ProgressDrawTarget::hidden()
     } else {
         ProgressDrawTarget::stderr_with_hz(10)
@@ -114,9 +117,15 @@ pub(super) fn shrink(token: &Token, as_json: bool) -> Result<(), Failure> {
     let shrunk = shrink::shrink(scenario, &token.setup(), MAX_RUNS, &mut tell);
     bar.finish_and_clear();
     let Some(shrunk) = shrunk else {
-        return Err(Failure::failed(format!("{token} does not fail: nothing to shrink")));
+        return Err(Failure::failed(format!(
+            "{token} does not fail: nothing to shrink"
+        )));
     };
     let small = Token::new(scenario.name, &Setup { ..shrunk.setup });
+    if files::wanted(args) {
+        let setup = files::setup(small.setup(), args);
+        files::write(&quietly(|| (scenario.run)(&setup)).world, args)?;
+    }
     let report = Shrunk {
         token: small.to_string(),
         failure: shrunk.failure.to_string(),
@@ -125,7 +134,7 @@ pub(super) fn shrink(token: &Token, as_json: bool) -> Result<(), Failure> {
         runs: shrunk.progress.runs,
         commands: small.commands(),
     };
-    if as_json {
+    if args.json {
         return json(&report);
     }
     output::line(&report.failure)?;

@@ -312,8 +312,7 @@ impl State {
         for key in std::mem::take(&mut self.hosts[host.index()].held_connections) {
             if let Some(connection) = self.connection(key) {
                 connection.armed = now;
-                self.queue
-                    .push(now, Due::Connection(key.index, key.generation));
+                self.queue.push(now, Due::Connection(key.index, key.generation));
             }
         }
     }

@@ -48,7 +48,11 @@ impl Cx {
     /// For an error that only the end of the session excuses.
     pub(super) fn only_at_the_end(&self, session: &Session, what: impl FnOnce() -> String) {
         if !session.state().is_terminal() {
-            self.unsafe_(format!("{} although the session is {:?}", what(), session.state()));
+            self.unsafe_(format!(
+                "{} although the session is {:?}",
+                what(),
+                session.state()
+            ));
         }
     }
 }
@@ -167,9 +171,7 @@ pub(super) async fn server(cx: Cx) {
         Ok(server) => server,
         Err(error) => return cx.unsafe_(format!("cannot listen: {error}")),
     };
-    while let Either::Left(Some(session)) =
-        either(server.accept(), cx.book.reached(Phase::Stopping)).await
-    {
+    while let Either::Left(Some(session)) = either(server.accept(), cx.book.reached(Phase::Stopping)).await {
         let end = cx.book.begin_end(Side::Server, None);
         let cx = cx.clone();
         session.clone().spawn(async move {

@@ -124,7 +124,11 @@ impl Book {
             ends: Vec::new(),
             items: plan.items.iter().map(|_| ItemRecord::default()).collect(),
             slots: plan.clients.iter().map(|_| [None, None]).collect(),
-            early: plan.clients.iter().map(|client| client.config.early_data).collect(),
+            early: plan
+                .clients
+                .iter()
+                .map(|client| client.config.early_data)
+                .collect(),
             programs: 0,
             crashes: 0,
             wakers: Vec::new(),
@@ -365,7 +369,10 @@ impl Book {
             let what = format!("{header:?} was received, and its sender was told that it was not sent");
             ledger.fail(FailureKind::Safety, "outcomes".to_owned(), what);
         }
-        let may_vanish = self.plan.item(header.item).is_some_and(|item| unreliable(&item.what));
+        let may_vanish = self
+            .plan
+            .item(header.item)
+            .is_some_and(|item| unreliable(&item.what));
         if outcome == Outcome::Maybe && live && !ended && !may_vanish {
             let what = format!("{header:?}: maybe, says its sender, and the session lives");
             ledger.fail(FailureKind::Safety, "outcomes".to_owned(), what);
@@ -439,7 +446,9 @@ impl Book {
             for (index, piece) in record.pieces.iter().enumerate() {
                 let acknowledged = piece.told == Some(Outcome::Acknowledged);
                 if acknowledged && piece.received.is_empty() && !exempt {
-                    return Some(format!("{item}: piece {index} was acknowledged and never arrived"));
+                    return Some(format!(
+                        "{item}: piece {index} was acknowledged and never arrived"
+                    ));
                 }
             }
         }
@@ -554,9 +563,7 @@ impl Ledger {
             _ => false,
         };
         let stream = matches!(job, Job::Stream { .. });
-        let open = |piece: &Piece| {
-            piece.queued && (piece.received.is_empty() || (stream && !piece.finished))
-        };
+        let open = |piece: &Piece| piece.queued && (piece.received.is_empty() || (stream && !piece.finished));
         let index = record.pieces.iter().position(open).filter(|_| reliable)?;
         Some(format!("piece {index} has not arrived"))
     }
@@ -569,13 +576,16 @@ impl Ledger {
             Cause::LocalClose { .. } => Some("nobody closed it".to_owned()),
             // A server gives up a session that its client did not confirm in time, before its program hears of it.
             Cause::PeerClose { code, .. }
-                if *code == ErrorCode::TIMEOUT && !self.ends_with(end).any(|peer| peer.side == Side::Server) =>
+                if *code == ErrorCode::TIMEOUT
+                    && !self.ends_with(end).any(|peer| peer.side == Side::Server) =>
             {
                 None
             }
             Cause::PeerClose { .. } => {
                 let unknown = own.session.is_none();
-                let closed = self.ends_with(end).any(|peer| peer.side != own.side && peer.closing);
+                let closed = self
+                    .ends_with(end)
+                    .any(|peer| peer.side != own.side && peer.closing);
                 (!unknown && !closed).then(|| "the peer's program did not close it".to_owned())
             }
             Cause::ResumeTimeout => {

@@ -196,7 +196,9 @@ async fn messages(cx: &Cx, session: &Session, header: Header, job: &Job) {
         let len = (u64::from(index) * 7919 % (u64::from(size) + 1)) as u32;
         let header = Header { index, len, ..header };
         let sent = if tracked {
-            let told = session.send_message_tracked(class, delivery, header.payload()).await;
+            let told = session
+                .send_message_tracked(class, delivery, header.payload())
+                .await;
             told.map(|told| waiting.push((header, told)))
         } else {
             session.send_message(class, delivery, header.payload()).await

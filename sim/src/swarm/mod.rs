@@ -19,3 +19,9 @@ pub use faults::FaultKind;
 pub use plan::{ClientPlan, Item, MAX_ITEMS, Network, Plan, What};
 pub use run::run;
 pub use work::{Answer, Ending, Job, JobKind};
+
+use sheetbend_core::marks::Mark;
+
+/// Rare branches that a swarm does not come to: its peers are sound, and its networks plain TCP. The fuzz targets and
+/// the core's own tests come to them.
+pub const OUT_OF_REACH: &[Mark] = &[];

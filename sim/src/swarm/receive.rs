@@ -53,7 +53,8 @@ pub(super) fn all(cx: &Cx, session: &Session, end: u32) {
             while let Ok(stream) = one.accept_bi(class).await {
                 own.host.progressed();
                 let (own, one) = (own.clone(), one.clone());
-                one.clone().spawn(async move { take_bi(&own, &one, end, stream).await });
+                one.clone()
+                    .spawn(async move { take_bi(&own, &one, end, stream).await });
             }
         });
     }
@@ -63,7 +64,10 @@ async fn messages(cx: &Cx, session: &Session, end: u32, class: Class) {
     while let Ok(message) = session.recv_message(class).await {
         cx.host.progressed();
         if message.class != class {
-            cx.unsafe_(format!("a message of {:?} where {class:?} was asked for", message.class));
+            cx.unsafe_(format!(
+                "a message of {:?} where {class:?} was asked for",
+                message.class
+            ));
         }
         let ordered = (message.delivery == DeliveryKind::Ordered).then(|| class.index());
         take_payload(cx, end, &message.payload, ordered);
@@ -169,7 +173,10 @@ async fn read(
         }
         // Both ways of reading get their turns.
         let read = if header.item % 2 == 0 {
-            stream.read_some(&mut buffer).await.map(|count| buffer[..count].to_vec())
+            stream
+                .read_some(&mut buffer)
+                .await
+                .map(|count| buffer[..count].to_vec())
         } else {
             let chunk = stream.read_chunk(reading.chunk).await;
             chunk.map(|chunk| chunk.map_or_else(Vec::new, |chunk| chunk.to_vec()))

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::app::{self, Cx};
 use super::book::{Book, Phase};
-use super::plan::{Plan, What};
 use super::jobs;
+use super::plan::{Plan, What};
 use crate::failure::{Failure, FailureKind};
 use crate::fault::Fault;
 use crate::host::HostId;
@@ -39,6 +39,10 @@ pub fn run(setup: &Setup) -> Outcome {
     if setup.records {
         world.keep_records();
     }
+    if setup.capture {
+        world.keep_packets();
+    }
+    world.audit_sessions();
     world.shuffle(plan.shuffle);
     world.probe_wakeups(plan.probe);
     let mut run = Run {
@@ -172,7 +176,11 @@ impl Run {
         self.live()?;
         self.book.enter(Phase::Closing);
         if !self.run(CLOSING, |book| book.programs() <= 1)? {
-            return Err(self.failed(FailureKind::Liveness, "close", "a client's session does not close"));
+            return Err(self.failed(
+                FailureKind::Liveness,
+                "close",
+                "a client's session does not close",
+            ));
         }
         self.run(Duration::from_secs(1), |_| false)?;
         self.book.enter(Phase::Stopping);

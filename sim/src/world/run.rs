@@ -208,7 +208,10 @@ impl World {
         self.poll(id);
         let after = self.shared.with(|state| state.progress);
         if after != before && self.failure.is_none() {
-            let text = format!("task {} came forward when it was run, and nobody had woken it", id.index);
+            let text = format!(
+                "task {} came forward when it was run, and nobody had woken it",
+                id.index
+            );
             self.failure = Some(self.failed(FailureKind::LostWakeup, host, &text));
         }
         self.run_ready();
