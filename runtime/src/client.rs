@@ -10,6 +10,7 @@ use sheetbend_core::session::{self, Cause, Config, PathMode, State as Lifecycle}
 use crate::address::{Address, AddressError, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
 use crate::driver::{Driver, Role};
+use crate::intake::RequestLimits;
 use crate::rt::Runtime;
 use crate::session::Session;
 use crate::shared::{Owner, Shared, State};
@@ -55,6 +56,7 @@ pub struct ClientBuilder {
     connector: Option<ConnectorConfig>,
     standby: Option<usize>,
     max_request: Option<usize>,
+    max_unaccepted: Option<usize>,
     keep_trying: bool,
 }
 
@@ -90,6 +92,13 @@ impl ClientBuilder {
     /// The longest request or answer taken, in bytes.
     pub fn max_request(mut self, bytes: usize) -> ClientBuilder {
         self.max_request = Some(bytes);
+        self
+    }
+
+    /// How many bytes of whole requests may wait for [`Session::accept_request`] in one session; the last
+    /// of them may exceed it. Beyond it no request is read on, so that flow control holds the peer back.
+    pub fn max_unaccepted(mut self, bytes: usize) -> ClientBuilder {
+        self.max_unaccepted = Some(bytes);
         self
     }
 
@@ -170,8 +179,8 @@ impl Client {
         let now = self.runtime.now();
         let settings = &self.settings;
         let core = session::Session::client(settings.config.clone(), self.runtime.seed(), now);
-        let max_request = settings.max_request.unwrap_or(DEFAULT_MAX_REQUEST);
-        let shared = Arc::new(Shared::new(Box::new(core), self.runtime.clone(), max_request));
+        let limits = RequestLimits::new(settings.max_request, settings.max_unaccepted);
+        let shared = Arc::new(Shared::new(Box::new(core), self.runtime.clone(), limits));
         let endpoints: Vec<Endpoint> = settings
             .endpoints
             .iter()

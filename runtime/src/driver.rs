@@ -147,6 +147,7 @@ impl Driver {
             state.core.handle_timeout(now);
         }
         self.end_orphan(now, state);
+        state.resume_requests(now, wakes);
         self.take_events(now, state, wakes, moved);
         for link in &mut self.links {
             link.pull(now, &mut state.core);

@@ -13,6 +13,7 @@ use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 
 use crate::driver::{Driver, Role};
+use crate::intake::RequestLimits;
 use crate::rt::{Runtime, Socket};
 use crate::session::Session;
 use crate::shared::{NewPath, Owner, Shared};
@@ -50,7 +51,7 @@ pub(crate) struct Hub {
     state: Mutex<HubState>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) max_handshakes: usize,
-    max_request: usize,
+    limits: RequestLimits,
 }
 
 fn wake_all(wakers: Vec<Waker>) {
@@ -70,7 +71,7 @@ impl Hub {
         acceptor: Acceptor,
         runtime: Arc<dyn Runtime>,
         max_handshakes: usize,
-        max_request: usize,
+        limits: RequestLimits,
     ) -> Hub {
         let state = HubState {
             acceptor,
@@ -86,7 +87,7 @@ impl Hub {
             state: Mutex::new(state),
             runtime,
             max_handshakes,
-            max_request,
+            limits,
         }
     }
 
@@ -111,7 +112,7 @@ impl Hub {
                 None => return Err((socket, Bytes::new())),
             },
             Routed::New { token, session } => {
-                let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.max_request));
+                let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.limits));
                 let fresh = Some(Arc::new(Owner(shared.clone())));
                 hub.known.insert(
                     token,

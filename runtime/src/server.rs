@@ -14,9 +14,9 @@ use sheetbend_core::session::{Config, Incoming, PathInfo};
 use sheetbend_core::time::Timestamp;
 
 use crate::address::{Address, AddressError, ToAddress};
-use crate::client::DEFAULT_MAX_REQUEST;
 use crate::dial::security;
 use crate::hub::Hub;
+use crate::intake::RequestLimits;
 use crate::rt::{Listener, Runtime, Socket, Timer};
 use crate::session::Session;
 
@@ -57,6 +57,7 @@ pub struct ServerBuilder {
     config: Config,
     registry: RegistryConfig,
     max_request: Option<usize>,
+    max_unaccepted: Option<usize>,
     max_handshakes: Option<usize>,
 }
 
@@ -86,6 +87,13 @@ impl ServerBuilder {
     /// The longest request or answer taken, in bytes.
     pub fn max_request(mut self, bytes: usize) -> ServerBuilder {
         self.max_request = Some(bytes);
+        self
+    }
+
+    /// How many bytes of whole requests may wait for [`Session::accept_request`] in one session; the last
+    /// of them may exceed it. Beyond it no request is read on, so that flow control holds the peer back.
+    pub fn max_unaccepted(mut self, bytes: usize) -> ServerBuilder {
+        self.max_unaccepted = Some(bytes);
         self
     }
 
@@ -122,8 +130,8 @@ impl ServerBuilder {
             .collect();
         let acceptor = Acceptor::new(self.registry, self.config, runtime.seed(), runtime.now());
         let max_handshakes = self.max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
-        let max_request = self.max_request.unwrap_or(DEFAULT_MAX_REQUEST);
-        let hub = Arc::new(Hub::new(acceptor, runtime.clone(), max_handshakes, max_request));
+        let limits = RequestLimits::new(self.max_request, self.max_unaccepted);
+        let hub = Arc::new(Hub::new(acceptor, runtime.clone(), max_handshakes, limits));
         let task = Listening {
             hub: hub.clone(),
             listeners,

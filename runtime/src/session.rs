@@ -73,13 +73,9 @@ impl Session {
     /// # Errors
     /// When the session has ended.
     pub async fn accept_request(&self) -> Result<IncomingRequest, Ended> {
-        let max = self.shared().max_request;
         let next = wait_for(self.shared(), Interest::Request, |state: &mut State| {
             let now = state.now;
-            state
-                .next_request(now, max)
-                .map(Ok)
-                .or_else(|| ended(state).map(Err))
+            state.next_request(now).map(Ok).or_else(|| ended(state).map(Err))
         });
         next.await
             .map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))

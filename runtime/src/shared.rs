@@ -13,7 +13,7 @@ use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, Kind};
 
 use crate::events::Subscribers;
-use crate::intake::{Intake, Work};
+use crate::intake::{Intake, RequestLimits, Work};
 use crate::open::Openers;
 use crate::rt::{Runtime, Socket};
 use crate::waits::{Interest, Ticket, Waits, WakeList};
@@ -71,8 +71,7 @@ pub(crate) struct State {
     pub(crate) inbox: Vec<NewPath>,
     /// When the driver last looked at the clock.
     pub(crate) now: Timestamp,
-    /// The longest request or answer, in bytes.
-    max_request: usize,
+    pub(crate) limits: RequestLimits,
     /// The driver, while it sleeps.
     pub(crate) driver: Option<Waker>,
     /// All handles are gone.
@@ -86,7 +85,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn new(core: Box<session::Session>, now: Timestamp, max_request: usize) -> State {
+    pub(crate) fn new(core: Box<session::Session>, now: Timestamp, limits: RequestLimits) -> State {
         State {
             core,
             slots: Vec::new(),
@@ -97,7 +96,7 @@ impl State {
             subscribers: Subscribers::default(),
             inbox: Vec::new(),
             now,
-            max_request,
+            limits,
             driver: None,
             orphaned: false,
             end: None,
@@ -142,7 +141,7 @@ impl State {
                 let slot = self.slot(key);
                 wakes.extend(slot.read.take());
                 if slot.work.is_some() {
-                    self.pump_request(self.now, key, self.max_request, wakes);
+                    self.pump_request(self.now, key, wakes);
                 }
             }
             Event::Writable(key) => {
@@ -223,17 +222,21 @@ pub(crate) struct Shared {
     /// The application changed the state since the driver last looked.
     dirty: AtomicBool,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) max_request: usize,
+    pub(crate) limits: RequestLimits,
 }
 
 impl Shared {
-    pub(crate) fn new(core: Box<session::Session>, runtime: Arc<dyn Runtime>, max_request: usize) -> Shared {
-        let state = Mutex::new(State::new(core, runtime.now(), max_request));
+    pub(crate) fn new(
+        core: Box<session::Session>,
+        runtime: Arc<dyn Runtime>,
+        limits: RequestLimits,
+    ) -> Shared {
+        let state = Mutex::new(State::new(core, runtime.now(), limits));
         Shared {
             state,
             dirty: AtomicBool::new(false),
             runtime,
-            max_request,
+            limits,
         }
     }
 
