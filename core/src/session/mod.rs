@@ -349,6 +349,9 @@ impl Session {
                 );
             }
         }
+        if path.timers.take_due(TimerKind::Recheck, now) {
+            path.recheck(now);
+        }
         if path.timers.take_due(TimerKind::Handshake, now) {
             self.retire_path(now, slot, PathEnd::Local, Some(PathError::HandshakeTimeout));
             return;

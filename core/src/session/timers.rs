@@ -12,6 +12,8 @@ pub enum TimerKind {
     Suspect,
     /// A suspect path did not answer its probe (PROTOCOL 6.6).
     Probe,
+    /// A path that has become slow, and carries nothing for that, is looked at again (PROTOCOL 6.6).
+    Recheck,
     /// A path has been idle for the heartbeat interval (PROTOCOL 6.7).
     Heartbeat,
     /// A path's or a session's handshake is overdue (PROTOCOL 5).
@@ -24,12 +26,13 @@ pub enum TimerKind {
     Tidy,
 }
 
-pub(super) const TIMERS: usize = 8;
+pub(super) const TIMERS: usize = 9;
 
 const KINDS: [TimerKind; TIMERS] = [
     TimerKind::Ack,
     TimerKind::Suspect,
     TimerKind::Probe,
+    TimerKind::Recheck,
     TimerKind::Heartbeat,
     TimerKind::Handshake,
     TimerKind::Resume,
