@@ -40,7 +40,7 @@ pub enum ConnectError {
     Address(#[from] AddressError),
 }
 
-fn list(failures: &[(String, String)]) -> String {
+pub(crate) fn list(failures: &[(String, String)]) -> String {
     failures
         .iter()
         .map(|(name, why)| format!("{name}: {why}"))
@@ -102,7 +102,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Goes on trying while no session stands yet, instead of giving up once every endpoint failed.
+    /// Goes on trying while no session stands yet, instead of giving up once every endpoint failed; until
+    /// the connector's backoff has reached its limit, if it has one.
     pub fn keep_trying(mut self, yes: bool) -> ClientBuilder {
         self.keep_trying = yes;
         self
@@ -156,6 +157,9 @@ impl Client {
         let owner = self.start();
         let keep_trying = self.settings.keep_trying;
         let outcome = wait_for(&owner.0, Interest::Lifecycle, |state: &mut State| {
+            if let Some(Cause::GivenUp { .. }) = &state.end {
+                return Some(Err(ConnectError::Unreachable(state.unreachable.clone())));
+            }
             if let Some(cause) = &state.end {
                 return Some(Err(ConnectError::Failed(cause.clone())));
             }

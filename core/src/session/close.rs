@@ -17,6 +17,15 @@ impl Session {
         self.end_session(now, Cause::LocalClose { code, reason });
     }
 
+    /// Ends a session that no further path will come to: whoever connects has given up. Without effect while
+    /// a path is attached. `detail` tells why.
+    pub fn give_up(&mut self, now: Timestamp, detail: &str) {
+        if self.paths.iter().all(|(_, path)| path.stage == Stage::Closing) {
+            let detail = detail.to_owned();
+            self.end_session(now, Cause::GivenUp { detail });
+        }
+    }
+
     /// Finishes what is open and takes nothing new; the peer is told, and where to go instead. The
     /// session closes by itself once nothing is open and everything is acknowledged.
     pub fn drain(&mut self, now: Timestamp, address: &str) {
