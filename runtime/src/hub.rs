@@ -35,7 +35,7 @@ pub(crate) struct HubState {
     /// The task that listens and watches the acceptor's deadlines.
     pub(crate) task: Option<Waker>,
     pub(crate) stopped: bool,
-    /// Connections whose first message has not come.
+    /// Connections whose first message has not come, and those that are told why they are refused.
     pub(crate) handshakes: usize,
     drained: Vec<Waker>,
 }

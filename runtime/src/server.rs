@@ -20,7 +20,8 @@ use crate::intake::RequestLimits;
 use crate::rt::{Listener, Runtime, Socket, Timer};
 use crate::session::Session;
 
-/// Connections in their handshake at a time, by default; more are closed at once.
+/// Connections at a time whose first message has not come, or that are told why they are refused, by
+/// default; more are closed at once.
 pub const DEFAULT_MAX_HANDSHAKES: usize = 4096;
 /// Bytes that a connection is read by until its first message is complete.
 const FIRST_READ: usize = 4096;
@@ -28,7 +29,7 @@ const FIRST_READ: usize = 4096;
 const LISTEN_REST: Duration = Duration::from_millis(50);
 /// How long a refused connection may take to read why.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
-/// Connections accepted before other tasks get their turn.
+/// Connections accepted on one listener before the others, and other tasks, get their turn.
 const ACCEPT_BATCH: usize = 64;
 
 /// Why an address cannot be served.
@@ -97,7 +98,7 @@ impl ServerBuilder {
         self
     }
 
-    /// How many connections may be in their handshake at a time.
+    /// How many connections may be in their handshake, or be told why they are refused, at a time.
     pub fn max_handshakes(mut self, count: usize) -> ServerBuilder {
         self.max_handshakes = Some(count);
         self
@@ -205,9 +206,15 @@ struct Listening {
 }
 
 impl Listening {
+    /// Accepts what waits, a batch on each listener. Tells whether more may wait.
     fn accept(&mut self, cx: &mut Context<'_>, now: Timestamp) -> bool {
+        let mut again = false;
         for listener in &self.listeners {
             for round in 0.. {
+                if round >= ACCEPT_BATCH {
+                    again = true;
+                    break;
+                }
                 match listener.poll_accept(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Ok(socket)) => self.hub.clone().welcome(socket, &listener.local_address()),
@@ -216,12 +223,9 @@ impl Listening {
                         break;
                     }
                 }
-                if round >= ACCEPT_BATCH {
-                    return true;
-                }
             }
         }
-        false
+        again
     }
 
     fn sleep(&mut self, cx: &mut Context<'_>, deadline: Option<Timestamp>) -> bool {
@@ -286,13 +290,12 @@ impl Hub {
         let info = PathInfo::new(name, at.transport(), security(at));
         let runtime = self.runtime.clone();
         runtime.spawn(Box::pin(async move {
-            let received = receive(&self, &*socket, info).await;
-            self.lock().handshakes -= 1;
-            if let Some((incoming, rest)) = received
+            if let Some((incoming, rest)) = receive(&self, &*socket, info).await
                 && let Err((socket, record)) = self.attach(incoming, socket, rest)
             {
                 refuse(&*self.runtime, &*socket, &record).await;
             }
+            self.lock().handshakes -= 1;
         }));
     }
 }
