@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Mode};
 use sheetbend_core::rng::Rng;
-use sheetbend_core::session::{self, Cause, Config, PathMode, State as Lifecycle};
+use sheetbend_core::session::{self, Cause, Config, PathMode};
 
 use crate::address::{Address, AddressError, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
@@ -154,23 +154,28 @@ impl Client {
     /// # Errors
     /// When every endpoint failed (unless told to keep trying), or the server refused.
     pub async fn connect(&self) -> Result<Session, ConnectError> {
-        let owner = self.start();
+        let session = self.start_connecting();
+        self.established(&session).await?;
+        Ok(session)
+    }
+
+    /// Waits until a session stands, or it is known that it will not.
+    async fn established(&self, session: &Session) -> Result<(), ConnectError> {
         let keep_trying = self.settings.keep_trying;
-        let outcome = wait_for(&owner.0, Interest::Lifecycle, |state: &mut State| {
+        wait_for(session.shared(), Interest::Lifecycle, |state: &mut State| {
             if let Some(Cause::GivenUp { .. }) = &state.end {
                 return Some(Err(ConnectError::Unreachable(state.unreachable.clone())));
             }
             if let Some(cause) = &state.end {
                 return Some(Err(ConnectError::Failed(cause.clone())));
             }
-            if state.core.state() == Lifecycle::Connected {
+            if state.core.is_established() {
                 return Some(Ok(()));
             }
             let given_up = state.exhausted && !keep_trying;
             given_up.then(|| Err(ConnectError::Unreachable(state.unreachable.clone())))
-        });
-        outcome.await?;
-        Ok(Session::new(owner))
+        })
+        .await
     }
 
     /// Starts a session without waiting for it: what is queued goes out when it is established, the
@@ -213,17 +218,25 @@ impl Client {
         Arc::new(Owner(shared))
     }
 
-    /// The session of this client that lives, or a new one where the last was lost.
+    /// The session of this client that lives, or a new one where the last was lost. Whoever asks while it is
+    /// being made waits for the same one.
     ///
     /// # Errors
     /// As [`Client::connect`].
     pub async fn session(&self) -> Result<Session, ConnectError> {
-        let current = self.current.lock().clone();
-        if let Some(session) = current.filter(|session| !session.state().is_terminal()) {
-            return Ok(session);
+        let session = {
+            let mut current = self.current.lock();
+            match &*current {
+                Some(session) if !session.state().is_terminal() => session.clone(),
+                _ => current.insert(self.start_connecting()).clone(),
+            }
+        };
+        let outcome = self.established(&session).await;
+        if outcome.is_err() {
+            // The next one to ask begins anew, even where this one has not ended.
+            let mut current = self.current.lock();
+            current.take_if(|known| known.is_same(&session));
         }
-        let session = self.connect().await?;
-        *self.current.lock() = Some(session.clone());
-        Ok(session)
+        outcome.map(|()| session)
     }
 }

@@ -54,7 +54,11 @@ impl Session {
         Session { owner }
     }
 
-    fn shared(&self) -> &Shared {
+    pub(crate) fn is_same(&self, other: &Session) -> bool {
+        Arc::ptr_eq(&self.owner, &other.owner)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
         &self.owner.0
     }
 
