@@ -51,6 +51,13 @@ pub(crate) fn store(slot: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
+/// A tracked message: what became of it, or who waits to learn it.
+#[derive(Default)]
+pub(crate) struct Tracking {
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) waker: Option<Waker>,
+}
+
 /// A socket that the server hands to a session's driver.
 pub(crate) struct NewPath {
     pub(crate) key: PathKey,
@@ -66,7 +73,7 @@ pub(crate) struct State {
     pub(crate) waits: Waits,
     pub(crate) openers: Openers,
     pub(crate) intake: Intake,
-    pub(crate) outcomes: BTreeMap<u64, Option<Outcome>>,
+    pub(crate) outcomes: BTreeMap<u64, Tracking>,
     pub(crate) subscribers: Subscribers,
     pub(crate) inbox: Vec<NewPath>,
     /// When the driver last looked at the clock.
@@ -170,9 +177,9 @@ impl State {
             Event::DatagramReady => self.waits.wake(Interest::Datagram, wakes),
             Event::MessageSpace => self.waits.wake(Interest::Space, wakes),
             Event::Outcome { id, outcome } => {
-                if let Some(slot) = self.outcomes.get_mut(&id.0) {
-                    *slot = Some(outcome);
-                    self.waits.wake(Interest::Outcome(id.0), wakes);
+                if let Some(tracking) = self.outcomes.get_mut(&id.0) {
+                    tracking.outcome = Some(outcome);
+                    wakes.extend(tracking.waker.take());
                 }
             }
             Event::Quiet => self.shrink(),
@@ -200,6 +207,11 @@ impl State {
                 self.end = Some(cause.clone());
                 self.waits.wake_all(wakes);
                 self.openers.wake_all(wakes);
+                wakes.extend(
+                    self.outcomes
+                        .values_mut()
+                        .filter_map(|tracking| tracking.waker.take()),
+                );
                 for slot in &mut self.slots {
                     slot.wake_all(wakes);
                 }
