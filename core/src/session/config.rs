@@ -39,8 +39,9 @@ pub struct Config {
     pub early_data: bool,
     /// Bytes that all streams together may hold unsent or unacknowledged. A writer beyond it waits.
     pub max_send_buffer: u64,
-    /// Bytes of reliable messages that may wait or be unacknowledged; also counts of messages, at
-    /// 64 bytes each. Beyond it [`super::SendError::Full`] is the answer.
+    /// Bytes of reliable messages that may wait or be unacknowledged. What is kept for a single one counts
+    /// too: 64 bytes for each ordered one that is tracked, 256 for each unordered one. Beyond it
+    /// [`super::SendError::Full`] is the answer.
     pub max_message_queue: u64,
     /// Received unreliable messages and datagrams that wait to be read, in bytes. The oldest goes.
     pub max_datagram_queue: u64,

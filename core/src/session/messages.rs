@@ -17,6 +17,10 @@ use crate::wire::{Class, Kind, varint};
 /// What an unordered message costs the queue beyond its bytes: a stream of its own.
 const UNORDERED_COST: u64 = 256;
 
+/// What a tracked ordered message costs the queue beyond its bytes: its place, and its outcome. Others are
+/// bytes of their class's stream and nothing else.
+const TRACKED_COST: u64 = 64;
+
 /// A message of which a part was taken out of its stream.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -103,8 +107,8 @@ impl Session {
     fn send_ordered(&mut self, class: Class, payload: Bytes, track: bool) -> Result<MessageId, SendError> {
         let len = payload.len() as u64;
         let framed = len + varint::len(len) as u64;
-        self.reserve(framed)?;
         let key = self.ordered_out(class)?;
+        self.reserve(framed + if track { TRACKED_COST } else { 0 })?;
         let messages = self.messages.get_or_insert_default();
         let id = if track { messages.id() } else { MessageId(0) };
         let Some(send) = self.streams.get_mut(key).and_then(|stream| stream.send.as_mut()) else {
@@ -194,15 +198,20 @@ impl Session {
             return;
         };
         let tracked = &mut messages.channels[class.index()].tracked;
+        let mut freed = 0;
         while let Some(&(_, end, id)) = tracked.front() {
             if end > acked_to {
-                return;
+                break;
             }
             tracked.pop_front();
+            freed += TRACKED_COST;
             self.events.push_back(Event::Outcome {
                 id,
                 outcome: Outcome::Acknowledged,
             });
+        }
+        if freed > 0 {
+            self.messages_freed(freed);
         }
     }
 

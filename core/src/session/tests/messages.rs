@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::super::*;
 use super::basics::read_all;
 use super::faults::over;
@@ -510,4 +512,40 @@ fn far_offsets_and_indexes_cost_no_more() {
     let far = StreamId::new(Side::Client, Kind::Uni, Class::BULK, 1 << 28).expect("in range");
     assert!(cost(far, 0) <= 12, "{}", cost(far, 0));
     assert!(cost(far, 1 << 40) <= 12);
+}
+
+/// Many small messages are bounded by what is kept for each, not by their bytes alone.
+#[test]
+fn tracked_messages_count_by_number_too() {
+    let mut config = Config::default();
+    config.max_message_queue = 64 * 100;
+    let mut world = World::new(Options {
+        client: config,
+        ..Options::default()
+    });
+    let fill = |world: &mut World| {
+        let payload = Bytes::from_static(b"x");
+        let now = world.now;
+        let mut send = || {
+            world
+                .client
+                .send_message(now, Class::EVENTS, Delivery::Ordered, payload.clone(), true)
+        };
+        let count = std::iter::repeat_with(&mut send)
+            .take_while(Result::is_ok)
+            .count();
+        assert_eq!(send(), Err(SendError::Full));
+        count
+    };
+    let count = fill(&mut world);
+    assert!((90..=100).contains(&count), "{count}");
+    world.connect();
+    world.settle();
+    let acknowledged = world.client_events.iter().filter(|event| {
+        let acknowledged = Outcome::Acknowledged;
+        matches!(event, Event::Outcome { outcome, .. } if *outcome == acknowledged)
+    });
+    assert_eq!(acknowledged.count(), count);
+    assert!(world.client_saw(|event| matches!(event, Event::MessageSpace)));
+    assert_eq!(fill(&mut world), count, "all of it is given back");
 }
