@@ -332,7 +332,11 @@ impl Session {
             let credit = class.send_limit - class.sent;
             if credit == 0 && send.unsent() > 0 {
                 stream.flags.set(Flags::CLASS_BLOCKED);
-                class.blocked.push_back(slot);
+                if !stream.flags.has(Flags::IN_BLOCKED) {
+                    stream.flags.set(Flags::IN_BLOCKED);
+                    let generation = stream.generation;
+                    class.blocked.push_back(StreamKey { slot, generation });
+                }
                 return Some(0);
             }
             most = most.min(usize::try_from(credit).unwrap_or(usize::MAX));

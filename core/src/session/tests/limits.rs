@@ -346,3 +346,45 @@ fn an_ended_session_holds_nothing() {
     assert_eq!(client.stats().buffered, 0);
     assert_eq!(client.state(), State::Closed);
 }
+
+/// A stream stands once in the list of those that wait for class credit, however often its paths die, and
+/// none stays there that is gone.
+#[test]
+fn waiting_for_class_credit_takes_one_place_each() {
+    let mut options = Options::default();
+    options.server.params.max_data[Class::BULK.index()] = 20_000;
+    let mut world = World::connected(options);
+    let blocked = |world: &World| {
+        let class = world.client.classes.used(Class::BULK.index());
+        class.expect("used").blocked.len()
+    };
+    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    assert_eq!(world.client.write(key, &[0; 50_000]), Ok(50_000));
+    let mut link = 0;
+    for round in 0..20 {
+        // The path dies with the first bytes under way: they are sent again on the next.
+        while world.links[link].client.is_none_or(|path| {
+            let stats = world.client.path_stats(path).expect("live");
+            stats.in_flight < 20_000
+        }) {
+            world.run_for(Duration::from_micros(50));
+        }
+        assert!(blocked(&world) <= 1, "round {round}: {}", blocked(&world));
+        world.cut(link);
+        link = world.connect();
+    }
+    world.settle();
+    for _ in 0..1000 {
+        let other = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+        assert_eq!(world.client.write(other, &[0; 10]), Ok(10));
+        world.run_for(MS);
+        world.client.release(other);
+        world.run_for(MS * 3);
+        while let Some(there) = world.server().accept(Kind::Uni, Class::BULK) {
+            if world.server().stream_count() > 1 {
+                world.server().release(there);
+            }
+        }
+    }
+    assert!(blocked(&world) <= 64, "{}", blocked(&world));
+}
