@@ -211,6 +211,9 @@ impl Session {
     /// Ends the stream after what was written.
     pub fn finish(&mut self, key: StreamKey) -> Result<(), StreamError> {
         let stream = self.streams.get_mut(key).ok_or(StreamError::Unknown)?;
+        if stream.flags.has(Flags::STOPPED) {
+            return Err(StreamError::Stopped(stream.send_code));
+        }
         let send = stream.send.as_mut().ok_or(StreamError::Unknown)?;
         match send.state() {
             SendState::Open => {}

@@ -388,3 +388,17 @@ fn waiting_for_class_credit_takes_one_place_each() {
     }
     assert!(blocked(&world) <= 64, "{}", blocked(&world));
 }
+
+/// Whoever finishes a stream that the peer wants no more of is told so, with the peer's code.
+#[test]
+fn finishing_a_stopped_stream_tells_the_code() {
+    let mut world = World::connected(Options::default());
+    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.client.write(key, b"unwanted").expect("open");
+    world.settle();
+    let there = world.server().accept(Kind::Uni, Class::BULK).expect("opened");
+    world.server().stop_sending(there, 77).expect("open");
+    world.settle();
+    assert_eq!(world.client.finish(key), Err(StreamError::Stopped(77)));
+    assert_eq!(world.client.write(key, b"x"), Err(StreamError::Stopped(77)));
+}
