@@ -57,7 +57,8 @@ pub struct Config {
     pub min_death: Duration,
 }
 
-/// Upper bound on paths attached to one session at a time, those in handshake included.
+/// Upper bound on paths attached to one session at a time, those in handshake included. As many more may be
+/// closing.
 pub const MAX_PATHS: usize = 8;
 
 impl Default for Config {

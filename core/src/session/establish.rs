@@ -70,7 +70,7 @@ impl Session {
         if self.state.is_terminal() {
             return Err(OpenPathError::Ended);
         }
-        if self.paths.len() >= MAX_PATHS {
+        if !self.has_room_for_path() {
             return Err(OpenPathError::TooMany);
         }
         if self.floor.is_some_and(|floor| info.security < floor) {
@@ -89,6 +89,12 @@ impl Session {
         self.paths[slot].handshake.push(frame);
         self.transition(Cause::Opening);
         Ok(self.path_key(slot))
+    }
+
+    /// Whether another path may be attached. Those that only close count to a limit of their own, as many more.
+    pub(super) fn has_room_for_path(&self) -> bool {
+        let attached = self.paths.iter().filter(|(_, path)| path.stage != Stage::Closing);
+        attached.count() < MAX_PATHS && self.paths.len() < 2 * MAX_PATHS
     }
 
     pub(super) fn insert_path(&mut self, now: Timestamp, id: u64, info: PathInfo, stage: Stage) -> usize {

@@ -456,8 +456,7 @@ fn a_ninth_path_is_refused() {
         Err(OpenPathError::TooMany)
     );
     // The client's end of one is gone, and the server has not noticed.
-    let (now, key) = (world.now, world.links[3].client.take().expect("live"));
-    world.client.handle_path_closed(now, key, PathEnd::Reset);
+    world.take_client_end(3);
     let ninth = world.connect();
     world.settle();
     assert_eq!(reject_of(&world, ninth), Some(RejectCode::TOO_MANY_PATHS));
@@ -466,4 +465,44 @@ fn a_ninth_path_is_refused() {
     world.settle();
     assert_eq!(reject_of(&world, tenth), None);
     exchange(&mut world);
+}
+
+/// Connections that died in their handshake, which only the client knows, do not keep the next one out.
+#[test]
+fn joins_that_came_to_nothing_make_room() {
+    let mut world = World::connected(Options::default());
+    for _ in 0..MAX_PATHS {
+        let link = world.connect();
+        // JOIN arrives, JOINED does not, and the client gives the connection up.
+        world.stall(link, false, true);
+        world.run_for(Duration::from_millis(5));
+        let key = world.links[link].client.take().expect("live");
+        let now = world.now;
+        world.client.handle_path_closed(now, key, PathEnd::Reset);
+    }
+    let link = world.connect();
+    world.run_for(Duration::from_millis(50));
+    assert_eq!(world.links[link].rejected, None);
+    let key = world.links[link].client.expect("live");
+    let stats = world.client.path_stats(key).expect("live");
+    assert_eq!(stats.state, PathState::Standby);
+}
+
+/// Nor do paths whose connections take long to close.
+#[test]
+fn paths_that_close_make_room() {
+    let mut world = World::connected(Options::default());
+    let now = world.now;
+    for _ in 1..MAX_PATHS {
+        let info = PathInfo::new("mem://test", "mem", Security::Plain);
+        let key = world.client.open_path(now, info).expect("room");
+        let slot = world.client.path_slot(key).expect("there");
+        world
+            .client
+            .retire_path(now, slot, PathEnd::Local, Some(PathError::HandshakeTimeout));
+    }
+    let link = world.connect();
+    world.settle();
+    let key = world.links[link].client.expect("live");
+    assert!(world.client.path_stats(key).is_some());
 }

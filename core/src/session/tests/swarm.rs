@@ -60,7 +60,7 @@ fn check(session: &Session) {
             assert_eq!(lane.sent.items.len(), items);
         }
     }
-    assert!(session.paths.len() <= MAX_PATHS);
+    assert!(session.paths.len() <= 2 * MAX_PATHS);
 }
 
 fn config(rng: &mut Rng) -> Config {
