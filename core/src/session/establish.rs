@@ -207,8 +207,9 @@ impl Session {
             (Handshake::Client { secret, hello }, None) => {
                 let keys = SessionKeys::client(secret, hello, welcome)?;
                 let floor = hello.params().agree(welcome.params()).floor;
-                if self.paths[slot].info.security < floor {
-                    return Err(HandshakeError::BadProof.into());
+                let carrier = self.paths[slot].info.security;
+                if carrier < floor {
+                    return Err(HandshakeError::BelowFloor { floor, carrier }.into());
                 }
                 self.floor = Some(floor);
                 self.handshake = Handshake::Done;

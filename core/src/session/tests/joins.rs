@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::*;
 use super::handshakes::{encrypted, exchange, handshake, messages, plain, reject_of};
 use super::{Options, World, record, records};
-use crate::handshake::{Join, Reject, Security, Welcome};
+use crate::handshake::{HandshakeError, Join, Reject, Security, Welcome};
 use crate::wire::{Frame, HandshakeKind, RejectCode};
 
 // ---- joining ----
@@ -505,4 +505,29 @@ fn paths_that_close_make_room() {
     world.settle();
     let key = world.links[link].client.expect("live");
     assert!(world.client.path_stats(key).is_some());
+}
+
+/// PROTOCOL 6.5: behind a proxy the server sees another carrier than the client does. A floor that only the
+/// server's side of it reaches is named as what is wrong.
+#[test]
+fn a_floor_that_only_the_server_sees_reached_is_named() {
+    let server = Config {
+        security_floor: Some(Security::Encrypted),
+        ..Config::default()
+    };
+    let mut world = World::new(Options {
+        server,
+        ..Options::default()
+    });
+    let now = world.now;
+    let key = world.client.open_path(now, plain()).expect("a path opens");
+    let link = world.stranger(encrypted());
+    world.links[link].client = Some(key);
+    world.settle();
+    let error = PathError::Handshake(HandshakeError::BelowFloor {
+        floor: Security::Encrypted,
+        carrier: Security::Plain,
+    });
+    let named = |event: &Event| matches!(event, Event::PathDown { error: Some(why), .. } if *why == error);
+    assert!(world.client_saw(named), "{:?}", world.client_events);
 }
