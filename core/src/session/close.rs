@@ -54,7 +54,10 @@ impl Session {
 
     /// Whether nothing written is unacknowledged and no stream is open.
     pub fn is_settled(&self) -> bool {
-        self.buffered == 0 && self.streams.only_message_channels() && !self.datagrams.has_outgoing()
+        self.buffered == 0
+            && self.streams.only_message_channels()
+            && !self.datagrams.has_outgoing()
+            && !self.has_early_messages()
     }
 
     /// The drained session's last step, looked for wherever something may have finished.

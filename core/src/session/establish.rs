@@ -459,6 +459,7 @@ impl Session {
             self.make_ready(key.slot);
             self.tell_writable(key);
         }
+        self.release_early_messages();
     }
 
     /// Early data is bounded before the server has decided who this is (PROTOCOL 5.6).
