@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sheetbend_core::session::{Event, State as Lifecycle};
+use sheetbend_core::session::{Cause, Event, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 use smallvec::SmallVec;
@@ -47,7 +47,7 @@ pub(crate) struct Driver {
 }
 
 /// The states that the session passed through in one turn: it may have begun and ended.
-type Moved = SmallVec<[Lifecycle; 2]>;
+type Moved = SmallVec<[(Lifecycle, Cause); 2]>;
 
 enum Turn {
     Again,
@@ -101,8 +101,8 @@ impl Driver {
             waker.wake();
         }
         if let Role::Server(attachment) = &mut self.role {
-            for to in moved {
-                attachment.report(now, to);
+            for (to, cause) in &moved {
+                attachment.report(now, *to, cause);
             }
         }
         for link in &mut self.links {
@@ -166,7 +166,7 @@ impl Driver {
         let Driver { links, role, .. } = self;
         state.take_events(wakes, |event| {
             match event {
-                Event::State { to, .. } => moved.push(*to),
+                Event::State { to, cause, .. } => moved.push((*to, cause.clone())),
                 Event::PathDown { path, .. } => {
                     if let Some(link) = links.iter_mut().find(|link| link.key == *path) {
                         link.doom(now);

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use sheetbend_core::server::registry::Ended;
 use sheetbend_core::server::{Acceptor, Routed, SessionToken};
-use sheetbend_core::session::{Incoming, State as Lifecycle};
+use sheetbend_core::session::{Cause, Incoming, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 
@@ -171,13 +171,8 @@ impl Hub {
         wake_all(acceptors);
     }
 
-    fn closed(&self, now: Timestamp, token: SessionToken, state: Lifecycle) {
+    fn closed(&self, now: Timestamp, token: SessionToken, why: Ended) {
         let mut hub = self.lock();
-        let why = if state == Lifecycle::Failed {
-            Ended::Expired
-        } else {
-            Ended::Closed
-        };
         hub.acceptor.ended(now, token, why);
         let known = hub.known.remove(&token);
         let mut wakers = Vec::new();
@@ -267,12 +262,17 @@ pub(crate) struct Attachment {
 
 impl Attachment {
     /// The session moved to another state.
-    pub(crate) fn report(&mut self, now: Timestamp, to: Lifecycle) {
+    pub(crate) fn report(&mut self, now: Timestamp, to: Lifecycle, cause: &Cause) {
         if to == Lifecycle::Connected && !std::mem::replace(&mut self.confirmed, true) {
             self.hub.confirmed(now, self.token);
         }
         if to.is_terminal() && !std::mem::replace(&mut self.ended, true) {
-            self.hub.closed(now, self.token, to);
+            // A client that comes back is told EXPIRED only where it was away for too long.
+            let why = match cause {
+                Cause::ResumeTimeout => Ended::Expired,
+                _ => Ended::Closed,
+            };
+            self.hub.closed(now, self.token, why);
         }
     }
 }
@@ -281,7 +281,7 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         if !self.ended {
             let now = self.hub.runtime.now();
-            self.hub.closed(now, self.token, Lifecycle::Failed);
+            self.hub.closed(now, self.token, Ended::Closed);
         }
     }
 }

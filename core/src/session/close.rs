@@ -6,6 +6,7 @@ use super::event::{Event, PathEnd};
 use super::lifecycle::Cause;
 use super::path::Stage;
 use super::streams::Flags;
+use super::timers::TimerKind;
 use crate::time::Timestamp;
 use crate::wire::{Class, ErrorCode, Kind, MAX_REASON};
 
@@ -34,8 +35,35 @@ impl Session {
         }
         self.drain_address = Some(shorten(address).to_owned());
         self.goaway_due = true;
+        self.drain_moved = self.moved();
+        self.timers
+            .set(TimerKind::DrainIdle, now + self.config.max_drain_idle);
         self.wake_openers();
         self.close_if_drained(now);
+    }
+
+    /// Grows with every byte that goes either way, or is read.
+    fn moved(&self) -> u64 {
+        let classes = self.classes.all_used().into_iter();
+        classes
+            .filter_map(|index| self.classes.used(index))
+            .flat_map(|class| [class.sent, class.received, class.consumed])
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// PROTOCOL 8.1: what nobody goes on with does not keep a drained session.
+    pub(super) fn drain_idle(&mut self, now: Timestamp) {
+        let moved = self.moved();
+        if std::mem::replace(&mut self.drain_moved, moved) != moved {
+            self.timers
+                .set(TimerKind::DrainIdle, now + self.config.max_drain_idle);
+            return;
+        }
+        let cause = Cause::LocalClose {
+            code: ErrorCode::DRAINED,
+            reason: "drained, but for what nobody went on with".to_owned(),
+        };
+        self.end_session(now, cause);
     }
 
     fn wake_openers(&mut self) {

@@ -51,6 +51,9 @@ pub struct Config {
     pub max_class_window: u64,
     /// A path that has not finished its handshake by then ends.
     pub handshake_timeout: Duration,
+    /// A session that is being drained, and in which nothing has moved for this long, closes with what is
+    /// still open: streams that nobody reads or writes would keep it for ever.
+    pub max_drain_idle: Duration,
     /// Time without progress, at least, before a path is suspect.
     pub min_suspicion: Duration,
     /// Time without progress or answer, at least, before a suspect path is dead.
@@ -80,6 +83,7 @@ impl Default for Config {
             max_stream_window: 32 * 1024 * 1024,
             max_class_window: 48 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            max_drain_idle: Duration::from_secs(300),
             min_suspicion: Duration::from_millis(50),
             min_death: Duration::from_secs(1),
         }

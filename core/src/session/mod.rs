@@ -166,6 +166,8 @@ pub struct Session {
 
     peer_draining: bool,
     drain_address: Option<String>,
+    /// How much had moved when a drained session was last looked at.
+    drain_moved: u64,
     goaway_due: bool,
     /// The peer has acknowledged it: nothing that it sent before it knew is still under way.
     goaway_told: bool,
@@ -226,6 +228,7 @@ impl Session {
             datagram_sender_blocked: false,
             peer_draining: false,
             drain_address: None,
+            drain_moved: 0,
             goaway_due: false,
             goaway_told: false,
             close_reason: None,
@@ -294,6 +297,9 @@ impl Session {
         }
         if self.timers.take_due(TimerKind::Ttl, now) {
             self.expire_datagrams(now);
+        }
+        if self.timers.take_due(TimerKind::DrainIdle, now) {
+            self.drain_idle(now);
         }
         if self.timers.take_due(TimerKind::Tidy, now) {
             self.tidy(now);

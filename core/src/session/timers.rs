@@ -22,11 +22,13 @@ pub enum TimerKind {
     Resume,
     /// An unreliable message's time to live ends (PROTOCOL 4.6).
     Ttl,
+    /// Nothing has moved in a session that is being drained (PROTOCOL 8.1).
+    DrainIdle,
     /// The session has been quiet for a moment and gives memory back.
     Tidy,
 }
 
-pub(super) const TIMERS: usize = 9;
+pub(super) const TIMERS: usize = 10;
 
 const KINDS: [TimerKind; TIMERS] = [
     TimerKind::Ack,
@@ -37,6 +39,7 @@ const KINDS: [TimerKind; TIMERS] = [
     TimerKind::Handshake,
     TimerKind::Resume,
     TimerKind::Ttl,
+    TimerKind::DrainIdle,
     TimerKind::Tidy,
 ];
 

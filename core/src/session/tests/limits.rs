@@ -402,3 +402,28 @@ fn finishing_a_stopped_stream_tells_the_code() {
     assert_eq!(world.client.finish(key), Err(StreamError::Stopped(77)));
     assert_eq!(world.client.write(key, b"x"), Err(StreamError::Stopped(77)));
 }
+
+/// PROTOCOL 8.1: a drained session waits for what goes on, however slowly, and not for what nobody reads.
+#[test]
+fn an_unread_stream_does_not_keep_a_drained_session() {
+    let mut options = Options::default();
+    options.server.max_drain_idle = Duration::from_secs(60);
+    let mut world = World::connected(options);
+    let unread = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.client.write(unread, b"nobody reads this").expect("open");
+    world.client.finish(unread).expect("open");
+    let slow = world.client.open(Kind::Uni, Class::EVENTS).expect("credit");
+    world.client.write(slow, b"a").expect("open");
+    world.settle();
+    let now = world.now;
+    world.server().drain(now, "");
+    for _ in 0..10 {
+        world.run_for(Duration::from_secs(30));
+        world.client.write(slow, b"b").expect("open");
+        assert_eq!(world.server().state(), State::Connected);
+    }
+    world.client.finish(slow).expect("open");
+    world.run_for(Duration::from_secs(130));
+    assert_eq!(world.server().state(), State::Closed);
+    assert_eq!(world.client.state(), State::Closed);
+}
