@@ -91,6 +91,8 @@ impl Driver {
         again |= self.adopt(now, state);
         self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
+        let detached = state.core.state() == Lifecycle::Reconnecting;
+        let held = detached.then(|| state.core.held_bytes() + state.intake.held_bytes());
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
         match &state.driver {
             Some(own) if own.will_wake(cx.waker()) => {}
@@ -104,6 +106,7 @@ impl Driver {
             for (to, cause) in &moved {
                 attachment.report(now, *to, cause);
             }
+            attachment.hold(now, held);
         }
         for link in &mut self.links {
             again |= link.flush(cx);

@@ -126,6 +126,7 @@ impl Hub {
                     token,
                     confirmed: false,
                     ended: false,
+                    held: None,
                 };
                 (
                     shared.clone(),
@@ -243,12 +244,25 @@ impl Hub {
             hub.acceptor.poll_timeout()
         };
         for shared in expired {
-            shared
-                .lock()
-                .core
-                .close(now, ErrorCode::TIMEOUT, "not confirmed in time");
+            let mut state = shared.lock();
+            if state.core.is_established() {
+                state.core.expire(now);
+            } else {
+                state.core.close(now, ErrorCode::TIMEOUT, "not confirmed in time");
+            }
         }
         deadline
+    }
+
+    fn held(&self, now: Timestamp, token: SessionToken, bytes: Option<u64>) {
+        {
+            let mut hub = self.lock();
+            match bytes {
+                Some(bytes) => hub.acceptor.detached(now, token, bytes),
+                None => hub.acceptor.attached(token),
+            }
+        }
+        self.expire(now);
     }
 }
 
@@ -258,6 +272,8 @@ pub(crate) struct Attachment {
     token: SessionToken,
     confirmed: bool,
     ended: bool,
+    /// What the session holds, as it was told last, while it has no path.
+    held: Option<u64>,
 }
 
 impl Attachment {
@@ -273,6 +289,15 @@ impl Attachment {
                 _ => Ended::Closed,
             };
             self.hub.closed(now, self.token, why);
+        }
+    }
+}
+
+impl Attachment {
+    /// The session holds this while it has no path; `None` while it has one.
+    pub(crate) fn hold(&mut self, now: Timestamp, bytes: Option<u64>) {
+        if !self.ended && std::mem::replace(&mut self.held, bytes) != bytes {
+            self.hub.held(now, self.token, bytes);
         }
     }
 }

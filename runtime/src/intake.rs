@@ -110,6 +110,11 @@ impl Arrived {
 }
 
 impl Intake {
+    /// Bytes of requests that the application has not accepted.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        (self.unfinished + self.unaccepted) as u64
+    }
+
     /// Whether too much is unfinished already for another to be begun.
     fn is_crowded(&self) -> bool {
         self.unfinished > MAX_UNFINISHED && self.privileged.is_some()

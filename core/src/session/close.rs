@@ -3,7 +3,7 @@
 use super::Session;
 use super::classes::opening_index;
 use super::event::{Event, PathEnd};
-use super::lifecycle::Cause;
+use super::lifecycle::{Cause, State};
 use super::path::Stage;
 use super::streams::Flags;
 use super::timers::TimerKind;
@@ -24,6 +24,27 @@ impl Session {
         if self.paths.iter().all(|(_, path)| path.stage == Stage::Closing) {
             let detail = detail.to_owned();
             self.end_session(now, Cause::GivenUp { detail });
+        }
+    }
+
+    /// What the session holds of its application's and its peer's data, in bytes: written and not acknowledged,
+    /// or received and not read.
+    pub fn held_bytes(&self) -> u64 {
+        let classes = self.classes.all_used().into_iter();
+        let unread = classes
+            .filter_map(|index| self.classes.used(index))
+            .map(|class| class.received.saturating_sub(class.consumed))
+            .fold(0, u64::saturating_add);
+        self.buffered
+            .saturating_add(unread)
+            .saturating_add(self.datagrams.held_bytes())
+    }
+
+    /// Ends a session that has no path as if it had been without for too long: its memory is needed. Without
+    /// effect where it has one.
+    pub fn expire(&mut self, now: Timestamp) {
+        if self.state == State::Reconnecting {
+            self.end_session(now, Cause::ResumeTimeout);
         }
     }
 

@@ -104,6 +104,13 @@ impl Datagrams {
         self.outgoing.push_front(datagram);
     }
 
+    /// Bytes of what waits to go out or to be read.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.outgoing_bytes
+            .saturating_add(self.waiting_bytes)
+            .saturating_add(self.received_bytes)
+    }
+
     pub(super) fn taken(&mut self, len: usize) {
         self.received_bytes = self.received_bytes.saturating_sub(len as u64 + OVERHEAD);
     }

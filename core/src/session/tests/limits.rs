@@ -427,3 +427,28 @@ fn an_unread_stream_does_not_keep_a_drained_session() {
     assert_eq!(world.server().state(), State::Closed);
     assert_eq!(world.client.state(), State::Closed);
 }
+
+/// A session whose server needs its memory ends as one that was away for too long, unless it has a path.
+#[test]
+fn a_session_without_paths_can_be_expired() {
+    let mut world = World::connected(Options::default());
+    let now = world.now;
+    world.server().expire(now);
+    assert_eq!(world.server().state(), State::Connected);
+    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.client.write(key, &[1; 3000]).expect("open");
+    world.settle();
+    let answer = world.server().open(Kind::Uni, Class::BULK).expect("credit");
+    world.cut(0);
+    world.server().write(answer, &[2; 500]).expect("open");
+    assert_eq!(world.server().held_bytes(), 3500, "unread, and unsent");
+    let now = world.now;
+    world.server().expire(now);
+    assert_eq!(world.server().state(), State::Failed);
+    world.settle();
+    let why = |event: &Event| {
+        let cause = Cause::ResumeTimeout;
+        matches!(event, Event::State { cause: told, .. } if *told == cause)
+    };
+    assert!(world.server_saw(why));
+}
