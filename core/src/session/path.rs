@@ -251,6 +251,9 @@ impl Path {
     pub(super) fn take_rtt(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) -> bool {
         let was_degraded = self.rtt.is_degraded();
         self.rtt.sample(now, measured, ack_delay);
+        if self.in_flight() == 0 {
+            self.rtt.renew_minimum(now);
+        }
         if self.rtt.is_degraded() {
             if !self.timers.is_set(TimerKind::Recheck) {
                 self.timers.set(TimerKind::Recheck, now + self.recheck);

@@ -110,7 +110,7 @@ impl Rtt {
     }
 
     /// Nothing waited for the path: what round trips take is its own, if the shortest is long ago.
-    fn renew_minimum(&mut self, now: Timestamp) {
+    pub(super) fn renew_minimum(&mut self, now: Timestamp) {
         if self.minimum_is_old(now) {
             self.minimum = self.get();
             self.minimum_at = now;

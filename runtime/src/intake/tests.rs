@@ -88,7 +88,7 @@ impl Ends {
     fn drive(&mut self) {
         let mut wakes = WakeList::new();
         self.server.resume_requests(self.now, &mut wakes);
-        self.server.take_events(&mut wakes, |_| {});
+        self.server.take_events(&mut wakes, |_, _| {});
     }
 
     /// A request of which only the first bytes are written.

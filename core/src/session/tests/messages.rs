@@ -517,12 +517,9 @@ fn far_offsets_and_indexes_cost_no_more() {
 /// Many small messages are bounded by what is kept for each, not by their bytes alone.
 #[test]
 fn tracked_messages_count_by_number_too() {
-    let mut config = Config::default();
-    config.max_message_queue = 64 * 100;
-    let mut world = World::new(Options {
-        client: config,
-        ..Options::default()
-    });
+    let mut options = Options::default();
+    options.client.max_message_queue = 64 * 100;
+    let mut world = World::new(options);
     let fill = |world: &mut World| {
         let payload = Bytes::from_static(b"x");
         let now = world.now;
