@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod blocking;
 mod client;
 mod dial;
 mod driver;
@@ -55,6 +56,7 @@ mod wait;
 mod waits;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
+pub use blocking::Blocking;
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
 pub use hub::ACCEPT_QUEUE;
