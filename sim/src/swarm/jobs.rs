@@ -163,7 +163,7 @@ async fn write(cx: &Cx, send: &mut SendStream, header: &Header, job: &Job) -> Re
         let count = (len - offset).min(u64::from(*chunk)) as usize;
         let piece = header.piece(Way::There, offset, count);
         // Both ways of writing get their turns.
-        if (offset / 7 + u64::from(header.item)) % 2 == 0 {
+        if (offset / 7 + u64::from(header.item)).is_multiple_of(2) {
             send.write_all(&piece).await?;
         } else {
             send.write_chunk(piece).await?;

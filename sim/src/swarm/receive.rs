@@ -172,7 +172,7 @@ async fn read(
             return false;
         }
         // Both ways of reading get their turns.
-        let read = if header.item % 2 == 0 {
+        let read = if header.item.is_multiple_of(2) {
             stream
                 .read_some(&mut buffer)
                 .await
