@@ -8,11 +8,13 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use sheetbend_core::server::registry::Ended;
 use sheetbend_core::server::{Acceptor, Routed, SessionToken};
-use sheetbend_core::session::{Incoming, State as Lifecycle};
+use sheetbend_core::session::{Cause, Incoming, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 
 use crate::driver::{Driver, Role};
+use crate::intake::RequestLimits;
+use crate::observer::Observer;
 use crate::rt::{Runtime, Socket};
 use crate::session::Session;
 use crate::shared::{NewPath, Owner, Shared};
@@ -34,12 +36,19 @@ pub(crate) struct HubState {
     /// The task that listens and watches the acceptor's deadlines.
     pub(crate) task: Option<Waker>,
     pub(crate) stopped: bool,
-    /// Connections whose first message has not come.
+    /// Connections whose first message has not come, and those that are told why they are refused.
     pub(crate) handshakes: usize,
     drained: Vec<Waker>,
+    observer: Option<Box<dyn Observer>>,
 }
 
 impl HubState {
+    fn observe(&mut self, now: Timestamp) {
+        if let Some(observer) = &mut self.observer {
+            observer.acceptor(now, &self.acceptor);
+        }
+    }
+
     /// Whether no session is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.known.is_empty()
@@ -50,7 +59,7 @@ pub(crate) struct Hub {
     state: Mutex<HubState>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) max_handshakes: usize,
-    max_request: usize,
+    limits: RequestLimits,
 }
 
 fn wake_all(wakers: Vec<Waker>) {
@@ -70,7 +79,7 @@ impl Hub {
         acceptor: Acceptor,
         runtime: Arc<dyn Runtime>,
         max_handshakes: usize,
-        max_request: usize,
+        limits: RequestLimits,
     ) -> Hub {
         let state = HubState {
             acceptor,
@@ -81,12 +90,13 @@ impl Hub {
             stopped: false,
             handshakes: 0,
             drained: Vec::new(),
+            observer: runtime.observer(),
         };
         Hub {
             state: Mutex::new(state),
             runtime,
             max_handshakes,
-            max_request,
+            limits,
         }
     }
 
@@ -104,14 +114,16 @@ impl Hub {
     ) -> Result<(), (Box<dyn Socket>, Bytes)> {
         let now = self.runtime.now();
         let mut hub = self.lock();
-        let (shared, task) = match hub.acceptor.route(now, &incoming) {
+        let routed = hub.acceptor.route(now, &incoming);
+        hub.observe(now);
+        let (shared, task) = match routed {
             Routed::Reject(rejected) => return Err((socket, rejected.record)),
             Routed::Existing { token } => match hub.known.get(&token) {
                 Some(known) => (known.shared.clone(), None),
                 None => return Err((socket, Bytes::new())),
             },
             Routed::New { token, session } => {
-                let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.max_request));
+                let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.limits));
                 let fresh = Some(Arc::new(Owner(shared.clone())));
                 hub.known.insert(
                     token,
@@ -125,6 +137,7 @@ impl Hub {
                     token,
                     confirmed: false,
                     ended: false,
+                    held: None,
                 };
                 (
                     shared.clone(),
@@ -170,13 +183,8 @@ impl Hub {
         wake_all(acceptors);
     }
 
-    fn closed(&self, now: Timestamp, token: SessionToken, state: Lifecycle) {
+    fn closed(&self, now: Timestamp, token: SessionToken, why: Ended) {
         let mut hub = self.lock();
-        let why = if state == Lifecycle::Failed {
-            Ended::Expired
-        } else {
-            Ended::Closed
-        };
         hub.acceptor.ended(now, token, why);
         let known = hub.known.remove(&token);
         let mut wakers = Vec::new();
@@ -244,15 +252,29 @@ impl Hub {
             while let Some(token) = hub.acceptor.poll_expired() {
                 expired.extend(hub.known.get(&token).map(|known| known.shared.clone()));
             }
+            hub.observe(now);
             hub.acceptor.poll_timeout()
         };
         for shared in expired {
-            shared
-                .lock()
-                .core
-                .close(now, ErrorCode::TIMEOUT, "not confirmed in time");
+            let mut state = shared.lock();
+            if state.core.is_established() {
+                state.core.expire(now);
+            } else {
+                state.core.close(now, ErrorCode::TIMEOUT, "not confirmed in time");
+            }
         }
         deadline
+    }
+
+    fn held(&self, now: Timestamp, token: SessionToken, bytes: Option<u64>) {
+        {
+            let mut hub = self.lock();
+            match bytes {
+                Some(bytes) => hub.acceptor.detached(now, token, bytes),
+                None => hub.acceptor.attached(token),
+            }
+        }
+        self.expire(now);
     }
 }
 
@@ -262,16 +284,32 @@ pub(crate) struct Attachment {
     token: SessionToken,
     confirmed: bool,
     ended: bool,
+    /// What the session holds, as it was told last, while it has no path.
+    held: Option<u64>,
 }
 
 impl Attachment {
     /// The session moved to another state.
-    pub(crate) fn report(&mut self, now: Timestamp, to: Lifecycle) {
+    pub(crate) fn report(&mut self, now: Timestamp, to: Lifecycle, cause: &Cause) {
         if to == Lifecycle::Connected && !std::mem::replace(&mut self.confirmed, true) {
             self.hub.confirmed(now, self.token);
         }
         if to.is_terminal() && !std::mem::replace(&mut self.ended, true) {
-            self.hub.closed(now, self.token, to);
+            // A client that comes back is told EXPIRED only where it was away for too long.
+            let why = match cause {
+                Cause::ResumeTimeout => Ended::Expired,
+                _ => Ended::Closed,
+            };
+            self.hub.closed(now, self.token, why);
+        }
+    }
+}
+
+impl Attachment {
+    /// The session holds this while it has no path; `None` while it has one.
+    pub(crate) fn hold(&mut self, now: Timestamp, bytes: Option<u64>) {
+        if !self.ended && std::mem::replace(&mut self.held, bytes) != bytes {
+            self.hub.held(now, self.token, bytes);
         }
     }
 }
@@ -280,7 +318,7 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         if !self.ended {
             let now = self.hub.runtime.now();
-            self.hub.closed(now, self.token, Lifecycle::Failed);
+            self.hub.closed(now, self.token, Ended::Closed);
         }
     }
 }

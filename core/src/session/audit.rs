@@ -236,13 +236,14 @@ impl Session {
             let Some(class) = self.classes.used(index) else {
                 continue;
             };
-            class
-                .blocked
-                .iter()
-                .for_each(|&slot| mark(slot, Flags::CLASS_BLOCKED));
-            for &key in &class.waiters {
-                if self.streams.get(key).is_some() {
-                    mark(key.slot, Flags::WRITE_BLOCKED);
+            for (list, flag) in [
+                (&class.blocked, Flags::CLASS_BLOCKED),
+                (&class.waiters, Flags::WRITE_BLOCKED),
+            ] {
+                for &key in list {
+                    if self.streams.get(key).is_some() {
+                        mark(key.slot, flag);
+                    }
                 }
             }
         }
