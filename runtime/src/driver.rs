@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sheetbend_core::session::{Event, State as Lifecycle};
+use sheetbend_core::session::{Cause, Event, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 use smallvec::SmallVec;
@@ -49,7 +49,7 @@ pub(crate) struct Driver {
 }
 
 /// The states that the session passed through in one turn: it may have begun and ended.
-type Moved = SmallVec<[Lifecycle; 2]>;
+type Moved = SmallVec<[(Lifecycle, Cause); 2]>;
 
 enum Turn {
     Again,
@@ -95,6 +95,8 @@ impl Driver {
         again |= self.adopt(now, state);
         self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
+        let detached = state.core.state() == Lifecycle::Reconnecting;
+        let held = detached.then(|| state.core.held_bytes() + state.intake.held_bytes());
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
         if let Some(observer) = &mut self.observer {
             observer.turn(now, &state.core);
@@ -114,9 +116,10 @@ impl Driver {
             waker.wake();
         }
         if let Role::Server(attachment) = &mut self.role {
-            for to in moved {
-                attachment.report(now, to);
+            for (to, cause) in &moved {
+                attachment.report(now, *to, cause);
             }
+            attachment.hold(now, held);
         }
         for link in &mut self.links {
             again |= link.flush(cx);
@@ -160,6 +163,7 @@ impl Driver {
             state.core.handle_timeout(now);
         }
         self.end_orphan(now, state);
+        state.resume_requests(now, wakes);
         self.take_events(now, state, wakes, moved);
         for link in &mut self.links {
             link.pull(now, &mut state.core);
@@ -186,7 +190,7 @@ impl Driver {
                 observer.event(now, core, event);
             }
             match event {
-                Event::State { to, .. } => moved.push(*to),
+                Event::State { to, cause, .. } => moved.push((*to, cause.clone())),
                 Event::PathDown { path, .. } => {
                     if let Some(link) = links.iter_mut().find(|link| link.key == *path) {
                         link.doom(now);

@@ -69,9 +69,12 @@ impl Session {
         path.lanes[place].sent = log;
         if let Some(record) = newest {
             let delay = Duration::from_micros(delay_us).min(max_delay);
-            path.rtt.sample(now, now.since(record.sent_at), delay);
+            let recovered = path.take_rtt(now, now.since(record.sent_at), delay);
             path.rate.on_delivered(now, bytes, &record, &mut path.rtt);
             self.progress(now, slot);
+            if recovered {
+                self.choose_active(SwitchCause::Preferred);
+            }
         }
         Ok(())
     }
@@ -169,8 +172,11 @@ impl Session {
         }
         if let Some(sent) = path.ping_sent.take() {
             sometimes!(self.marks, PongReceived);
-            path.rtt.sample(now, now.since(sent), Duration::ZERO);
+            let recovered = path.take_rtt(now, now.since(sent), Duration::ZERO);
             self.progress(now, slot);
+            if recovered {
+                self.choose_active(SwitchCause::Preferred);
+            }
         }
     }
 

@@ -240,13 +240,14 @@ impl Session {
             let Some(class) = self.classes.used(index) else {
                 continue;
             };
-            class
-                .blocked
-                .iter()
-                .for_each(|&slot| mark(slot, Flags::CLASS_BLOCKED));
-            for &key in &class.waiters {
-                if self.streams.get(key).is_some() {
-                    mark(key.slot, Flags::WRITE_BLOCKED);
+            for (list, flag) in [
+                (&class.blocked, Flags::CLASS_BLOCKED),
+                (&class.waiters, Flags::WRITE_BLOCKED),
+            ] {
+                for &key in list {
+                    if self.streams.get(key).is_some() {
+                        mark(key.slot, flag);
+                    }
                 }
             }
         }
@@ -502,12 +503,12 @@ impl Session {
     }
 
     fn audit_path_table(&self) -> Result<(), Violation> {
+        let open = || self.paths.iter().filter(|(_, path)| path.stage != Stage::Closing);
         rule!(
-            self.paths.len() <= MAX_PATHS,
+            open().count() <= MAX_PATHS && self.paths.len() <= 2 * MAX_PATHS,
             "a session has as many paths as it may, at most",
             self.paths.len(),
         );
-        let open = || self.paths.iter().filter(|(_, path)| path.stage != Stage::Closing);
         for (slot, path) in open() {
             rule!(
                 open().all(|(other, twin)| other == slot || twin.id != path.id),

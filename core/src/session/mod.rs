@@ -169,6 +169,8 @@ pub struct Session {
 
     peer_draining: bool,
     drain_address: Option<String>,
+    /// How much had moved when a drained session was last looked at.
+    drain_moved: u64,
     goaway_due: bool,
     /// The peer has acknowledged it: nothing that it sent before it knew is still under way.
     goaway_told: bool,
@@ -230,6 +232,7 @@ impl Session {
             datagram_sender_blocked: false,
             peer_draining: false,
             drain_address: None,
+            drain_moved: 0,
             goaway_due: false,
             goaway_told: false,
             close_reason: None,
@@ -305,6 +308,9 @@ impl Session {
         if self.timers.take_due(TimerKind::Ttl, now) {
             self.expire_datagrams(now);
         }
+        if self.timers.take_due(TimerKind::DrainIdle, now) {
+            self.drain_idle(now);
+        }
         if self.timers.take_due(TimerKind::Tidy, now) {
             self.tidy(now);
         }
@@ -362,6 +368,9 @@ impl Session {
                     now + heartbeat.saturating_sub(idle).max(heartbeat / 8),
                 );
             }
+        }
+        if path.timers.take_due(TimerKind::Recheck, now) {
+            path.recheck(now);
         }
         if path.timers.take_due(TimerKind::Handshake, now) {
             sometimes!(self.marks, PathHandshakeExpired);

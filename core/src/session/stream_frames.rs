@@ -363,11 +363,12 @@ impl Session {
         }
         state.send_limit = value;
         sometimes!(self.marks, ClassUnblocked, !state.blocked.is_empty());
-        for slot in std::mem::take(&mut state.blocked) {
-            if let Some(stream) = self.streams.slot_mut(slot)
-                && stream.flags.take(Flags::CLASS_BLOCKED)
-            {
-                self.make_ready(slot);
+        for key in std::mem::take(&mut state.blocked) {
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.flags.clear(Flags::IN_BLOCKED);
+                if stream.flags.take(Flags::CLASS_BLOCKED) {
+                    self.make_ready(key.slot);
+                }
             }
         }
     }

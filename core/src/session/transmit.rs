@@ -338,7 +338,11 @@ impl Session {
             if credit == 0 && send.unsent() > 0 {
                 sometimes!(self.marks, ClassBlocked);
                 stream.flags.set(Flags::CLASS_BLOCKED);
-                class.blocked.push_back(slot);
+                if !stream.flags.has(Flags::IN_BLOCKED) {
+                    stream.flags.set(Flags::IN_BLOCKED);
+                    let generation = stream.generation;
+                    class.blocked.push_back(StreamKey { slot, generation });
+                }
                 return Some(0);
             }
             most = most.min(usize::try_from(credit).unwrap_or(usize::MAX));
