@@ -481,10 +481,10 @@ impl Session {
         }
         self.early_received = self.early_received.saturating_add(bytes);
         if self.early_received > EARLY_BYTES {
-            Err(Misbehaviour::EarlyData)
-        } else {
-            Ok(())
+            return Err(Misbehaviour::EarlyData);
         }
+        sometimes!(self.marks, EarlyDataAccepted, bytes > 0);
+        Ok(())
     }
 
     /// Whether a stream may be opened by the peer before the session is confirmed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Cause, ErrorCode, Outcome, Session, Side, State};
+use sheetbend_runtime::{Cause, ErrorCode, Outcome, RejectCode, Session, Side, State};
 
 use super::pattern::Header;
 use super::plan::{Plan, What};
@@ -45,6 +45,8 @@ pub(super) struct End {
     pub(super) fate: Fate,
     /// Its program closes it.
     closing: bool,
+    /// Its program drains it.
+    draining: bool,
     state: Option<State>,
     established: bool,
     reconnecting_since: Option<Timestamp>,
@@ -219,6 +221,7 @@ impl Book {
             session: (side == Side::Client).then_some(id),
             fate: Fate::Live,
             closing: false,
+            draining: false,
             state: None,
             established: false,
             reconnecting_since: None,
@@ -254,6 +257,19 @@ impl Book {
     /// The program closes its end, or has done with it.
     pub(super) fn closing(&self, end: u32) {
         self.ledger.lock().ends[end as usize].closing = true;
+    }
+
+    /// The program drains its end: it will close, and so will its peer.
+    pub(super) fn draining(&self, end: u32) {
+        let mut ledger = self.ledger.lock();
+        let own = &mut ledger.ends[end as usize];
+        (own.closing, own.draining) = (true, true);
+    }
+
+    /// Whether either end of a session is drained, so that nothing new is taken.
+    pub(super) fn drains(&self, end: u32) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.ends_with(end).any(|end| end.draining)
     }
 
     /// The lifecycle moved, says an event.
@@ -594,6 +610,7 @@ impl Ledger {
                 let enough = passed.is_none_or(|passed| passed + Duration::from_millis(2) >= resume);
                 (!enough).then(|| format!("{passed:?} without a path, {resume:?} agreed"))
             }
+            Cause::Rejected { code, .. } if *code == RejectCode::BUSY && !own.established => None,
             Cause::Rejected { .. } => {
                 let restarted = own.crashes != self.crashes;
                 // The server's end may have been lost before it learnt which session it is of.
