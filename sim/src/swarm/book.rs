@@ -613,12 +613,12 @@ impl Ledger {
             Cause::Rejected { code, .. } if *code == RejectCode::BUSY && !own.established => None,
             Cause::Rejected { .. } => {
                 let restarted = own.crashes != self.crashes;
-                // The server's end may have been lost before it learnt which session it is of.
-                let lost = self.ends.iter().any(|peer| {
-                    peer.side == Side::Server
-                        && peer.fate != Fate::Live
-                        && (peer.session.is_none() || peer.session == own.session)
-                });
+                // One that the server's program never heard of was given up unconfirmed (DESIGN "The wire").
+                let mut peers = self.ends_with(end).filter(|peer| peer.side == Side::Server);
+                let known = peers
+                    .next()
+                    .map(|first| first.fate != Fate::Live || peers.any(|peer| peer.fate != Fate::Live));
+                let lost = known.unwrap_or(true);
                 (!restarted && !lost).then(|| "the server has it, and did not crash".to_owned())
             }
             Cause::HandshakeTimeout if !own.established => None,

@@ -94,7 +94,9 @@ async fn request(cx: &Cx, session: &Session, header: Header, answer: Answer, can
         }
         (Err(RequestError::NotSent(words)), _) => {
             cx.book.told(&header, Outcome::NotSent, true);
-            cx.only_at_the_end(session, header.end, || format!("{header:?} was not sent: {words}"));
+            cx.only_at_the_end(session, header.end, || {
+                format!("{header:?} was not sent: {words}")
+            });
         }
         (Err(RequestError::Maybe(words)), _) => {
             cx.only_at_the_end(session, header.end, || format!("{header:?} maybe: {words}"));
@@ -132,13 +134,19 @@ async fn stream(cx: &Cx, session: &Session, header: Header, job: &Job) {
     };
     let (mut send, recv) = match open(session, *class, back.is_some()).await {
         Ok(halves) => halves,
-        Err(error) => return cx.only_at_the_end(session, header.end, || format!("{header:?} cannot be opened: {error}")),
+        Err(error) => {
+            return cx.only_at_the_end(session, header.end, || {
+                format!("{header:?} cannot be opened: {error}")
+            });
+        }
     };
     cx.book.queued(&header, None);
     match write(cx, &mut send, &header, job).await {
         Ok(()) => {}
         Err(StreamError::Stopped(STOP_CODE)) if matches!(ending, Ending::StopAt(_)) => return,
-        Err(error) => return cx.only_at_the_end(session, header.end, || format!("{header:?}, written: {error}")),
+        Err(error) => {
+            return cx.only_at_the_end(session, header.end, || format!("{header:?}, written: {error}"));
+        }
     }
     if matches!(ending, Ending::ResetAt(_)) {
         return;
@@ -220,7 +228,9 @@ async fn messages(cx: &Cx, session: &Session, header: Header, job: &Job) {
             Ok(()) => cx.book.queued(&header, ordered),
             Err(SendError::TooLarge { .. }) if ordered.is_none() || session.state() != State::Connected => {}
             Err(error) => {
-                cx.only_at_the_end(session, header.end, || format!("{header:?} cannot be sent: {error}"));
+                cx.only_at_the_end(session, header.end, || {
+                    format!("{header:?} cannot be sent: {error}")
+                });
                 break;
             }
         }
@@ -240,7 +250,9 @@ async fn datagrams(cx: &Cx, session: &Session, header: Header, (count, size): (u
             Ok(()) => cx.book.queued(&header, None),
             Err(SendError::Full | SendError::TooLarge { .. }) => {}
             Err(error) => {
-                return cx.only_at_the_end(session, header.end, || format!("{header:?} cannot be sent: {error}"));
+                return cx.only_at_the_end(session, header.end, || {
+                    format!("{header:?} cannot be sent: {error}")
+                });
             }
         }
         cx.rest(pause).await;
@@ -254,13 +266,22 @@ async fn visit(cx: &Cx, item: u32, client: usize, class: Class, (count, size): (
     cx.book.started(item, end);
     // Nobody watches this end: its peer may see it close at any time from here on.
     cx.book.closing(end);
-    let Either::Left(Ok(session)) = either(caller(cx, client).connect(), cx.host.sleep(PATIENCE)).await else {
+    let Either::Left(Ok(session)) = either(caller(cx, client).connect(), cx.host.sleep(PATIENCE)).await
+    else {
         return;
     };
     for index in 0..count {
         let len = (u64::from(index) * 7919 % (u64::from(size) + 1)) as u32;
-        let header = Header { end, item, index, len };
-        match session.send_message(class, Delivery::Ordered, header.payload()).await {
+        let header = Header {
+            end,
+            item,
+            index,
+            len,
+        };
+        match session
+            .send_message(class, Delivery::Ordered, header.payload())
+            .await
+        {
             Ok(()) => cx.book.queued(&header, Some(class.index())),
             Err(error) => {
                 return cx.only_at_the_end(&session, end, || format!("{header:?} cannot be sent: {error}"));

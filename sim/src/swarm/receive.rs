@@ -250,7 +250,9 @@ async fn take_bi(cx: &Cx, session: &Session, end: u32, stream: BiStream) {
         return cx.unsafe_(format!("{header:?} has one direction"));
     };
     if let Err(error) = write_back(&mut send, &header, *back).await {
-        cx.only_at_the_end(session, header.end, || format!("{header:?}, the way back: {error}"));
+        cx.only_at_the_end(session, header.end, || {
+            format!("{header:?}, the way back: {error}")
+        });
     }
 }
 

@@ -105,7 +105,9 @@ impl Job {
     /// Of a stream.
     pub fn class(&self) -> Option<Class> {
         match self {
-            Job::Stream { class, .. } | Job::Messages { class, .. } | Job::Visit { class, .. } => Some(*class),
+            Job::Stream { class, .. } | Job::Messages { class, .. } | Job::Visit { class, .. } => {
+                Some(*class)
+            }
             _ => None,
         }
     }
