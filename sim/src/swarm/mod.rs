@@ -33,8 +33,12 @@ pub const OUT_OF_REACH: &[Mark] = &[
     Mark::NonceReused,
     Mark::EarlyDataRefused,
     Mark::PeerMisbehaved,
-    // Every carrier is plain TCP.
+    // Every carrier is plain TCP: none is too weak, and nothing is sent on one before CONFIRM that it could be
+    // suspected for.
     Mark::CarrierTooWeak,
+    Mark::ConfirmLate,
+    // The acceptor says so before the session is asked.
+    Mark::UseJoin,
     // Connectors go on for ever.
     Mark::Exhausted,
     // Sessions are drained, servers are not.
