@@ -219,6 +219,10 @@ impl Session {
             return Err(StreamError::Stopped(stream.send_code));
         }
         let send = stream.send.as_mut().ok_or(StreamError::Unknown)?;
+        // Being stopped resets the stream: the code says more than that.
+        if stream.flags.has(Flags::STOPPED) {
+            return Err(StreamError::Stopped(stream.send_code));
+        }
         match send.state() {
             SendState::Open => {}
             SendState::Finished | SendState::DataAcked => return Err(StreamError::Finished),
