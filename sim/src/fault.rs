@@ -13,7 +13,8 @@ use crate::state::State;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "kebab-case")]
 pub enum Fault {
-    /// Changes one direction of a link. What is under way arrives as it would have.
+    /// Changes one direction of a link. What waits in its queue leaves at the new rate; what is past the
+    /// queue arrives as it would have.
     Link {
         /// The host that sends.
         from: String,
@@ -232,10 +233,9 @@ impl State {
         };
         let (from, to) = (self.interface(from, network)?, self.interface(to, network)?);
         let id = self.link_between(from, to);
-        let link = self.net.link_mut(id);
         match fault {
-            Fault::Link { config, .. } => link.config = config.clone(),
-            Fault::Partition { cut, .. } => link.cut = *cut,
+            Fault::Link { config, .. } => self.set_link(id, config.clone()),
+            Fault::Partition { cut, .. } => self.net.link_mut(id).cut = *cut,
             _ => {}
         }
         Some(())

@@ -209,6 +209,11 @@ impl Host {
         Timestamp::from_nanos(self.shared.with(|state| state.local_now(self.id)))
     }
 
+    /// The world's own time, which no program of a real host can see: for whoever measures.
+    pub fn world_now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.shared.with(|state| state.now))
+    }
+
     /// Runs a task on this host until it ends or the host crashes.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.shared.spawn(self.id, self.incarnation, Box::pin(task));

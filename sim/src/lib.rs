@@ -39,6 +39,7 @@ mod net;
 mod queue;
 mod runtime;
 pub mod scenario;
+mod schedule;
 mod state;
 mod trace;
 mod world;
@@ -49,6 +50,7 @@ pub use host::{Host, HostId};
 pub use net::{
     Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
 };
+pub use schedule::{Schedule, ScheduleError, Step};
 pub use trace::{Record, What};
 pub use world::{Join, World};
 

@@ -200,6 +200,17 @@ impl World {
         })
     }
 
+    /// How the link from one host to another is; nothing if they share no such network.
+    pub fn link_config(&self, from: &str, to: &str, network: &str) -> Option<LinkConfig> {
+        self.shared.with(|state| {
+            let network = state.net.find_network(network)?;
+            let (from, to) = (state.find_host(from)?, state.find_host(to)?);
+            let (from, to) = (state.net.on(from, network)?, state.net.on(to, network)?);
+            let id = state.link_between(from, to);
+            Some(state.net.link_mut(id).config.clone())
+        })
+    }
+
     // ---- what goes wrong, and when ----
 
     /// Does something at a moment, counted from the world's beginning.
