@@ -37,6 +37,7 @@ mod client;
 mod dial;
 mod driver;
 mod events;
+mod files;
 mod hub;
 mod intake;
 mod link;
@@ -56,6 +57,7 @@ mod waits;
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
+pub use files::Files;
 pub use hub::ACCEPT_QUEUE;
 pub use intake::{
     FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, MAX_UNFINISHED, STATUS_DROPPED, STATUS_MALFORMED,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::DiskConfig;
 use crate::host::{HostId, Power};
 use crate::net::{AttachmentId, LinkConfig, Middlebox};
 use crate::state::State;
@@ -109,6 +110,13 @@ pub enum Fault {
         /// By how much.
         by: Duration,
     },
+    /// Changes how a host's disk behaves.
+    Disk {
+        /// The host.
+        host: String,
+        /// How it is from here on.
+        config: DiskConfig,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -162,6 +170,7 @@ impl fmt::Display for Fault {
             Fault::Suspend { host } => write!(f, "{host} is suspended"),
             Fault::Resume { host, .. } => write!(f, "{host} goes on"),
             Fault::Skew { host, ppm } => write!(f, "{host}'s clock runs {ppm} ppm fast"),
+            Fault::Disk { host, config } => write!(f, "{host}'s disk is now {config:?}"),
             Fault::Step { host, by } => write!(f, "{host}'s clock jumps by {by:?}"),
         }
     }
@@ -248,7 +257,8 @@ impl State {
         | Fault::Suspend { host: name }
         | Fault::Resume { host: name, .. }
         | Fault::Skew { host: name, .. }
-        | Fault::Step { host: name, .. }) = fault
+        | Fault::Step { host: name, .. }
+        | Fault::Disk { host: name, .. }) = fault
         else {
             return None;
         };
@@ -263,6 +273,7 @@ impl State {
                 host.held_connections.clear();
                 host.held_timers.clear();
                 host.mem = Default::default();
+                host.disk.crash();
                 self.forget_host(id);
                 return Some(Consequence::Crashed(id));
             }
@@ -289,6 +300,7 @@ impl State {
                 host.clock.set_skew(now, *ppm);
                 self.rearm_timers(id);
             }
+            Fault::Disk { config, .. } => host.disk.config = config.clone(),
             Fault::Step { by, .. } => {
                 host.clock.step(now, *by);
                 self.rearm_timers(id);

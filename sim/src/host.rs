@@ -10,6 +10,7 @@ use sheetbend_core::rng::Rng;
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{BoxFuture, MemNetwork, Runtime};
 
+use crate::disk::Disk;
 use crate::net::{ConnectionKey, TcpConfig, TcpListener, TcpStream, UdpSocket, listen, start_connect};
 use crate::runtime::HostRuntime;
 use crate::state::{Shared, State};
@@ -106,6 +107,7 @@ pub(crate) struct HostState {
     pub(crate) program: Option<Program>,
     pub(crate) rng: Rng,
     pub(crate) mem: MemNetwork,
+    pub(crate) disk: Disk,
     /// Connections whose timers were due while the host was suspended.
     pub(crate) held_connections: Vec<ConnectionKey>,
     pub(crate) held_timers: Vec<u32>,
@@ -113,7 +115,8 @@ pub(crate) struct HostState {
 }
 
 impl HostState {
-    pub(crate) fn new(name: &str, rng: Rng, clock: Clock) -> HostState {
+    pub(crate) fn new(name: &str, mut rng: Rng, clock: Clock) -> HostState {
+        let disk = Disk::new(rng.fork("disk"));
         HostState {
             name: name.to_owned(),
             power: Power::Running,
@@ -124,6 +127,7 @@ impl HostState {
             program: None,
             rng,
             mem: MemNetwork::new(),
+            disk,
             held_connections: Vec::new(),
             held_timers: Vec::new(),
             port: FIRST_PORT - 1,

@@ -32,6 +32,7 @@
 //! ```
 #![warn(missing_docs)]
 
+mod disk;
 mod failure;
 mod fault;
 mod host;
@@ -44,6 +45,7 @@ mod state;
 mod trace;
 mod world;
 
+pub use disk::{DiskConfig, DiskStats};
 pub use failure::{Failure, FailureKind};
 pub use fault::Fault;
 pub use host::{Host, HostId};

@@ -15,6 +15,7 @@ use slab::Slab;
 
 pub use join::Join;
 
+use crate::disk::DiskStats;
 use crate::failure::Failure;
 use crate::fault::{Consequence, Fault};
 use crate::host::{Clock, Host, HostId, HostState, Power, Program};
@@ -209,6 +210,11 @@ impl World {
             let id = state.link_between(from, to);
             Some(state.net.link_mut(id).config.clone())
         })
+    }
+
+    /// What a host's disk has been through.
+    pub fn disk_stats(&self, host: &Host) -> DiskStats {
+        self.shared.with(|state| state.hosts[host.id.index()].disk.stats)
     }
 
     // ---- what goes wrong, and when ----
