@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::DiskConfig;
 use crate::host::{HostId, Power};
 use crate::net::{AttachmentId, LinkConfig, Middlebox};
+use crate::relay::RelayConfig;
 use crate::state::State;
 
 /// A fault, or the end of one. Hosts and networks are named; what names nothing does nothing.
@@ -110,6 +111,13 @@ pub enum Fault {
         /// By how much.
         by: Duration,
     },
+    /// Changes what a relay does to the connections through it, those that stand included.
+    Relay {
+        /// The host that it runs on.
+        host: String,
+        /// What it does from here on.
+        config: RelayConfig,
+    },
     /// Changes how a host's disk behaves.
     Disk {
         /// The host.
@@ -170,6 +178,7 @@ impl fmt::Display for Fault {
             Fault::Suspend { host } => write!(f, "{host} is suspended"),
             Fault::Resume { host, .. } => write!(f, "{host} goes on"),
             Fault::Skew { host, ppm } => write!(f, "{host}'s clock runs {ppm} ppm fast"),
+            Fault::Relay { host, config } => write!(f, "{host} relays with {config:?}"),
             Fault::Disk { host, config } => write!(f, "{host}'s disk is now {config:?}"),
             Fault::Step { host, by } => write!(f, "{host}'s clock jumps by {by:?}"),
         }
@@ -258,6 +267,7 @@ impl State {
         | Fault::Resume { host: name, .. }
         | Fault::Skew { host: name, .. }
         | Fault::Step { host: name, .. }
+        | Fault::Relay { host: name, .. }
         | Fault::Disk { host: name, .. }) = fault
         else {
             return None;
@@ -274,6 +284,7 @@ impl State {
                 host.held_timers.clear();
                 host.mem = Default::default();
                 host.disk.crash();
+                host.relay.forget();
                 self.forget_host(id);
                 return Some(Consequence::Crashed(id));
             }
@@ -299,6 +310,10 @@ impl State {
             Fault::Skew { ppm, .. } => {
                 host.clock.set_skew(now, *ppm);
                 self.rearm_timers(id);
+            }
+            Fault::Relay { config, .. } => {
+                let woken = host.relay.set(config.clone());
+                self.wakes.extend(woken);
             }
             Fault::Disk { config, .. } => host.disk.config = config.clone(),
             Fault::Step { by, .. } => {

@@ -12,6 +12,7 @@ use sheetbend_runtime::{BoxFuture, MemNetwork, Runtime};
 
 use crate::disk::Disk;
 use crate::net::{ConnectionKey, TcpConfig, TcpListener, TcpStream, UdpSocket, listen, start_connect};
+use crate::relay::RelayState;
 use crate::runtime::HostRuntime;
 use crate::state::{Shared, State};
 
@@ -108,6 +109,7 @@ pub(crate) struct HostState {
     pub(crate) rng: Rng,
     pub(crate) mem: MemNetwork,
     pub(crate) disk: Disk,
+    pub(crate) relay: RelayState,
     /// Connections whose timers were due while the host was suspended.
     pub(crate) held_connections: Vec<ConnectionKey>,
     pub(crate) held_timers: Vec<u32>,
@@ -128,6 +130,7 @@ impl HostState {
             rng,
             mem: MemNetwork::new(),
             disk,
+            relay: RelayState::default(),
             held_connections: Vec::new(),
             held_timers: Vec::new(),
             port: FIRST_PORT - 1,

@@ -38,6 +38,7 @@ mod fault;
 mod host;
 mod net;
 mod queue;
+mod relay;
 mod runtime;
 pub mod scenario;
 mod schedule;
@@ -52,6 +53,7 @@ pub use host::{Host, HostId};
 pub use net::{
     Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
 };
+pub use relay::{RelayConfig, RelayStats};
 pub use schedule::{Schedule, ScheduleError, Step};
 pub use trace::{Record, What};
 pub use world::{Join, World};
