@@ -12,6 +12,7 @@ use sheetbend_core::time::Timestamp;
 
 use crate::address::Address;
 use crate::files::{Files, NoFiles};
+use crate::observer::Observer;
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -54,6 +55,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Its files. Where there are none, every operation says `Unsupported`.
     fn files(&self) -> Arc<dyn Files> {
         Arc::new(NoFiles)
+    }
+
+    /// Who looks on while a session works, asked once for each session; nobody by default.
+    fn observer(&self) -> Option<Box<dyn Observer>> {
+        None
     }
 }
 

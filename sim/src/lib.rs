@@ -37,13 +37,14 @@ mod failure;
 mod fault;
 mod host;
 mod net;
+mod observe;
 mod queue;
 mod relay;
 mod runtime;
 pub mod scenario;
 mod schedule;
 mod state;
-mod trace;
+pub mod trace;
 mod world;
 
 pub use disk::{DiskConfig, DiskStats};

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Runtime, Socket, Timer};
+use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Observer, Runtime, Socket, Timer};
 
 use crate::disk::SimFiles;
 use crate::host::Host;
 use crate::net::{listen, start_connect};
+use crate::observe;
 use crate::state::Shared;
 
 /// The runtime of one host of a world.
@@ -104,6 +105,10 @@ impl Runtime for HostRuntime {
 
     fn files(&self) -> Arc<dyn Files> {
         Arc::new(SimFiles::new(self.host.clone()))
+    }
+
+    fn observer(&self) -> Option<Box<dyn Observer>> {
+        observe::observer(&self.host)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Scenarios by name: worlds in which one thing goes wrong, and one in which everything may.
 
+mod load;
+
 use crate::failure::Failure;
 use crate::world::World;
 
@@ -50,7 +52,23 @@ pub struct Scenario {
 
 /// Every scenario there is.
 pub fn all() -> &'static [Scenario] {
-    &[]
+    &[
+        Scenario {
+            name: "idle",
+            about: "a session over two paths that has nothing to say for thirty days",
+            run: load::idle,
+        },
+        Scenario {
+            name: "steady",
+            about: "ten messages a second over two paths for a day",
+            run: load::steady,
+        },
+        Scenario {
+            name: "crowd",
+            about: "a thousand hosts that talk for a minute",
+            run: load::crowd,
+        },
+    ]
 }
 
 /// The scenario of that name.

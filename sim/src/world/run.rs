@@ -226,6 +226,10 @@ impl World {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             future.as_mut().poll(&mut Context::from_waker(&waker))
         }));
+        if self.shared.breached.swap(false, Ordering::Relaxed) {
+            let breach = self.shared.with(|state| state.watch.breach.take());
+            self.failure = self.failure.take().or(breach);
+        }
         match outcome {
             Ok(Poll::Pending) => {
                 // A crash that the task itself brought about has taken its place away.

@@ -123,6 +123,8 @@ pub(crate) struct Tcp {
     reset_due: bool,
     orphan_until: u64,
     orphaned: bool,
+    /// This end finished before the other had: it stays to acknowledge the other's FIN again (TIME-WAIT).
+    first_to_finish: bool,
 }
 
 impl Tcp {
@@ -142,6 +144,7 @@ impl Tcp {
             reset_due: false,
             orphan_until: NEVER,
             orphaned: false,
+            first_to_finish: false,
         }
     }
 
@@ -229,8 +232,13 @@ impl Tcp {
         if self.state != State::Open {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        self.sender.finish();
+        self.finish();
         Ok(())
+    }
+
+    fn finish(&mut self) {
+        self.first_to_finish |= !self.sender.is_finishing() && !self.receiver.has_ended();
+        self.sender.finish();
     }
 
     /// The program dropped its handle. What was written is still delivered, unless something received
@@ -241,7 +249,7 @@ impl Tcp {
             self.reset(io::ErrorKind::ConnectionAborted);
             return;
         }
-        self.sender.finish();
+        self.finish();
         self.orphan_until = now + ORPHAN;
     }
 
@@ -263,7 +271,10 @@ impl Tcp {
     /// Nothing more will come of this end: it may be forgotten once its program has dropped it.
     pub(crate) fn is_over(&self) -> bool {
         let closed = self.sender.is_finishing() && self.sender.is_done() && self.receiver.has_ended();
-        (self.state == State::Dead || closed) && !self.reset_due && !self.ack_due && self.orphaned
+        (self.state == State::Dead || closed && !self.first_to_finish)
+            && !self.reset_due
+            && !self.ack_due
+            && self.orphaned
     }
 
     // ---- for the network ----
@@ -363,7 +374,7 @@ impl Tcp {
 
     fn take_data(&mut self, now: u64, segment: Segment) -> bool {
         let len = segment.payload.len();
-        if self.orphaned && len > 0 {
+        if self.orphaned && segment.seq + len as u64 > self.receiver.nxt() && len > 0 {
             // Nobody will ever read this.
             self.reset(io::ErrorKind::ConnectionAborted);
             return false;
