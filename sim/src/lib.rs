@@ -31,11 +31,13 @@
 //! assert_eq!(answer, "hello");
 //! ```
 #![warn(missing_docs)]
+#![deny(unsafe_code)]
 
 mod disk;
 mod failure;
 mod fault;
 mod host;
+mod leaks;
 mod net;
 mod observe;
 mod queue;
@@ -51,6 +53,7 @@ pub use disk::{DiskConfig, DiskStats};
 pub use failure::{Failure, FailureKind};
 pub use fault::Fault;
 pub use host::{Host, HostId};
+pub use leaks::{detects_leaks, unsimulated};
 pub use net::{
     Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
 };

@@ -66,7 +66,7 @@ pub struct World {
     held: Vec<TaskId>,
     actions: Slab<Action>,
     batch: std::collections::VecDeque<Job>,
-    failure: Option<Failure>,
+    pub(crate) failure: Option<Failure>,
     hash: Hash,
     events: u64,
     polls: u64,

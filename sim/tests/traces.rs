@@ -35,6 +35,9 @@ enum Keep {
 /// A session over two networks of which the better one is cut for a while, and requests all along.
 fn run(keep: Keep) -> World {
     let mut world = World::new(5);
+    if keep == Keep::Packets {
+        world.audit_sessions(); // it changes nothing either
+    }
     match keep {
         Keep::Nothing => {}
         Keep::Records => world.keep_records(),
@@ -148,4 +151,54 @@ fn every_line_is_json() {
         };
         assert!(text.contains(&format!("\"what\":\"{kind}\"")));
     }
+}
+
+#[test]
+fn a_picture_shows_paths_faults_and_switches() {
+    let draw = || {
+        let mut out = Vec::new();
+        trace::write_svg(&run(Keep::Records), &mut out).expect("memory takes it");
+        String::from_utf8(out).expect("SVG is text")
+    };
+    let picture = draw();
+    assert_eq!(picture, draw(), "the same run, the same picture");
+    for part in [
+        "wifi: client ⇄ server cut",
+        "class=\"active\"",
+        "class=\"suspect\"",
+        "class=\"standby\"",
+        ">suspect, ",
+        "client → server",
+        "simulated time, s",
+        "it is over",
+    ] {
+        assert!(picture.contains(part), "{part}");
+    }
+    assert!(!picture.contains("NaN") && !picture.contains("inf"));
+    let opened = ["<text", "<path", "<svg", "<title>"];
+    let closed = ["</text>", "Z\"/>", "</svg>", "</title>"];
+    for (open, close) in opened.iter().zip(closed) {
+        assert_eq!(
+            picture.matches(open).count(),
+            picture.matches(close).count(),
+            "{open}"
+        );
+    }
+}
+
+#[test]
+fn a_timeline_reads_well() {
+    let mut out = Vec::new();
+    let world = run(Keep::Packets);
+    trace::write_text(&world, &mut out).expect("memory takes it");
+    let text = String::from_utf8(out).expect("it is text");
+    assert!(text.contains("FAULT begins: wifi: client to server cut"));
+    assert!(text.contains("session 1 moves from path 0 to path 1: suspect; nothing came for "));
+    assert!(text.contains("“it is over”"));
+    assert!(text.lines().count() < 200, "{}", text.lines().count());
+    let mut out = Vec::new();
+    trace::write_text_with_packets(&world, &mut out).expect("memory takes it");
+    let all = String::from_utf8(out).expect("it is text");
+    assert!(all.contains("tcp syn ack seq 0 ack 1, 0 bytes, takes "));
+    assert!(all.contains("dropped: cut off"));
 }

@@ -3,15 +3,21 @@
 //! [`World::keep_records`](crate::World::keep_records) keeps what is worth reading and what each link carried;
 //! [`World::keep_packets`](crate::World::keep_packets) keeps every packet as well. Neither changes a run.
 
+mod headers;
 mod jsonl;
+mod pcapng;
 mod phase;
 mod record;
 mod story;
+mod svg;
+mod text;
 mod traffic;
+mod words;
 
 use std::net::SocketAddrV4;
 
 pub use jsonl::write_jsonl;
+pub use pcapng::write_pcapng;
 pub use record::{ConnectionEvent, Drops, HostPower, PathPhase, Phase, Record, What};
 
 use crate::fault::Fault;
@@ -19,6 +25,8 @@ use crate::host::{HostState, Power};
 use crate::net::tcp::Segment;
 use crate::net::{Drop, Fate, LinkId, Packet};
 pub(crate) use story::Story;
+pub use svg::write_svg;
+pub use text::{write_text, write_text_with_packets};
 use traffic::Traffic;
 
 const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;

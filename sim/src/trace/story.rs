@@ -31,7 +31,16 @@ pub(crate) struct Story {
 
 impl Story {
     pub(crate) fn of(world: &World) -> Story {
-        world.shared.with(|state| Story::take(world.seed, state))
+        let mut story = world.shared.with(|state| Story::take(world.seed, state));
+        if let Some(failure) = &world.failure {
+            story.log.push(Record {
+                at: failure.at,
+                what: What::Failure {
+                    text: failure.to_string(),
+                },
+            });
+        }
+        story
     }
 
     fn take(seed: u64, state: &State) -> Story {
