@@ -196,8 +196,8 @@ fn suspend(setup: &Setup) -> Outcome {
         let missing = passed.saturating_sub(counted);
         let expected = if clock_ran { ms(0) } else { ms(30_000) };
         ensure!(missing == expected, "its clock misses {missing:?} of {passed:?}");
-        let gap = report.slowest(at - ms(50), at + ms(100));
-        ensure!(gap >= ms(29_900) && gap < ms(32_500), "the gap is {gap:?}");
+        let gap = report.gap();
+        ensure!(gap >= ms(30_000) && gap < ms(32_500), "the gap is {gap:?}");
         Ok(())
     })
 }

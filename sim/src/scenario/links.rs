@@ -75,11 +75,11 @@ fn rate(setup: &Setup) -> Outcome {
     let network = [("wifi", quick().rate(1_000_000, 64 << 10))];
     let stage = Stage::new(setup, &network, plan);
     stage.run(|_, report| {
-        let took = report.finished.unwrap_or_default().as_nanos();
+        let took = report.stream_ended.unwrap_or_default().as_nanos();
         let least = bits * 1000;
         ensure!(took > least, "{bits} bits in {took} ns: above the rate");
         ensure!(
-            took < least * 3 / 2,
+            took < least * 5 / 4,
             "{bits} bits in {took} ns: far below the rate"
         );
         Ok(())
@@ -222,8 +222,9 @@ fn corruption(setup: &Setup) -> Outcome {
         let stats = world.link_stats(&client, &server, "wifi").unwrap_or_default();
         ensure!(stats.damaged > 0, "no checksum was wrong");
         ensure!(pings.lock().changed > 0, "nothing came changed through plain TCP");
-        let (_, _, error) = report.down(at, "wifi").ok_or("no path ended")?;
-        ensure!(!error.is_empty(), "the path did not end for what came over it");
+        // One end sees that what came is not what was sent, and ends the path: nothing else does here.
+        let (after, ..) = report.down(at, "wifi").ok_or("no path ended")?;
+        ensure!(after < ms(1600), "a path ended only after {after:?}");
         Ok(())
     })
 }
@@ -317,7 +318,7 @@ fn changing_link(setup: &Setup) -> Outcome {
             came(2020, 2700),
             came(2900, 3900),
         );
-        ensure!((5500..8100).contains(&full), "{full} kbit at 8 Mbit/s");
+        ensure!((5500..8700).contains(&full), "{full} kbit at 8 Mbit/s");
         ensure!((500..850).contains(&tenth), "{tenth} kbit at 0.8 Mbit/s");
         ensure!(none < 20, "{none} kbit at a standstill");
         ensure!(again > 2000, "{again} kbit afterwards");

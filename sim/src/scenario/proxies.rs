@@ -145,12 +145,13 @@ fn limit(setup: &Setup) -> Outcome {
 }
 
 fn idle(setup: &Setup) -> Outcome {
-    let plan = Plan {
+    let mut plan = Plan {
         rest: Some((30, ms(30_000))),
         ..Plan::default()
     };
+    plan.fall_silent();
     let idle = RelayConfig {
-        idle: ms(3000),
+        idle: ms(5000),
         ..RelayConfig::default()
     };
     let (stage, relay) = stage(setup, plan, idle, ALONE);

@@ -53,7 +53,7 @@ pub(super) struct Plan {
     pub(super) endpoints: Vec<String>,
     pub(super) client: Config,
     pub(super) server: Config,
-    /// In each round a request, two messages, and a chunk of the stream.
+    /// In each round a request, two messages, and a chunk of the stream; no stream for chunks of 0 bytes.
     pub(super) rounds: u64,
     pub(super) every: Duration,
     pub(super) chunk: usize,
@@ -74,6 +74,16 @@ impl Default for Plan {
             chunk: 10_000,
             rest: None,
             read_pause: Duration::ZERO,
+        }
+    }
+}
+
+impl Plan {
+    /// Leaves out what keeps silent connections alive: heartbeats, and a stream that waits for more.
+    pub(super) fn fall_silent(&mut self) {
+        self.chunk = 0;
+        for config in [&mut self.client, &mut self.server] {
+            config.params.heartbeat = Duration::ZERO;
         }
     }
 }
@@ -99,6 +109,8 @@ pub(super) struct Report {
     pub(super) events: Vec<(Timestamp, SessionEvent)>,
     pub(super) echoed: u64,
     pub(super) streamed: u64,
+    /// When the end of the stream came back.
+    pub(super) stream_ended: Option<Timestamp>,
     pub(super) established: Option<Timestamp>,
     pub(super) finished: Option<Timestamp>,
     pub(super) session: Option<Session>,
@@ -145,12 +157,23 @@ impl Report {
         })
     }
 
-    /// How many paths ended.
+    /// How many paths ended before the work was done.
     pub(super) fn downs(&self) -> usize {
+        let end = self.finished.unwrap_or(Timestamp::MAX);
         let downs = self.events.iter();
         downs
-            .filter(|(_, event)| matches!(event, SessionEvent::PathDown { .. }))
+            .filter(|(at, event)| *at < end && matches!(event, SessionEvent::PathDown { .. }))
             .count()
+    }
+
+    /// The longest time between one answer and the next.
+    pub(super) fn gap(&self) -> Duration {
+        let ends = self.answers.iter().map(|(asked, took)| *asked + *took);
+        let next = ends.clone().skip(1);
+        ends.zip(next)
+            .map(|(end, next)| next.since(end))
+            .max()
+            .unwrap_or_default()
     }
 
     /// How many paths came up.
@@ -245,7 +268,11 @@ impl Stage {
 
     // ---- what goes wrong ----
 
+    /// Has a fault take place; at zero before anything else does.
     pub(super) fn fault(&mut self, at: Duration, fault: Fault) {
+        if at.is_zero() {
+            return self.world.apply(&fault);
+        }
         self.world.fault_at(at, fault);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sheetbend_runtime::{Class, Client, Delivery, Session};
+use sheetbend_runtime::{Class, Client, Delivery, Session, State};
 
 use super::service::{matches, pattern};
 use super::stage::{Plan, Report};
@@ -34,16 +34,17 @@ pub(super) fn client(host: &Host, plan: &Plan) -> Client {
 
 /// Makes the session and sets its tasks going.
 pub(super) async fn start(host: Host, plan: Plan, report: Told) {
-    let session = match client(&host, &plan).connect().await {
-        Ok(session) => session,
-        Err(error) => return report.lock().wrong.push(format!("no session: {error}")),
-    };
-    {
-        let mut report = report.lock();
-        report.session = Some(session.clone());
-        report.established = Some(host.world_now());
+    let session = client(&host, &plan).start_connecting();
+    let mut events = session.events();
+    report.lock().session = Some(session.clone());
+    // From the first event on: the first path is among them.
+    while session.state() != State::Connected {
+        match events.next().await {
+            Some(event) => report.lock().events.push((host.world_now(), event)),
+            None => return report.lock().wrong.push("no session".into()),
+        }
     }
-    host.spawn(events(host.clone(), session.clone(), report.clone()));
+    report.lock().established = Some(host.world_now());
     host.spawn(requests(
         host.clone(),
         session.clone(),
@@ -52,12 +53,7 @@ pub(super) async fn start(host: Host, plan: Plan, report: Told) {
     ));
     host.spawn(send(host.clone(), session.clone(), plan.clone(), report.clone()));
     host.spawn(receive(session.clone(), plan.clone(), report.clone()));
-    host.spawn(stream(host.clone(), session, plan, report));
-}
-
-async fn events(host: Host, session: Session, report: Told) {
-    let mut events = session.events();
-    drop(session);
+    host.spawn(stream(host.clone(), session, plan, report.clone()));
     while let Some(event) = events.next().await {
         report.lock().events.push((host.world_now(), event));
     }
@@ -118,6 +114,10 @@ async fn receive(session: Session, plan: Plan, report: Told) {
 }
 
 async fn stream(host: Host, session: Session, plan: Plan, report: Told) {
+    if plan.chunk == 0 {
+        report.lock().done += 1;
+        return;
+    }
     let (mut writer, mut reader) = match session.open_bi(Class::BULK).await {
         Ok(stream) => stream.split(),
         Err(error) => return report.lock().wrong.push(format!("no stream: {error}")),
@@ -148,7 +148,10 @@ async fn stream(host: Host, session: Session, plan: Plan, report: Told) {
                 }
                 report.lock().streamed = at;
             }
-            Ok(None) => break,
+            Ok(None) => {
+                report.lock().stream_ended = Some(host.world_now());
+                break;
+            }
             Err(error) => return report.lock().wrong.push(format!("reading the stream: {error}")),
         }
     }
