@@ -98,6 +98,9 @@ impl Driver {
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
         if let Some(observer) = &mut self.observer {
             observer.turn(now, &state.core);
+            if let Role::Client(dialer) = &self.role {
+                observer.connector(now, dialer.connector());
+            }
             if done {
                 observer.ended(now, &state.core);
             }

@@ -57,7 +57,7 @@ pub trait Runtime: Send + Sync + 'static {
         Arc::new(NoFiles)
     }
 
-    /// Who looks on while a session works, asked once for each session; nobody by default.
+    /// Who looks on, asked once for each session and each server; nobody by default.
     fn observer(&self) -> Option<Box<dyn Observer>> {
         None
     }

@@ -30,6 +30,24 @@
 //! }).unwrap();
 //! assert_eq!(answer, "hello");
 //! ```
+//!
+//! # Your own code
+//!
+//! `docs/SIMULATION.md` is a short guide, and `sim/tests/kv.rs` an example to copy from: a service of a user's own that
+//! runs for real and simulated, a swarm that checks it against a model, and two planted mistakes that the swarm finds.
+//! [`scenario::all`] has a world for every [`Fault`], each of which shows the fault's effect.
+//!
+//! # What came of it
+//!
+//! A run that goes wrong returns a [`Failure`]. [`World::keep_records`] before it has the world remember what happens,
+//! without changing it; the writers of [`trace`] tell it as a timeline to read, as a picture, as JSON Lines, or as a
+//! capture file for Wireshark.
+//!
+//! # What a program must not use
+//!
+//! The real clock, threads, sockets, sleep and randomness of the operating system, std's hash maps with their random
+//! keys included: no seed brings back what depends on them. With the feature `leaks`, on by default, a program that
+//! uses one of them fails its run with [`FailureKind::Leak`] on Linux with glibc. [`unsimulated`] is for what is meant.
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
@@ -61,5 +79,7 @@ pub use relay::{RelayConfig, RelayStats};
 pub use schedule::{Schedule, ScheduleError, Step};
 pub use trace::{Record, What};
 pub use world::{Join, World};
+
+pub use sheetbend_core::rng::Rng;
 
 pub use sheetbend_core::time::Timestamp;

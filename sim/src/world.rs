@@ -109,6 +109,11 @@ impl World {
         self.seed
     }
 
+    /// A generator for what the world's owner plans at random: the same for one seed and purpose, whenever asked.
+    pub fn rng(&self, purpose: &str) -> Rng {
+        Rng::from_seed(seed_bytes(self.seed)).fork("owner").fork(purpose)
+    }
+
     /// Runs tasks that are ready at one moment in random order rather than in the order of their wake-ups.
     pub fn shuffle(&mut self, shuffle: bool) {
         self.shuffle = shuffle;

@@ -163,6 +163,30 @@ fn a_panic_is_a_panic() {
 }
 
 #[test]
+fn waiting_for_a_lock_is_not_accused() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static LOCK: parking_lot::Mutex<u64> = parking_lot::Mutex::new(0);
+    static OVER: AtomicBool = AtomicBool::new(false);
+    // As worlds on several threads do with what there is once in a process.
+    let other = std::thread::spawn(|| {
+        while !OVER.load(Ordering::Relaxed) {
+            let mut lock = LOCK.lock();
+            *lock += 1;
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    });
+    let done = run(|| {
+        for _ in 0..20 {
+            *LOCK.lock() += 1;
+        }
+    });
+    OVER.store(true, Ordering::Relaxed);
+    other.join().expect("it ends");
+    done.expect("nobody is accused");
+}
+
+#[test]
 fn it_is_over_with_the_task() {
     if !detects_leaks() {
         return;

@@ -27,6 +27,9 @@ use libc::{clockid_t, pthread_attr_t, pthread_t, size_t, ssize_t, time_t, timesp
 pub(super) const DETECTS: bool = true;
 /// Lines of a backtrace that are told.
 const MAX_FRAMES: usize = 12;
+/// Locks look at the clock when another thread holds them, which worlds on other threads may do with what a process
+/// has only once. Nobody learns the time from them.
+const LOCKS: [&str; 2] = ["parking_lot_core::", "parking_lot::"];
 
 thread_local! {
     /// A task of a world is being polled on this thread.
@@ -40,7 +43,7 @@ thread_local! {
 struct Leak {
     name: &'static str,
     what: &'static str,
-    trace: Backtrace,
+    frames: Vec<String>,
 }
 
 /// Called in front of every interposed function.
@@ -59,14 +62,17 @@ fn accuse(name: &'static str, what: &'static str) {
         return;
     }
     let _pause = Pause::new();
+    let frames = frames(&Backtrace::force_capture());
+    if frames
+        .iter()
+        .any(|frame| LOCKS.iter().any(|lock| frame.contains(lock)))
+    {
+        return;
+    }
     LEAK.with(|leak| {
         // Borrowed only if this is called while a leak is being dropped.
         if let Ok(mut leak) = leak.try_borrow_mut() {
-            leak.get_or_insert_with(|| Leak {
-                name,
-                what,
-                trace: Backtrace::force_capture(),
-            });
+            leak.get_or_insert_with(|| Leak { name, what, frames });
         }
     });
 }
@@ -207,8 +213,10 @@ impl Guard {
             .keys
             .is_some_and(|keys| map_keys()[0] != keys[0].wrapping_add(allowed));
         if let Some(leak) = LEAK.with(|leak| leak.try_borrow_mut().ok()?.take()) {
-            let Leak { name, what, trace } = leak;
-            return Some(format!("{what} was used: {name}{}", frames(&trace)));
+            let Leak { name, what, frames } = leak;
+            let frames = frames.iter().take(MAX_FRAMES);
+            let frames: String = frames.map(|frame| format!("\n    {frame}")).collect();
+            return Some(format!("{what} was used: {name}{frames}"));
         }
         maps.then(|| {
             let text = "ambient randomness was used: a hash map with std's RandomState, whose order no seed brings \
@@ -249,7 +257,7 @@ impl Drop for Pause {
 }
 
 /// The frames of a backtrace between the call and the world that polled the task.
-fn frames(trace: &Backtrace) -> String {
+fn frames(trace: &Backtrace) -> Vec<String> {
     let text = trace.to_string();
     let mut frames: Vec<String> = Vec::new();
     for line in text.lines().map(str::trim) {
@@ -266,9 +274,6 @@ fn frames(trace: &Backtrace) -> String {
     let own = |frame: &String| frame.contains("leaks/glibc.rs") || frame.contains("leaks::system::");
     let first = frames.iter().rposition(own).map_or(0, |place| place + 1);
     let polled = |frame: &String| frame.contains("world/run.rs") || frame.contains("World::poll");
-    let frames = frames[first..].iter().take_while(|frame| !polled(frame));
-    frames
-        .take(MAX_FRAMES)
-        .map(|frame| format!("\n    {frame}"))
-        .collect()
+    let frames = frames.into_iter().skip(first);
+    frames.take_while(|frame| !polled(frame)).collect()
 }

@@ -24,7 +24,8 @@ use crate::world::{Join, World};
 /// Fails the check that it stands in, with words.
 macro_rules! ensure {
     ($holds:expr, $($words:tt)+) => {
-        if !$holds {
+        if $holds {
+        } else {
             return Err(format!($($words)+));
         }
     };
@@ -394,7 +395,7 @@ fn play(
 
 /// Exactly once, in order, nothing lost, on one session.
 fn check(plan: &Plan, ledger: &Ledger, report: &Report) -> Check {
-    for words in ledger.wrong.iter().chain(&report.wrong) {
+    if let Some(words) = ledger.wrong.iter().chain(&report.wrong).next() {
         return Err(words.clone());
     }
     ensure!(ledger.sessions == 1, "{} sessions were made", ledger.sessions);
