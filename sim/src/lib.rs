@@ -59,11 +59,15 @@ mod leaks;
 mod net;
 mod observe;
 mod queue;
+mod quiet;
 mod relay;
 mod runtime;
 pub mod scenario;
 mod schedule;
+pub mod shrink;
 mod state;
+pub mod swarm;
+mod token;
 pub mod trace;
 mod world;
 
@@ -75,11 +79,13 @@ pub use leaks::{detects_leaks, unsimulated};
 pub use net::{
     Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
 };
+pub use quiet::quietly;
 pub use relay::{RelayConfig, RelayStats};
 pub use schedule::{Schedule, ScheduleError, Step};
+pub use token::{MAX_TOKEN_LEN, Token, TokenError};
 pub use trace::{Record, What};
-pub use world::{Join, World};
+pub use world::{Join, Leftovers, World};
 
+pub use sheetbend_core::marks::{Mark, Marks};
 pub use sheetbend_core::rng::Rng;
-
 pub use sheetbend_core::time::Timestamp;

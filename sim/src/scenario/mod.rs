@@ -69,10 +69,17 @@ const fn scenario(name: &'static str, about: &'static str, run: fn(&Setup) -> Ou
     Scenario { name, about, run }
 }
 
+const SWARM: Scenario = scenario(
+    "swarm",
+    "random networks, work and faults of every kind",
+    crate::swarm::run,
+);
+
 /// Every scenario there is.
 pub fn all() -> &'static [Scenario] {
     static ALL: LazyLock<Vec<Scenario>> = LazyLock::new(|| {
         let parts = [
+            &[SWARM] as &[Scenario],
             load::ALL,
             links::ALL,
             tcp::ALL,
@@ -86,6 +93,12 @@ pub fn all() -> &'static [Scenario] {
         parts.concat()
     });
     &ALL
+}
+
+impl std::fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Scenario").field(&self.name).finish()
+    }
 }
 
 /// The scenario of that name.

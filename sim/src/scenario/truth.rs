@@ -75,7 +75,8 @@ impl Truth {
             let fits = match told {
                 Told::NotSent => times == 0,
                 Told::Asked(at) => times <= 1 && end.since(*at) < PATIENCE,
-                _ => times <= 1,
+                Told::Done(_) | Told::Maybe => times <= 1,
+                Told::Wrong(_) => false,
             };
             ensure!(
                 fits,
@@ -172,6 +173,7 @@ pub(super) async fn tell(host: Host, session: Session, truth: Shared) {
                 Outcome::Acknowledged => Told::Done(own.world_now()),
                 Outcome::Maybe => Told::Maybe,
                 Outcome::NotSent => Told::NotSent,
+                other @ Outcome::TooLarge { .. } => Told::Wrong(format!("{other:?}")),
             };
             told.lock().messages.insert(number, outcome);
         });
