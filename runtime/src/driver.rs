@@ -93,7 +93,7 @@ impl Driver {
         let busy = again && self.unjudged < BUSY_TURNS;
         self.unjudged = if busy { self.unjudged + 1 } else { 0 };
         again |= self.adopt(now, state);
-        self.work(now, state, busy, &mut wakes, &mut moved);
+        again |= self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
         let detached = state.core.state() == Lifecycle::Reconnecting;
         let held = detached.then(|| state.core.held_bytes() + state.intake.held_bytes());
@@ -147,7 +147,8 @@ impl Driver {
         self.links.len() > before
     }
 
-    /// Everything else that happens under the lock.
+    /// Everything else that happens under the lock. Tells whether a path ended after the others were asked for
+    /// output: what it leaves is theirs to send.
     fn work(
         &mut self,
         now: Timestamp,
@@ -155,7 +156,7 @@ impl Driver {
         busy: bool,
         wakes: &mut WakeList,
         moved: &mut Moved,
-    ) {
+    ) -> bool {
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
         }
@@ -174,11 +175,20 @@ impl Driver {
             state.waits.wake(Interest::Lifecycle, wakes);
         }
         // Closing a path may itself be news.
-        self.take_events(now, state, wakes, moved);
+        let ended = self.take_events(now, state, wakes, moved);
         self.links.retain(|link| !link.is_gone());
+        ended
     }
 
-    fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Moved) {
+    /// Tells everyone of what happened; whether a path ended.
+    fn take_events(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        wakes: &mut WakeList,
+        moved: &mut Moved,
+    ) -> bool {
+        let mut ended = false;
         let Driver {
             links,
             role,
@@ -192,6 +202,7 @@ impl Driver {
             match event {
                 Event::State { to, cause, .. } => moved.push((*to, cause.clone())),
                 Event::PathDown { path, .. } => {
+                    ended = true;
                     if let Some(link) = links.iter_mut().find(|link| link.key == *path) {
                         link.doom(now);
                     }
@@ -210,6 +221,7 @@ impl Driver {
                 dialer.note(now, event);
             }
         });
+        ended
     }
 
     /// Ends a session that nobody holds, once what was queued is delivered.
@@ -251,7 +263,7 @@ impl Driver {
             .timer
             .as_mut()
             .is_some_and(|timer| timer.poll_expired(cx).is_ready());
-        if expired {
+        if expired && !sheetbend_core::canary!(DriverTimerForgotten) {
             self.armed = Timestamp::MAX;
         }
         expired

@@ -157,7 +157,8 @@ impl State {
             }
             Event::Writable(key) => {
                 let slot = self.slot(key);
-                wakes.extend(slot.write.take());
+                let waker = slot.write.take();
+                wakes.extend(waker.filter(|_| !sheetbend_core::canary!(WritableTaskNotWoken)));
                 if slot.work.is_some() {
                     self.pump_response(key);
                 }

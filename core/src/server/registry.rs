@@ -275,6 +275,9 @@ impl Registry {
     /// keys while its CONFIRM was lost.
     pub fn route_join(&mut self, now: Timestamp, session_id: &SessionId, routing: &Routing) -> Route {
         self.handle_timeout(now);
+        if self.draining.is_some() && crate::canary!(DrainRefusesJoin) {
+            return reject(RejectCode::DRAINING, "the server is draining");
+        }
         let entry = self
             .ids
             .get(session_id)

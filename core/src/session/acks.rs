@@ -46,6 +46,8 @@ impl Session {
                 sent: log.sent(),
             });
         }
+        let extra = u64::from(crate::canary!(AckOffByOne));
+        let count = (count + extra).min(log.sent());
         if count <= log.acknowledged {
             return Ok(());
         }
@@ -241,6 +243,7 @@ impl Session {
                     return;
                 };
                 let Some(send) = stream.send.as_mut() else { return };
+                let fin = fin && !crate::canary!(FinLost);
                 if send.on_lost(offset, len as usize, fin) {
                     sometimes!(self.marks, FinResent, fin && !send.is_end_under_way());
                     // What was sent once has its credit; it does not wait for the class's.
@@ -254,6 +257,7 @@ impl Session {
                         .send
                         .as_ref()
                         .is_some_and(|send| send.state() == SendState::ResetSent);
+                    let due = due && !crate::canary!(ResetNotResent);
                     if due {
                         stream.flags.set(Flags::RESET_DUE);
                     }
@@ -267,6 +271,7 @@ impl Session {
             Item::Stop { key } => self.requeue_control(key.slot, key, Flags::STOP_DUE, |stream| {
                 !stream.flags.has(Flags::RECV_DONE)
             }),
+            Item::MaxStreamData { .. } | Item::MaxData { .. } if crate::canary!(CreditNotResent) => {}
             Item::MaxStreamData { key, value } => {
                 self.requeue_control(key.slot, key, Flags::CREDIT_DUE, |stream| {
                     stream

@@ -44,7 +44,7 @@ impl Opening {
 
     /// Grants what there is, if it is time to; tells whether it did.
     pub(super) fn renew(&mut self) -> bool {
-        let wanted = self.wants_renewal();
+        let wanted = self.wants_renewal() && !crate::canary!(OpeningNotRenewed);
         if wanted {
             self.granted = self.gone.saturating_add(self.concurrent);
             self.due = true;

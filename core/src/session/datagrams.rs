@@ -389,6 +389,7 @@ impl Session {
             .seen
             .get_or_insert_with(Seen::default)
             .insert(number)
+            && !crate::canary!(DatagramRepeated)
         {
             sometimes!(self.marks, DatagramRepeated);
             return;

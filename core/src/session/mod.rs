@@ -20,6 +20,7 @@
 mod accept;
 mod acks;
 mod audit;
+mod audit_paths;
 mod classes;
 mod close;
 mod config;
@@ -357,7 +358,7 @@ impl Session {
             return;
         };
         if path.timers.take_due(TimerKind::Ack, now) {
-            path.ack_due = true;
+            path.ack_due = !crate::canary!(AckTimerForgotten);
         }
         if path.timers.take_due(TimerKind::Heartbeat, now) && path.is_live() {
             let idle = now.since(path.last_sent);

@@ -111,6 +111,7 @@ impl Session {
             Kind::Bi | Kind::Uni => {
                 if stream.flags.take(Flags::READ_BLOCKED)
                     && let Some(key) = self.streams.key_of(slot)
+                    && !crate::canary!(ReaderNotWoken)
                 {
                     self.events.push_back(Event::Readable(key));
                 }
@@ -309,7 +310,7 @@ impl Session {
             .send
             .as_ref()
             .is_some_and(|send| !send.state().is_terminal());
-        if !open || stream.flags.has(Flags::STOPPED) {
+        if !open || stream.flags.has(Flags::STOPPED) || crate::canary!(StopIgnored) {
             return Ok(());
         }
         let ended = stream

@@ -219,6 +219,10 @@ impl Session {
             return Err(StreamError::Stopped(stream.send_code));
         }
         let send = stream.send.as_mut().ok_or(StreamError::Unknown)?;
+        // Being stopped resets the stream: the code says more than that.
+        if stream.flags.has(Flags::STOPPED) {
+            return Err(StreamError::Stopped(stream.send_code));
+        }
         match send.state() {
             SendState::Open => {}
             SendState::Finished | SendState::DataAcked => return Err(StreamError::Finished),
@@ -513,6 +517,7 @@ impl Session {
     pub(super) fn tell_writable(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(key)
             && stream.flags.take(Flags::WRITE_BLOCKED)
+            && !crate::canary!(WriterNotWoken)
         {
             sometimes!(self.marks, WriterWoken);
             self.events.push_back(Event::Writable(key));
@@ -533,7 +538,9 @@ impl Session {
             .is_none_or(|send| matches!(send.state(), SendState::DataAcked | SendState::ResetAcked));
         let received = stream.recv.is_none() || stream.flags.has(Flags::RECV_DONE);
         let ended = self.state.is_terminal();
-        if !(sent && received || ended) {
+        if !(sent && received || ended)
+            || (stream.id.initiator() != self.side && crate::canary!(StreamLeaked))
+        {
             return;
         }
         let id = stream.id;
