@@ -432,7 +432,13 @@ impl Connector {
             let candidates = self.paths.iter_mut().filter(|path| path.counts());
             let worst = candidates.max_by_key(|path| {
                 let endpoint = path.attempt.endpoint;
-                (loads[endpoint].paths, endpoint, path.attempt.attempt_id)
+                // Of two alike the newer goes, not the older attempt: the other is in use.
+                (
+                    loads[endpoint].paths,
+                    endpoint,
+                    path.since,
+                    path.attempt.attempt_id,
+                )
             });
             let Some(worst) = worst else { break };
             worst.surplus = true;

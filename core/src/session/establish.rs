@@ -480,7 +480,9 @@ impl Session {
             return Ok(());
         }
         self.early_received = self.early_received.saturating_add(bytes);
+        sometimes!(self.marks, EarlyDataAccepted);
         if self.early_received > EARLY_BYTES {
+            sometimes!(self.marks, EarlyDataRefused);
             Err(Misbehaviour::EarlyData)
         } else {
             Ok(())

@@ -15,7 +15,7 @@ use super::{Abandon, Session};
 use crate::handshake::PathCount;
 use crate::marks::sometimes;
 use crate::time::Timestamp;
-use crate::wire::WireError;
+use crate::wire::{Side, WireError};
 
 /// Probes without an answer before a suspect path is dead.
 const PROBES: u32 = 3;
@@ -321,6 +321,7 @@ impl Session {
                     path.peer_wants_leave,
                     current != Some(*slot) && path.rtt.is_degraded(),
                     path.info.rank,
+                    std::cmp::Reverse(path.peer_sends),
                     current != Some(*slot),
                     path.rtt.get(),
                     path.id,
@@ -347,11 +348,25 @@ impl Session {
         }
         self.active = Some(slot);
         self.switches += 1;
+        self.tell_switch(current, slot);
         self.events.push_back(Event::Switched {
             from,
             to: self.path_key(slot),
             cause,
         });
+    }
+
+    /// PROTOCOL 4.7: the server learns which path the client sends on, so that it follows.
+    fn tell_switch(&mut self, from: Option<usize>, to: usize) {
+        if self.side == Side::Server || self.paths.len() < 2 {
+            return;
+        }
+        for slot in from.into_iter().chain([to]) {
+            if let Some(path) = self.paths.get_mut(slot) {
+                path.status_seq += 1;
+                path.status_due = true;
+            }
+        }
     }
 
     /// A path has proven itself.

@@ -13,7 +13,7 @@ use crate::marks::sometimes;
 use crate::stream::Source;
 use crate::time::Timestamp;
 use crate::wire::{
-    Class, ErrorCode, Frame, HandshakeKind, PathStatus, RecordLimits, complete_prefix, split_record,
+    Class, ErrorCode, Frame, HandshakeKind, PathStatus, RecordLimits, Side, complete_prefix, split_record,
 };
 
 /// Records of acknowledgements and answers alone that may be unacknowledged on a path; each costs memory.
@@ -327,6 +327,15 @@ impl Session {
         path.peer_wants_leave = status == PathStatus::Leave;
         if path.peer_wants_leave {
             self.choose_active(SwitchCause::Abandoned);
+        }
+        if self.side == Side::Server {
+            // PROTOCOL 4.7: a server follows its client to the path that this sends on.
+            self.statuses += 1;
+            self.paths[slot].peer_sends = match status {
+                PathStatus::Active => self.statuses,
+                _ => 0,
+            };
+            self.choose_active(SwitchCause::Preferred);
         }
     }
 

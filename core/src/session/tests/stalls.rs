@@ -399,6 +399,28 @@ fn gap_after_delay(world: &mut World, flow: &mut Flow, extra: Duration, time: Du
     longest_gap(world, flow, Duration::from_secs(2))
 }
 
+/// PROTOCOL 4.7: the server follows its client to the path that this sends on, and back.
+#[test]
+fn both_directions_leave_a_path_and_come_back_together() {
+    let (mut world, mut flow) = ranked(2, MS);
+    assert_eq!(world.client.active_path(), world.links[0].client);
+    // Only what the client sends is lost: the server has no evidence of its own.
+    world.stall(0, true, false);
+    longest_gap(&mut world, &mut flow, Duration::from_millis(300));
+    assert_eq!(world.client.active_path(), world.links[1].client);
+    let theirs = world.links[1].server;
+    assert_eq!(world.server().active_path(), theirs, "it follows");
+    world.stall(0, false, false);
+    longest_gap(&mut world, &mut flow, Duration::from_secs(3));
+    assert_eq!(
+        world.client.active_path(),
+        world.links[0].client,
+        "it is preferred"
+    );
+    let theirs = world.links[0].server;
+    assert_eq!(world.server().active_path(), theirs, "and back");
+}
+
 /// NUMBERS: a path that was slow and comes back is used again without another gap than its round trip:
 /// neither before the late records on it have come through, nor by a bound that followed its slowness down.
 #[test]
