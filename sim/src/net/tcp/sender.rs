@@ -70,8 +70,6 @@ pub(super) struct Sender {
     window: u64,
     threshold: u64,
     recovery: Option<u64>,
-    /// The recovery began with a timeout: the window grows again meanwhile.
-    timed_out: bool,
     pipe: u64,
     lost: usize,
     srtt: Option<u64>,
@@ -105,7 +103,6 @@ impl Sender {
             window: FIRST_WINDOW * mss as u64,
             threshold: u64::MAX,
             recovery: None,
-            timed_out: false,
             pipe: 0,
             lost: 0,
             srtt: None,
@@ -355,7 +352,6 @@ impl Sender {
         }
         if self.recovery.is_some_and(|until| self.una >= until) {
             self.recovery = None;
-            self.timed_out = false;
         }
         if !self.flights.is_empty() {
             self.detect(now, mss as u64);
@@ -400,8 +396,7 @@ impl Sender {
     }
 
     fn grow(&mut self, bytes: u64, mss: u64) {
-        let recovers = self.recovery.is_some() && !self.timed_out;
-        if recovers || self.pipe + bytes < self.window / 2 {
+        if self.recovery.is_some() || self.pipe + bytes < self.window / 2 {
             return;
         }
         if self.window < self.threshold {
@@ -481,13 +476,9 @@ impl Sender {
 
     fn expire(&mut self, now: u64, mss: u64) {
         self.timeouts += 1;
-        // RFC 5681 §3.1: half of what is not acknowledged, once for each loss.
-        if self.recovery.is_none() {
-            self.threshold = ((self.nxt - self.una) / 2).max(2 * mss);
-        }
+        self.threshold = (self.pipe.max(mss) / 2).max(2 * mss);
         self.window = mss;
         self.recovery = Some(self.nxt);
-        self.timed_out = true;
         self.pipe = 0;
         self.lost = 0;
         for flight in self.flights.iter_mut().filter(|flight| !flight.sacked) {
