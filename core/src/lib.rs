@@ -8,6 +8,7 @@
 //! - [`client`]: [`client::connector::Connector`] decides which endpoint to connect when.
 //! - [`server`]: [`server::Acceptor`] finds the session that a new connection belongs to, or makes it.
 //! - [`handshake`], [`wire`], [`stream`]: what those are made of. `docs/PROTOCOL.md` specifies it.
+//! - [`request`]: calls over streams, their wire and their machines.
 //! - [`policy`], [`rng`], [`time`]: decisions, randomness from a seed, and the core's notion of time.
 //!
 //! # Example
@@ -55,6 +56,7 @@
 pub mod client;
 pub mod handshake;
 pub mod policy;
+pub mod request;
 pub mod rng;
 pub mod server;
 pub mod session;

@@ -39,8 +39,24 @@ pub enum Strategy {
         /// The longest.
         cap: Duration,
     },
-    /// The user's own function of `n`.
-    Custom(Arc<dyn Fn(u32) -> Duration + Send + Sync>),
+    /// The user's own.
+    Custom(Arc<dyn Grow>),
+}
+
+/// A strategy of the user's own.
+pub trait Grow: Send + Sync {
+    /// The delay before the next try. `n` counts the tries since the last reset, from 0; `previous` is the
+    /// delay before this one, if there was one.
+    fn delay(&self, n: u32, previous: Option<Duration>, rng: &mut Rng) -> Duration;
+}
+
+/// A [`Grow`] that is a function of the number of tries.
+struct ByCount<F>(F);
+
+impl<F: Fn(u32) -> Duration + Send + Sync> Grow for ByCount<F> {
+    fn delay(&self, n: u32, _: Option<Duration>, _: &mut Rng) -> Duration {
+        (self.0)(n)
+    }
 }
 
 impl fmt::Debug for Strategy {
@@ -115,7 +131,12 @@ impl BackoffPolicy {
 
     /// The user's own function of the number of tries so far, without jitter.
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> BackoffPolicy {
-        BackoffPolicy::new(Strategy::Custom(Arc::new(delay)))
+        BackoffPolicy::new(Strategy::Custom(Arc::new(ByCount(delay))))
+    }
+
+    /// The user's own strategy, without jitter but its own.
+    pub fn grow(strategy: impl Grow + 'static) -> BackoffPolicy {
+        BackoffPolicy::new(Strategy::Custom(Arc::new(strategy)))
     }
 
     /// Replaces the jitter.
@@ -212,7 +233,7 @@ impl Backoff {
                 let previous = self.previous.unwrap_or(*base).clamp((*base).min(cap), cap);
                 return rng.duration(*base, previous.saturating_mul(3)).min(cap);
             }
-            Strategy::Custom(delay) => delay(n),
+            Strategy::Custom(own) => own.delay(n, self.previous, rng),
         };
         let delay = delay.min(moment_cap);
         match self.policy.jitter {
@@ -248,6 +269,14 @@ mod tests {
         let exponential = BackoffPolicy::exponential(10 * MS, 100 * MS).with_jitter(Jitter::None);
         assert_eq!(delays(exponential, 6), [10, 20, 40, 80, 100, 100]);
         assert_eq!(delays(BackoffPolicy::custom(|n| n * MS), 3), [0, 1, 2]);
+
+        struct Doubling;
+        impl Grow for Doubling {
+            fn delay(&self, _: u32, previous: Option<Duration>, _: &mut Rng) -> Duration {
+                previous.map_or(MS, |previous| previous * 2)
+            }
+        }
+        assert_eq!(delays(BackoffPolicy::grow(Doubling), 4), [1, 2, 4, 8]);
     }
 
     #[test]
