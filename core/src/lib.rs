@@ -9,6 +9,7 @@
 //! - [`server`]: [`server::Acceptor`] finds the session that a new connection belongs to, or makes it.
 //! - [`handshake`], [`wire`], [`stream`]: what those are made of. `docs/PROTOCOL.md` specifies it.
 //! - [`request`]: calls over streams, their wire and their machines.
+//! - [`marks`]: which rare branches a machine has been through, for tests.
 //! - [`policy`], [`rng`], [`time`]: decisions, randomness from a seed, and the core's notion of time.
 //!
 //! # Example
@@ -55,6 +56,7 @@
 
 pub mod client;
 pub mod handshake;
+pub mod marks;
 pub mod policy;
 pub mod request;
 pub mod rng;

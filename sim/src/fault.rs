@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{HostId, Power};
-use crate::net::{AttachmentId, LinkConfig, Middlebox};
+use crate::net::{AttachmentId, Fabric, LinkConfig, Middlebox};
 use crate::state::State;
 
 /// A fault, or the end of one. Hosts and networks are named; what names nothing does nothing.
@@ -178,6 +178,16 @@ pub(crate) enum Consequence {
     Resumed(HostId),
 }
 
+/// Whether a fault gives a link back the configuration that its network has.
+fn is_usual(net: &Fabric, fault: &Fault) -> bool {
+    match fault {
+        Fault::Link { network, config, .. } => net
+            .find_network(network)
+            .is_some_and(|index| net.networks[usize::from(index)].config == *config),
+        _ => false,
+    }
+}
+
 impl State {
     fn interface(&self, host: &str, network: &str) -> Option<AttachmentId> {
         self.net
@@ -187,8 +197,18 @@ impl State {
     /// Does what a fault says, as far as it concerns the network and the hosts.
     pub(crate) fn apply(&mut self, fault: &Fault) -> Consequence {
         let now = self.now;
-        self.trace.fault(now, || fault.to_string());
-        self.try_apply(fault).unwrap_or(Consequence::None)
+        let State { trace, net, .. } = self;
+        trace.fault(now, fault, || is_usual(net, fault));
+        let before: Option<Vec<Power>> = trace
+            .is_kept()
+            .then(|| self.hosts.iter().map(|host| host.power).collect());
+        let consequence = self.try_apply(fault).unwrap_or(Consequence::None);
+        for (host, before) in self.hosts.iter().zip(before.iter().flatten()) {
+            if host.power != *before {
+                self.trace.power(now, host);
+            }
+        }
+        consequence
     }
 
     fn try_apply(&mut self, fault: &Fault) -> Option<Consequence> {

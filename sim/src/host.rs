@@ -188,6 +188,16 @@ impl Host {
         Arc::new(HostRuntime::new(self.clone()))
     }
 
+    /// Says something in the trace.
+    pub fn note(&self, text: &str) {
+        self.shared.with(|state| {
+            let State {
+                trace, hosts, now, ..
+            } = state;
+            trace.note(*now, &hosts[self.id.index()].name, text);
+        });
+    }
+
     /// Which host it is.
     pub fn id(&self) -> HostId {
         self.id

@@ -30,22 +30,38 @@
 //! }).unwrap();
 //! assert_eq!(answer, "hello");
 //! ```
+//!
+//! # What came of it
+//!
+//! A run that goes wrong returns a [`Failure`]. [`World::keep_records`] before it has the world remember what happens,
+//! without changing it; the writers of [`trace`] tell it as a timeline to read, as a picture, as JSON Lines, or as a
+//! capture file for Wireshark.
+//!
+//! # What a program must not use
+//!
+//! The real clock, threads, sockets, sleep and randomness of the operating system, std's hash maps with their random
+//! keys included: no seed brings back what depends on them. With the feature `leaks`, on by default, a program that
+//! uses one of them fails its run with [`FailureKind::Leak`] on Linux with glibc. [`unsimulated`] is for what is meant.
 #![warn(missing_docs)]
+#![deny(unsafe_code)]
 
 mod failure;
 mod fault;
 mod host;
+mod leaks;
 mod net;
+mod observe;
 mod queue;
 mod runtime;
 pub mod scenario;
 mod state;
-mod trace;
+pub mod trace;
 mod world;
 
 pub use failure::{Failure, FailureKind};
 pub use fault::Fault;
 pub use host::{Host, HostId};
+pub use leaks::{detects_leaks, unsimulated};
 pub use net::{
     Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
 };

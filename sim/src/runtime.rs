@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Address, BoxFuture, Listener, Runtime, Socket, Timer};
+use sheetbend_runtime::{Address, BoxFuture, Listener, Observer, Runtime, Socket, Timer};
 
 use crate::host::Host;
 use crate::net::{listen, start_connect};
+use crate::observe;
 use crate::state::Shared;
 
 /// The runtime of one host of a world.
@@ -99,6 +100,10 @@ impl Runtime for HostRuntime {
         self.host
             .shared
             .with(|state| state.hosts[self.host.id.index()].rng.bytes())
+    }
+
+    fn observer(&self) -> Option<Box<dyn Observer>> {
+        observe::observer(&self.host)
     }
 }
 

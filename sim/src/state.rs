@@ -12,6 +12,7 @@ use slab::Slab;
 
 use crate::host::{HostId, HostState, Power};
 use crate::net::Fabric;
+use crate::observe::Watch;
 use crate::queue::{Due, Queue};
 use crate::trace::Trace;
 
@@ -73,6 +74,7 @@ pub(crate) struct State {
     pub(crate) net: Fabric,
     pub(crate) timers: Slab<TimerState>,
     pub(crate) trace: Trace,
+    pub(crate) watch: Watch,
     /// To be woken when the lock is released.
     pub(crate) wakes: Vec<Waker>,
     /// Grows with everything that brings a program forward: bytes moved, timers expired.
@@ -165,6 +167,8 @@ impl State {
 pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) ready: Arc<Ready>,
+    /// A session's invariants were breached: see `Watch`.
+    pub(crate) breached: AtomicBool,
 }
 
 impl Shared {
@@ -177,6 +181,7 @@ impl Shared {
             net: Fabric::default(),
             timers: Slab::new(),
             trace: Trace::default(),
+            watch: Watch::default(),
             wakes: Vec::new(),
             progress: 0,
             generation: 0,
@@ -184,6 +189,7 @@ impl Shared {
         Shared {
             state: Mutex::new(state),
             ready: Arc::default(),
+            breached: AtomicBool::new(false),
         }
     }
 

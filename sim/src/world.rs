@@ -21,7 +21,7 @@ use crate::host::{Clock, Host, HostId, HostState, Power, Program};
 use crate::net::{LinkConfig, LinkStats, TcpConfig};
 use crate::queue::Due;
 use crate::state::{Job, Shared, TaskId, TaskWaker};
-use crate::trace::{Hash, Record};
+use crate::trace::{Hash, Record, Story};
 
 /// A host's clock shows up to this much more than another's when a world begins.
 const CLOCK_SPREAD: Duration = Duration::from_secs(1000);
@@ -55,8 +55,8 @@ pub struct Totals {
 
 /// A simulated world. See the [crate](crate) for an example.
 pub struct World {
-    shared: Arc<Shared>,
-    seed: u64,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) seed: u64,
     rng: Rng,
     shuffle: bool,
     tasks: Slab<Task>,
@@ -65,7 +65,7 @@ pub struct World {
     held: Vec<TaskId>,
     actions: Slab<Action>,
     batch: std::collections::VecDeque<Job>,
-    failure: Option<Failure>,
+    pub(crate) failure: Option<Failure>,
     hash: Hash,
     events: u64,
     polls: u64,
@@ -113,17 +113,26 @@ impl World {
         self.shuffle = shuffle;
     }
 
-    /// Remembers everything that happens, to be had from [`World::records`].
+    /// Remembers what happens from here on, and what each link carries, for [`World::records`] and the writers of
+    /// [`trace`](crate::trace). Sessions are seen that are made from here on. The run is the same with it.
     pub fn keep_records(&mut self) {
         self.shared.with(|state| {
             state.trace.log.get_or_insert_default();
         });
     }
 
-    /// What happened since [`World::keep_records`].
+    /// Remembers every packet as well. A long run needs much memory for that.
+    pub fn keep_packets(&mut self) {
+        self.keep_records();
+        self.shared.with(|state| {
+            state.trace.capture.get_or_insert_default();
+        });
+    }
+
+    /// What happened since [`World::keep_records`], in order: with every packet since [`World::keep_packets`] if that
+    /// was called, else with what the links carried, interval by interval.
     pub fn records(&self) -> Vec<Record> {
-        self.shared
-            .with(|state| state.trace.log.clone().unwrap_or_default())
+        Story::of(self).records()
     }
 
     /// Says something in the trace.

@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Session;
+use super::audit::{Violation, rule};
 use super::error::SendError;
 use super::event::{Event, MessageId, Outcome};
 use super::timers::TimerKind;
+use crate::marks::sometimes;
 use crate::time::Timestamp;
 use crate::wire::Class;
 
@@ -104,12 +106,59 @@ impl Datagrams {
         self.outgoing.push_front(datagram);
     }
 
+    /// Part of [`Session::audit`]; `unread` is what unreliable messages that wait to be read cost.
+    pub(super) fn audit(&self, session: &Session, unread: u64) -> Result<(), Violation> {
+        let limit = session.config.max_datagram_queue;
+        let outgoing = self.outgoing.iter().map(cost).sum::<u64>();
+        let waiting = self.waiting.values().map(cost).sum::<u64>();
+        rule!(
+            self.outgoing_bytes == outgoing && self.waiting_bytes == waiting,
+            "the datagram queue counts what it holds",
+            self.outgoing_bytes,
+            outgoing,
+            self.waiting_bytes,
+            waiting,
+        );
+        // One that is longer than the queue may go when the queue is empty.
+        let most = limit.max(u64::from(session.peer.max_datagram.max(16 << 10)) + OVERHEAD);
+        rule!(
+            outgoing + waiting <= most,
+            "the datagram queue keeps within its limit",
+            outgoing,
+            waiting,
+            most,
+        );
+        let raw = self.raw.iter().map(|payload| payload.len() as u64 + OVERHEAD);
+        let unread = unread + raw.sum::<u64>();
+        rule!(
+            self.received_bytes == unread && unread <= limit,
+            "datagrams that wait to be read keep within their limit",
+            self.received_bytes,
+            unread,
+            limit,
+        );
+        rule!(
+            self.raw.is_empty() || !self.raw_blocked,
+            "nobody waits for a datagram that has come"
+        );
+        rule!(
+            outgoing + waiting == 0 || session.timers.is_set(TimerKind::Ttl),
+            "a datagram's time to live has a timer"
+        );
+        rule!(
+            outgoing + waiting > 0 || !session.datagram_sender_blocked,
+            "nobody waits for an empty datagram queue"
+        );
+        Ok(())
+    }
+
     pub(super) fn taken(&mut self, len: usize) {
         self.received_bytes = self.received_bytes.saturating_sub(len as u64 + OVERHEAD);
     }
 }
 
-const OVERHEAD: u64 = 64;
+/// What a datagram costs a queue beyond its bytes.
+pub(super) const OVERHEAD: u64 = 64;
 /// The longest header of a DATAGRAM frame: type, number, class, length.
 pub(super) const DATAGRAM_ROOM: usize = 24;
 
@@ -125,6 +174,7 @@ impl Session {
         }
         let (len, max) = (payload.len() as u64, self.max_datagram_out());
         if len > max {
+            sometimes!(self.marks, DatagramTooLong);
             return Err(SendError::TooLarge { len, max });
         }
         self.send_unreliable(now, None, Duration::from_secs(1), payload, false)
@@ -152,6 +202,7 @@ impl Session {
         let datagrams = &mut self.datagrams;
         let held = datagrams.outgoing_bytes + datagrams.waiting_bytes;
         if held > 0 && held + payload.len() as u64 + OVERHEAD > limit {
+            sometimes!(self.marks, MessageQueueFull);
             self.datagram_sender_blocked = true;
             return Err(SendError::Full);
         }
@@ -253,6 +304,7 @@ impl Session {
         if datagram.expires <= now {
             self.datagram_gone(&datagram);
         } else {
+            sometimes!(self.marks, DatagramResent);
             self.datagrams.put_back(datagram);
         }
     }
@@ -282,6 +334,7 @@ impl Session {
 
     /// Lets go of what outlived its time.
     pub(super) fn expire_datagrams(&mut self, now: Timestamp) {
+        sometimes!(self.marks, DatagramExpired);
         let expired: Vec<u64> = self
             .datagrams
             .waiting
@@ -313,10 +366,11 @@ impl Session {
                 self.datagram_gone(&datagram);
             }
         }
+        // Before they are told of, so that a sender that waits for room is told, too.
+        self.datagrams.outgoing_bytes = 0;
         for datagram in std::mem::take(&mut self.datagrams.outgoing) {
             self.datagram_gone(&datagram);
         }
-        self.datagrams.outgoing_bytes = 0;
         self.timers.clear(TimerKind::Ttl);
     }
 
@@ -329,6 +383,7 @@ impl Session {
             .get_or_insert_with(Seen::default)
             .insert(number)
         {
+            sometimes!(self.marks, DatagramRepeated);
             return;
         }
         let limit = self.config.max_datagram_queue;
@@ -342,6 +397,7 @@ impl Session {
                 Some(class) => self.drop_oldest_unreliable(class),
                 None => self.datagrams.raw.pop_front().map(|payload| payload.len()),
             };
+            sometimes!(self.marks, DatagramDropped);
             self.datagrams.dropped += 1;
             match dropped {
                 Some(len) => self.datagrams.taken(len),

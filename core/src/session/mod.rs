@@ -19,6 +19,7 @@
 
 mod accept;
 mod acks;
+mod audit;
 mod classes;
 mod close;
 mod config;
@@ -55,6 +56,7 @@ use smallvec::SmallVec;
 
 pub(crate) use accept::First;
 pub use accept::{Incoming, Rejected};
+pub use audit::Violation;
 pub use config::{ClassConfig, Config, MAX_PATHS, PathInfo, PathMode};
 pub use error::{Misbehaviour, OpenError, OpenPathError, PathError, SendError, StreamError};
 pub use establish::{EARLY_BYTES, EARLY_STREAMS};
@@ -67,6 +69,7 @@ pub use timers::TimerKind;
 pub use transmit::Transmit;
 
 use crate::handshake::{Params, PathCount, PathIdWindow, Security};
+use crate::marks::{Marks, sometimes};
 use crate::rng::Rng;
 use crate::stream::RecvHalf;
 use crate::time::Timestamp;
@@ -171,6 +174,7 @@ pub struct Session {
     goaway_told: bool,
     close_reason: Option<(ErrorCode, String)>,
 
+    marks: Marks,
     timers: Timers,
     /// Something was sent since the session last looked whether it is quiet.
     stirred: bool,
@@ -229,6 +233,7 @@ impl Session {
             goaway_due: false,
             goaway_told: false,
             close_reason: None,
+            marks: Marks::new(),
             timers: Timers::default(),
             stirred: false,
             events: VecDeque::new(),
@@ -246,6 +251,11 @@ impl Session {
     /// Which end this is.
     pub fn side(&self) -> Side {
         self.side
+    }
+
+    /// The rare branches that this session has been through, for tests.
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// The next thing that happened.
@@ -299,9 +309,11 @@ impl Session {
             self.tidy(now);
         }
         if self.timers.take_due(TimerKind::Resume, now) {
+            sometimes!(self.marks, ResumeExpired);
             self.end_session(now, Cause::ResumeTimeout);
         }
         if self.timers.take_due(TimerKind::Handshake, now) {
+            sometimes!(self.marks, HandshakeExpired);
             self.end_session(now, Cause::HandshakeTimeout);
         }
     }
@@ -312,6 +324,7 @@ impl Session {
             self.timers.set(TimerKind::Tidy, now + transmit::TIDY_AFTER);
             return;
         }
+        sometimes!(self.marks, Tidied);
         self.streams.shrink();
         self.classes.shrink();
         self.ready.shrink();
@@ -340,6 +353,7 @@ impl Session {
         if path.timers.take_due(TimerKind::Heartbeat, now) && path.is_live() {
             let idle = now.since(path.last_sent);
             if idle >= heartbeat && path.ping_sent.is_none() {
+                sometimes!(self.marks, HeartbeatSent);
                 path.ping_due = true;
                 path.timers.set(TimerKind::Heartbeat, now + heartbeat);
             } else {
@@ -350,6 +364,7 @@ impl Session {
             }
         }
         if path.timers.take_due(TimerKind::Handshake, now) {
+            sometimes!(self.marks, PathHandshakeExpired);
             self.retire_path(now, slot, PathEnd::Local, Some(PathError::HandshakeTimeout));
             return;
         }
@@ -443,7 +458,9 @@ impl Session {
 
     fn update_class(&mut self, now: Timestamp, class: Class, rtt: Duration) {
         let state = self.classes.at(class.index());
-        if state.window.update(now, rtt, 0).is_some() || state.relieve_partial() {
+        let lent = state.window.update(now, rtt, 0).is_none();
+        if !lent || state.relieve_partial() {
+            sometimes!(self.marks, CreditLent, lent);
             state.credit_due = true;
             self.class_control = true;
         }

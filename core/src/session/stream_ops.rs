@@ -8,6 +8,7 @@ use super::error::{OpenError, StreamError};
 use super::event::Event;
 use super::keys::StreamKey;
 use super::streams::Flags;
+use crate::marks::sometimes;
 use crate::stream::{Read as HalfRead, SendHalf, SendState};
 use crate::time::Timestamp;
 use crate::wire::{Class, Kind, StreamId};
@@ -72,6 +73,7 @@ impl Session {
                 let opening = &mut state.opening[place];
                 if opening.next_local >= opening.allowed {
                     opening.blocked = true;
+                    sometimes!(self.marks, OpenBlocked);
                     return Err(OpenError::Exhausted);
                 }
                 opening.next_local += 1;
@@ -200,7 +202,9 @@ impl Session {
                 && !stream.flags.has(Flags::WRITE_BLOCKED)
             {
                 stream.flags.set(Flags::WRITE_BLOCKED);
+                sometimes!(self.marks, StreamBlocked, !full);
                 if full {
+                    sometimes!(self.marks, BufferFull);
                     self.classes.at(class.index()).waiters.push_back(key);
                 }
             }
@@ -475,6 +479,7 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(key)
             && stream.flags.take(Flags::WRITE_BLOCKED)
         {
+            sometimes!(self.marks, WriterWoken);
             self.events.push_back(Event::Writable(key));
         }
     }
@@ -512,13 +517,8 @@ impl Session {
         };
         let opening = &mut self.classes.at(id.class().index()).opening[place];
         opening.gone += 1;
-        let target = opening.gone.saturating_add(opening.concurrent);
-        // Not for every stream: when half of the peer's credit is used up.
-        let left = opening.granted.saturating_sub(opening.next_remote);
-        if left <= opening.concurrent / 2 && target > opening.granted {
-            opening.granted = target;
-            opening.due = true;
-            self.class_control = true;
-        }
+        let renewed = opening.renew();
+        sometimes!(self.marks, OpenRenewed, renewed);
+        self.class_control |= renewed;
     }
 }

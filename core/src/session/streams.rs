@@ -97,6 +97,11 @@ impl StreamTable {
         self.slots.len() - self.vacant.len()
     }
 
+    /// Places, vacant ones included.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Places that the table has memory for.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
@@ -194,7 +199,7 @@ impl StreamTable {
         })
     }
 
-    fn live(&self) -> impl Iterator<Item = (usize, &Stream)> {
+    pub(super) fn live(&self) -> impl Iterator<Item = (usize, &Stream)> {
         self.slots
             .iter()
             .enumerate()
@@ -336,5 +341,10 @@ impl Ready {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.mask == 0
+    }
+
+    /// The slots in all queues; one may stand in several, and may be gone.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.queues.iter().flatten().copied()
     }
 }

@@ -11,6 +11,7 @@ use super::{Body, Packet};
 use crate::host::HostId;
 use crate::queue::Due;
 use crate::state::State;
+use crate::trace::ConnectionEvent;
 
 /// A connection that may be gone; a generation tells it from its successors in the slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,7 @@ impl State {
         let config = self.hosts[host.index()].tcp.clone();
         let tcp = Tcp::connect(self.now, config);
         let key = self.insert(tcp, host, from, local, remote, None);
+        self.tell(key, ConnectionEvent::Calls);
         self.pump(key);
         Ok(key)
     }
@@ -206,7 +208,20 @@ impl State {
         self.forget_udp(host);
     }
 
+    /// Takes down what became of a connection.
+    fn tell(&mut self, key: ConnectionKey, event: ConnectionEvent) {
+        if !self.trace.is_kept() {
+            return;
+        }
+        let Some(connection) = self.connection(key) else {
+            return;
+        };
+        let (host, ends) = (connection.host.index(), (connection.local, connection.remote));
+        self.trace.connection(self.now, &self.hosts[host], ends, event);
+    }
+
     fn remove(&mut self, key: ConnectionKey) {
+        self.tell(key, ConnectionEvent::Closes);
         let connection = self.net.connections.remove(key.index as usize);
         self.net.flows.remove(&(connection.local, connection.remote));
         self.wakes.extend(connection.reader);
@@ -305,9 +320,21 @@ impl State {
         let reader = woken.readable.then(|| connection.reader.take()).flatten();
         let writer = woken.writable.then(|| connection.writer.take()).flatten();
         let listener = connection.listener;
-        let dead = connection.tcp.error().is_some();
+        let error = connection.tcp.error();
+        let dead = error.is_some();
+        let fails = error.filter(|_| woken.readable && woken.writable);
         self.wakes.extend(reader);
         self.wakes.extend(writer);
+        if woken.opened {
+            self.tell(key, ConnectionEvent::Opens);
+        } else if let Some(kind) = fails {
+            self.tell(
+                key,
+                ConnectionEvent::Fails {
+                    error: kind.to_string(),
+                },
+            );
+        }
         let Some(index) = listener else { return };
         if woken.opened {
             let listening = &mut self.net.listeners[index];

@@ -215,7 +215,14 @@ impl State {
     }
 
     fn drop_packet(&mut self, packet: &Packet, reason: Drop) {
-        self.trace.dropped(self.now, packet, reason);
+        let link = match (
+            self.net.find(*packet.source.ip()),
+            self.net.find(*packet.destination.ip()),
+        ) {
+            (Some(from), Some(to)) if self.trace.is_kept() => self.net.between.get(&(from, to)).copied(),
+            _ => None,
+        };
+        self.trace.dropped(self.now, link, packet, reason);
     }
 
     /// A packet has come to the end of its link.
