@@ -13,6 +13,8 @@ pub mod budget;
 pub mod hedge;
 pub mod pool;
 pub mod retry;
+#[cfg(test)]
+mod tests;
 
 pub use backoff::{Backoff, BackoffPolicy, Grow, Jitter, Strategy};
 pub use breaker::{BreakerOpen, Breakers};

@@ -363,11 +363,16 @@ fn any_order_of_use() {
         }
         // Left to itself it empties.
         for _ in 0..10_000 {
-            while pool.poll_event().is_some() {}
+            while let Some(event) = pool.poll_event() {
+                if let Event::Granted(_, item) = event {
+                    pool.give_back(pool.now, item, Condition::Good);
+                }
+            }
             let Some((due, _)) = pool.poll_timeout() else { break };
             pool.handle_timeout(due);
         }
-        assert!(pool.items.is_empty() && pool.targets.is_empty() && pool.waiters.is_empty());
+        let left = (&pool.items, &pool.targets, &pool.timers);
+        assert!(pool.items.is_empty() && pool.targets.is_empty() && pool.waiters.is_empty(), "{left:?}");
         assert!(pool.idle.is_empty() && pool.unserved.is_empty() && pool.timers.is_empty());
     });
 }
