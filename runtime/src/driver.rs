@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sheetbend_core::session::{Event, State as Lifecycle};
+use sheetbend_core::session::{Cause, Event, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 use smallvec::SmallVec;
@@ -49,7 +49,7 @@ pub(crate) struct Driver {
 }
 
 /// The states that the session passed through in one turn: it may have begun and ended.
-type Moved = SmallVec<[Lifecycle; 2]>;
+type Moved = SmallVec<[(Lifecycle, Cause); 2]>;
 
 enum Turn {
     Again,
@@ -93,8 +93,10 @@ impl Driver {
         let busy = again && self.unjudged < BUSY_TURNS;
         self.unjudged = if busy { self.unjudged + 1 } else { 0 };
         again |= self.adopt(now, state);
-        self.work(now, state, busy, &mut wakes, &mut moved);
+        again |= self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
+        let detached = state.core.state() == Lifecycle::Reconnecting;
+        let held = detached.then(|| state.core.held_bytes() + state.intake.held_bytes());
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
         if let Some(observer) = &mut self.observer {
             observer.turn(now, &state.core);
@@ -114,9 +116,10 @@ impl Driver {
             waker.wake();
         }
         if let Role::Server(attachment) = &mut self.role {
-            for to in moved {
-                attachment.report(now, to);
+            for (to, cause) in &moved {
+                attachment.report(now, *to, cause);
             }
+            attachment.hold(now, held);
         }
         for link in &mut self.links {
             again |= link.flush(cx);
@@ -144,7 +147,8 @@ impl Driver {
         self.links.len() > before
     }
 
-    /// Everything else that happens under the lock.
+    /// Everything else that happens under the lock. Tells whether a path ended after the others were asked for
+    /// output: what it leaves is theirs to send.
     fn work(
         &mut self,
         now: Timestamp,
@@ -152,7 +156,7 @@ impl Driver {
         busy: bool,
         wakes: &mut WakeList,
         moved: &mut Moved,
-    ) {
+    ) -> bool {
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
         }
@@ -160,6 +164,7 @@ impl Driver {
             state.core.handle_timeout(now);
         }
         self.end_orphan(now, state);
+        state.resume_requests(now, wakes);
         self.take_events(now, state, wakes, moved);
         for link in &mut self.links {
             link.pull(now, &mut state.core);
@@ -170,11 +175,20 @@ impl Driver {
             state.waits.wake(Interest::Lifecycle, wakes);
         }
         // Closing a path may itself be news.
-        self.take_events(now, state, wakes, moved);
+        let ended = self.take_events(now, state, wakes, moved);
         self.links.retain(|link| !link.is_gone());
+        ended
     }
 
-    fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Moved) {
+    /// Tells everyone of what happened; whether a path ended.
+    fn take_events(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        wakes: &mut WakeList,
+        moved: &mut Moved,
+    ) -> bool {
+        let mut ended = false;
         let Driver {
             links,
             role,
@@ -186,8 +200,9 @@ impl Driver {
                 observer.event(now, core, event);
             }
             match event {
-                Event::State { to, .. } => moved.push(*to),
+                Event::State { to, cause, .. } => moved.push((*to, cause.clone())),
                 Event::PathDown { path, .. } => {
+                    ended = true;
                     if let Some(link) = links.iter_mut().find(|link| link.key == *path) {
                         link.doom(now);
                     }
@@ -206,6 +221,7 @@ impl Driver {
                 dialer.note(now, event);
             }
         });
+        ended
     }
 
     /// Ends a session that nobody holds, once what was queued is delivered.
@@ -247,7 +263,7 @@ impl Driver {
             .timer
             .as_mut()
             .is_some_and(|timer| timer.poll_expired(cx).is_ready());
-        if expired {
+        if expired && !sheetbend_core::canary!(DriverTimerForgotten) {
             self.armed = Timestamp::MAX;
         }
         expired

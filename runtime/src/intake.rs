@@ -18,6 +18,9 @@ use crate::waits::{Interest, WakeList};
 pub const MAX_METHOD_LEN: usize = 255;
 /// Bytes of unfinished requests that one session holds. Beyond it only the oldest is read on.
 pub const MAX_UNFINISHED: usize = 64 * 1024 * 1024;
+/// Bytes of whole requests that wait to be accepted, by default. See
+/// [`ServerBuilder::max_unaccepted`](crate::ServerBuilder::max_unaccepted).
+pub const DEFAULT_MAX_UNACCEPTED: usize = 32 * 1024 * 1024;
 
 /// Status of an answer that is a success.
 pub(crate) const STATUS_OK: u64 = 0;
@@ -29,6 +32,24 @@ pub const STATUS_MALFORMED: u64 = 1;
 pub const STATUS_TOO_LARGE: u64 = 2;
 /// The handler dropped the request without an answer.
 pub const STATUS_DROPPED: u64 = 3;
+
+/// What the requests of a session may cost, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestLimits {
+    /// The longest request or answer.
+    pub(crate) max_request: usize,
+    /// Whole requests that the application has not accepted.
+    pub(crate) max_unaccepted: usize,
+}
+
+impl RequestLimits {
+    pub(crate) fn new(max_request: Option<usize>, max_unaccepted: Option<usize>) -> RequestLimits {
+        RequestLimits {
+            max_request: max_request.unwrap_or(crate::client::DEFAULT_MAX_REQUEST),
+            max_unaccepted: max_unaccepted.unwrap_or(DEFAULT_MAX_UNACCEPTED).max(1),
+        }
+    }
+}
 
 /// What the driver does for a stream.
 pub(crate) enum Work {
@@ -49,7 +70,10 @@ pub(crate) struct Arrived {
 #[derive(Default)]
 pub(crate) struct Intake {
     ready: VecDeque<Arrived>,
+    /// Bytes of those in `ready`.
+    unaccepted: usize,
     unfinished: usize,
+    /// Accepted from the core and not read on, for now.
     stalled: VecDeque<StreamKey>,
     /// Reads on although too much is unfinished, so that something gets finished.
     privileged: Option<StreamKey>,
@@ -79,24 +103,74 @@ fn parse(key: StreamKey, mut body: Bytes) -> Option<Arrived> {
     })
 }
 
+impl Arrived {
+    fn len(&self) -> usize {
+        self.method.len() + self.payload.len()
+    }
+}
+
+impl Intake {
+    /// Bytes of requests that the application has not accepted.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        (self.unfinished + self.unaccepted) as u64
+    }
+
+    /// Whether too much is unfinished already for another to be begun.
+    fn is_crowded(&self) -> bool {
+        self.unfinished > MAX_UNFINISHED && self.privileged.is_some()
+    }
+
+    /// Whether a request may be read on. What is not read holds its credit back, so that the peer waits.
+    fn may_read(&mut self, key: StreamKey, limits: RequestLimits) -> bool {
+        if self.unaccepted >= limits.max_unaccepted {
+            return false;
+        }
+        if self.unfinished <= MAX_UNFINISHED || self.privileged == Some(key) {
+            return true;
+        }
+        let first = self.privileged.is_none();
+        if first {
+            self.privileged = Some(key);
+        }
+        first
+    }
+
+    fn settled(&mut self, key: StreamKey) {
+        if self.privileged == Some(key) {
+            self.privileged = None;
+        }
+    }
+}
+
 impl State {
     /// The next whole request, in the order in which they became whole.
-    pub(crate) fn next_request(&mut self, now: Timestamp, max: usize) -> Option<Arrived> {
+    pub(crate) fn next_request(&mut self, now: Timestamp) -> Option<Arrived> {
         if let Some(arrived) = self.intake.ready.pop_front() {
+            self.intake.unaccepted = self.intake.unaccepted.saturating_sub(arrived.len());
             return Some(arrived);
         }
-        while let Some(key) = self.core.accept(Kind::Bi, Class::REQUESTS) {
+        while !self.intake.is_crowded() {
+            let key = self.core.accept(Kind::Bi, Class::REQUESTS)?;
             self.fresh_slot(key);
-            match self.read_on(now, key, BytesMut::new(), max) {
-                Step::Whole(body) => match parse(key, body) {
-                    Some(arrived) => return Some(arrived),
-                    None => self.respond(key, STATUS_MALFORMED, Bytes::from_static(b"malformed request")),
-                },
+            if self.intake.unfinished > MAX_UNFINISHED {
+                self.intake.privileged = Some(key);
+            }
+            match self.read_on(now, key, BytesMut::new()) {
+                Step::Whole(body) => {
+                    self.intake.settled(key);
+                    match parse(key, body) {
+                        Some(arrived) => return Some(arrived),
+                        None => self.respond(key, STATUS_MALFORMED, Bytes::from_static(b"malformed request")),
+                    }
+                }
                 Step::Unfinished(body) => {
                     self.intake.unfinished += body.len();
                     self.slot(key).work = Some(Box::new(Work::Request(body)));
                 }
-                step => self.give_up(key, &step),
+                step => {
+                    self.intake.settled(key);
+                    self.give_up(key, &step);
+                }
             }
         }
         None
@@ -114,7 +188,8 @@ impl State {
         }
     }
 
-    fn read_on(&mut self, now: Timestamp, key: StreamKey, mut body: BytesMut, max: usize) -> Step {
+    fn read_on(&mut self, now: Timestamp, key: StreamKey, mut body: BytesMut) -> Step {
+        let max = self.limits.max_request;
         let mut first = Bytes::new();
         loop {
             match self.core.read(now, key, usize::MAX) {
@@ -137,47 +212,57 @@ impl State {
         }
     }
 
-    /// Reads on in unfinished requests, from `key` on, as far as memory allows.
-    pub(crate) fn pump_request(&mut self, now: Timestamp, key: StreamKey, max: usize, wakes: &mut WakeList) {
-        let mut next = Some(key);
-        while let Some(key) = next {
-            let Some(work) = self.slot(key).work.take() else {
-                return;
-            };
-            let Work::Request(body) = *work else {
-                self.slot(key).work = Some(work);
-                return;
-            };
-            if self.intake.unfinished > MAX_UNFINISHED && self.intake.privileged != Some(key) {
-                if self.intake.privileged.is_some() {
-                    self.slot(key).work = Some(Box::new(Work::Request(body)));
-                    self.intake.stalled.push_back(key);
-                    return;
-                }
-                self.intake.privileged = Some(key);
-            }
-            let held = body.len();
-            match self.read_on(now, key, body, max) {
-                Step::Unfinished(body) => {
-                    self.intake.unfinished += body.len() - held;
-                    self.slot(key).work = Some(Box::new(Work::Request(body)));
-                    return;
-                }
-                Step::Whole(body) => match parse(key, body) {
-                    Some(arrived) => {
-                        self.intake.ready.push_back(arrived);
-                        self.waits.wake(Interest::Request, wakes);
-                    }
-                    None => self.respond(key, STATUS_MALFORMED, Bytes::from_static(b"malformed request")),
-                },
-                step => self.give_up(key, &step),
-            }
-            self.intake.unfinished = self.intake.unfinished.saturating_sub(held);
-            if self.intake.privileged == Some(key) {
-                self.intake.privileged = None;
-            }
-            next = self.intake.stalled.pop_front();
+    /// Reads on in an unfinished request, if memory allows, and then in those that had to wait for it.
+    pub(crate) fn pump_request(&mut self, now: Timestamp, key: StreamKey, wakes: &mut WakeList) {
+        let limits = self.limits;
+        if self.intake.may_read(key, limits) {
+            self.read_request(now, key, wakes);
+            self.resume_requests(now, wakes);
+        } else {
+            self.intake.stalled.push_back(key);
         }
+    }
+
+    /// Reads on in requests that had to wait, as far as memory allows.
+    pub(crate) fn resume_requests(&mut self, now: Timestamp, wakes: &mut WakeList) {
+        let limits = self.limits;
+        while let Some(&key) = self.intake.stalled.front() {
+            if !self.intake.may_read(key, limits) {
+                return;
+            }
+            self.intake.stalled.pop_front();
+            self.read_request(now, key, wakes);
+        }
+    }
+
+    fn read_request(&mut self, now: Timestamp, key: StreamKey, wakes: &mut WakeList) {
+        let Some(work) = self.slot(key).work.take() else {
+            return self.intake.settled(key);
+        };
+        let Work::Request(body) = *work else {
+            self.slot(key).work = Some(work);
+            return self.intake.settled(key);
+        };
+        let held = body.len();
+        match self.read_on(now, key, body) {
+            Step::Unfinished(body) => {
+                self.intake.unfinished += body.len() - held;
+                self.slot(key).work = Some(Box::new(Work::Request(body)));
+                return;
+            }
+            Step::Whole(body) => match parse(key, body) {
+                Some(arrived) => {
+                    self.intake.unaccepted += arrived.len();
+                    self.intake.ready.push_back(arrived);
+                }
+                None => self.respond(key, STATUS_MALFORMED, Bytes::from_static(b"malformed request")),
+            },
+            step => self.give_up(key, &step),
+        }
+        self.intake.unfinished = self.intake.unfinished.saturating_sub(held);
+        self.intake.settled(key);
+        // Either one is ready, or there is room to begin another.
+        self.waits.wake(Interest::Request, wakes);
     }
 
     /// Answers a request; what the stream does not take at once the driver writes later.
@@ -236,3 +321,6 @@ where
     let left = rest.len();
     out.extend_from_slice(&bytes[..varint::MAX_LEN - left]);
 }
+
+#[cfg(test)]
+mod tests;

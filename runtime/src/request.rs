@@ -112,8 +112,8 @@ impl<'a> Request<'a> {
                 Ok(Read::Blocked) => return Ok(None),
                 Err(error) => return Err(unanswered(state, key, &error)),
             }
-            if self.more.len().max(self.answer.len()) > self.shared.max_request {
-                let message = format!("the answer exceeds {} bytes", self.shared.max_request);
+            if self.more.len().max(self.answer.len()) > self.shared.limits.max_request {
+                let message = format!("the answer exceeds {} bytes", self.shared.limits.max_request);
                 return Err(RequestError::Failed {
                     code: STATUS_TOO_LARGE,
                     message,

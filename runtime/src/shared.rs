@@ -13,7 +13,7 @@ use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, Kind};
 
 use crate::events::Subscribers;
-use crate::intake::{Intake, Work};
+use crate::intake::{Intake, RequestLimits, Work};
 use crate::open::Openers;
 use crate::rt::{Runtime, Socket};
 use crate::waits::{Interest, Ticket, Waits, WakeList};
@@ -51,6 +51,13 @@ pub(crate) fn store(slot: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
+/// A tracked message: what became of it, or who waits to learn it.
+#[derive(Default)]
+pub(crate) struct Tracking {
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) waker: Option<Waker>,
+}
+
 /// A socket that the server hands to a session's driver.
 pub(crate) struct NewPath {
     pub(crate) key: PathKey,
@@ -66,13 +73,12 @@ pub(crate) struct State {
     pub(crate) waits: Waits,
     pub(crate) openers: Openers,
     pub(crate) intake: Intake,
-    pub(crate) outcomes: BTreeMap<u64, Option<Outcome>>,
+    pub(crate) outcomes: BTreeMap<u64, Tracking>,
     pub(crate) subscribers: Subscribers,
     pub(crate) inbox: Vec<NewPath>,
     /// When the driver last looked at the clock.
     pub(crate) now: Timestamp,
-    /// The longest request or answer, in bytes.
-    max_request: usize,
+    pub(crate) limits: RequestLimits,
     /// The driver, while it sleeps.
     pub(crate) driver: Option<Waker>,
     /// All handles are gone.
@@ -86,7 +92,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn new(core: Box<session::Session>, now: Timestamp, max_request: usize) -> State {
+    pub(crate) fn new(core: Box<session::Session>, now: Timestamp, limits: RequestLimits) -> State {
         State {
             core,
             slots: Vec::new(),
@@ -97,7 +103,7 @@ impl State {
             subscribers: Subscribers::default(),
             inbox: Vec::new(),
             now,
-            max_request,
+            limits,
             driver: None,
             orphaned: false,
             end: None,
@@ -146,12 +152,13 @@ impl State {
                 let slot = self.slot(key);
                 wakes.extend(slot.read.take());
                 if slot.work.is_some() {
-                    self.pump_request(self.now, key, self.max_request, wakes);
+                    self.pump_request(self.now, key, wakes);
                 }
             }
             Event::Writable(key) => {
                 let slot = self.slot(key);
-                wakes.extend(slot.write.take());
+                let waker = slot.write.take();
+                wakes.extend(waker.filter(|_| !sheetbend_core::canary!(WritableTaskNotWoken)));
                 if slot.work.is_some() {
                     self.pump_response(key);
                 }
@@ -175,9 +182,9 @@ impl State {
             Event::DatagramReady => self.waits.wake(Interest::Datagram, wakes),
             Event::MessageSpace => self.waits.wake(Interest::Space, wakes),
             Event::Outcome { id, outcome } => {
-                if let Some(slot) = self.outcomes.get_mut(&id.0) {
-                    *slot = Some(outcome);
-                    self.waits.wake(Interest::Outcome(id.0), wakes);
+                if let Some(tracking) = self.outcomes.get_mut(&id.0) {
+                    tracking.outcome = Some(outcome);
+                    wakes.extend(tracking.waker.take());
                 }
             }
             Event::Quiet => self.shrink(),
@@ -205,6 +212,11 @@ impl State {
                 self.end = Some(cause.clone());
                 self.waits.wake_all(wakes);
                 self.openers.wake_all(wakes);
+                wakes.extend(
+                    self.outcomes
+                        .values_mut()
+                        .filter_map(|tracking| tracking.waker.take()),
+                );
                 for slot in &mut self.slots {
                     slot.wake_all(wakes);
                 }
@@ -227,17 +239,21 @@ pub(crate) struct Shared {
     /// The application changed the state since the driver last looked.
     dirty: AtomicBool,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) max_request: usize,
+    pub(crate) limits: RequestLimits,
 }
 
 impl Shared {
-    pub(crate) fn new(core: Box<session::Session>, runtime: Arc<dyn Runtime>, max_request: usize) -> Shared {
-        let state = Mutex::new(State::new(core, runtime.now(), max_request));
+    pub(crate) fn new(
+        core: Box<session::Session>,
+        runtime: Arc<dyn Runtime>,
+        limits: RequestLimits,
+    ) -> Shared {
+        let state = Mutex::new(State::new(core, runtime.now(), limits));
         Shared {
             state,
             dirty: AtomicBool::new(false),
             runtime,
-            max_request,
+            limits,
         }
     }
 

@@ -230,6 +230,12 @@ impl Host {
         std::future::poll_fn(|cx| timer.poll_expired(cx)).await;
     }
 
+    /// Says that a program on this host came forward. A task that runs again and again without anybody coming
+    /// forward has stalled; one that comes forward when it is run although nobody woke it had lost its wake-up.
+    pub fn progressed(&self) {
+        self.shared.with(|state| state.progress += 1);
+    }
+
     /// A fresh generator for what a program does at random.
     pub fn rng(&self) -> Rng {
         self.shared

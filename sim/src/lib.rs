@@ -52,9 +52,13 @@ mod leaks;
 mod net;
 mod observe;
 mod queue;
+mod quiet;
 mod runtime;
 pub mod scenario;
+pub mod shrink;
 mod state;
+pub mod swarm;
+mod token;
 pub mod trace;
 mod world;
 
@@ -65,7 +69,10 @@ pub use leaks::{detects_leaks, unsimulated};
 pub use net::{
     Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
 };
+pub use quiet::quietly;
+pub use token::{MAX_TOKEN_LEN, Token, TokenError};
 pub use trace::{Record, What};
-pub use world::{Join, World};
+pub use world::{Join, Leftovers, World};
 
+pub use sheetbend_core::marks::{Mark, Marks};
 pub use sheetbend_core::time::Timestamp;

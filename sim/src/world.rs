@@ -53,12 +53,46 @@ pub struct Totals {
     pub trace_hash: u64,
 }
 
+/// What is there at a moment, to be looked at when nothing should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Leftovers {
+    /// Tasks that have not ended.
+    pub tasks: usize,
+    /// Timers that tasks hold.
+    pub timers: usize,
+    /// Ends of TCP connections, those included that only kernels know of.
+    pub connections: usize,
+    /// Listening sockets.
+    pub listeners: usize,
+    /// UDP sockets.
+    pub udp_sockets: usize,
+}
+
+impl Leftovers {
+    /// Whether there is nothing.
+    pub fn is_none(&self) -> bool {
+        *self == Leftovers::default()
+    }
+}
+
+impl std::fmt::Display for Leftovers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} tasks, {} timers, {} connections, {} listeners, {} UDP sockets",
+            self.tasks, self.timers, self.connections, self.listeners, self.udp_sockets
+        )
+    }
+}
+
 /// A simulated world. See the [crate](crate) for an example.
 pub struct World {
     pub(crate) shared: Arc<Shared>,
     pub(crate) seed: u64,
     rng: Rng,
     shuffle: bool,
+    /// One in so many quiet moments is probed for lost wake-ups.
+    probe: u64,
     tasks: Slab<Task>,
     next_generation: u32,
     /// Tasks of hosts that are paused.
@@ -89,6 +123,7 @@ impl World {
             seed,
             rng,
             shuffle: false,
+            probe: 0,
             tasks: Slab::new(),
             next_generation: 0,
             held: Vec::new(),
@@ -111,6 +146,12 @@ impl World {
     /// Runs tasks that are ready at one moment in random order rather than in the order of their wake-ups.
     pub fn shuffle(&mut self, shuffle: bool) {
         self.shuffle = shuffle;
+    }
+
+    /// Looks for lost wake-ups: at one in so many quiet moments, chosen at random, runs one task, any one, although
+    /// nobody woke it. If it then comes forward, it had something to do, and the run fails. 0 is never.
+    pub fn probe_wakeups(&mut self, one_in: u64) {
+        self.probe = one_in;
     }
 
     /// Remembers what happens from here on, and what each link carries, for [`World::records`] and the writers of
@@ -301,6 +342,23 @@ impl World {
             polls: self.polls,
             trace_hash: hash.finish(),
         }
+    }
+
+    /// Whether a host has not crashed, or has come back.
+    pub fn is_up(&self, host: HostId) -> bool {
+        self.shared
+            .with(|state| state.hosts[host.index()].power != Power::Crashed)
+    }
+
+    /// What there still is of tasks, timers, sockets and connections.
+    pub fn leftovers(&self) -> Leftovers {
+        self.shared.with(|state| Leftovers {
+            tasks: self.tasks.len(),
+            timers: state.timers.len(),
+            connections: state.net.connections.len(),
+            listeners: state.net.listeners.len(),
+            udp_sockets: state.net.udp.len(),
+        })
     }
 
     /// Tasks that have not ended.

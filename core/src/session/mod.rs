@@ -20,6 +20,7 @@
 mod accept;
 mod acks;
 mod audit;
+mod audit_paths;
 mod classes;
 mod close;
 mod config;
@@ -169,6 +170,8 @@ pub struct Session {
 
     peer_draining: bool,
     drain_address: Option<String>,
+    /// How much had moved when a drained session was last looked at.
+    drain_moved: u64,
     goaway_due: bool,
     /// The peer has acknowledged it: nothing that it sent before it knew is still under way.
     goaway_told: bool,
@@ -230,6 +233,7 @@ impl Session {
             datagram_sender_blocked: false,
             peer_draining: false,
             drain_address: None,
+            drain_moved: 0,
             goaway_due: false,
             goaway_told: false,
             close_reason: None,
@@ -305,6 +309,9 @@ impl Session {
         if self.timers.take_due(TimerKind::Ttl, now) {
             self.expire_datagrams(now);
         }
+        if self.timers.take_due(TimerKind::DrainIdle, now) {
+            self.drain_idle(now);
+        }
         if self.timers.take_due(TimerKind::Tidy, now) {
             self.tidy(now);
         }
@@ -348,7 +355,7 @@ impl Session {
             return;
         };
         if path.timers.take_due(TimerKind::Ack, now) {
-            path.ack_due = true;
+            path.ack_due = !crate::canary!(AckTimerForgotten);
         }
         if path.timers.take_due(TimerKind::Heartbeat, now) && path.is_live() {
             let idle = now.since(path.last_sent);
@@ -362,6 +369,9 @@ impl Session {
                     now + heartbeat.saturating_sub(idle).max(heartbeat / 8),
                 );
             }
+        }
+        if path.timers.take_due(TimerKind::Recheck, now) {
+            path.recheck(now);
         }
         if path.timers.take_due(TimerKind::Handshake, now) {
             sometimes!(self.marks, PathHandshakeExpired);

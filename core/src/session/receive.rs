@@ -247,6 +247,9 @@ impl Session {
             }
             Frame::Ping { seq } => {
                 self.spend_budget(now, slot, "PING")?;
+                if crate::canary!(PingUnanswered) {
+                    return Ok(true);
+                }
                 let pongs = &mut self.paths[slot].pongs;
                 if pongs.len() >= 8 {
                     pongs.remove(0);

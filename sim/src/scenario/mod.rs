@@ -68,7 +68,18 @@ pub fn all() -> &'static [Scenario] {
             about: "a thousand hosts that talk for a minute",
             run: load::crowd,
         },
+        Scenario {
+            name: "swarm",
+            about: "random networks, work and faults of every kind",
+            run: crate::swarm::run,
+        },
     ]
+}
+
+impl std::fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Scenario").field(&self.name).finish()
+    }
 }
 
 /// The scenario of that name.

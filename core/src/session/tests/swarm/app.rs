@@ -126,6 +126,7 @@ impl App {
                     .expect("only tracked messages are told of");
                 assert_eq!(told.replace(outcome), None, "{id:?} is told once");
             }
+            Event::MessageTooLarge { .. } => panic!("none is"),
             Event::GoAway { .. } => panic!("nobody drains"),
         }
     }
