@@ -438,7 +438,7 @@ impl Classify for HandshakeError {
             HandshakeError::Param(error) => error.classify(),
             HandshakeError::VersionNotOffered { .. } => class(Category::Protocol, ELSEWHERE),
             HandshakeError::WeakShare | HandshakeError::BadProof => class(Category::Authentication, ELSEWHERE),
-            HandshakeError::Unbound | HandshakeError::NoExporter => {
+            HandshakeError::Unbound | HandshakeError::NoExporter | HandshakeError::BelowFloor { .. } => {
                 class(Category::Authentication, ELSEWHERE).switching()
             }
         }
@@ -493,7 +493,7 @@ impl Classify for EndCause {
         match self {
             EndCause::Opening | EndCause::Established => class(Category::Misuse, NEVER),
             EndCause::AttemptsFailed | EndCause::PathsLost => class(Category::Network, HERE),
-            EndCause::LocalClose { .. } => class(Category::Cancelled, NEVER),
+            EndCause::LocalClose { .. } | EndCause::GivenUp { .. } => class(Category::Cancelled, NEVER),
             EndCause::PeerClose { code, .. } => code.classify(),
             EndCause::ResumeTimeout | EndCause::HandshakeTimeout => class(Category::Timeout, ELSEWHERE),
             EndCause::Rejected { code, .. } => code.classify(),
