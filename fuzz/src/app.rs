@@ -89,6 +89,8 @@ pub struct App {
     /// Of each class: ordered messages sent and received, and the lengths of those sent.
     ordered_sent: [Vec<usize>; 8],
     ordered_received: [Vec<usize>; 8],
+    /// Classes in which an ordered message was sent, or refused for want of room: their channel is open.
+    ordered_tried: BTreeSet<usize>,
     unordered_sent: BTreeMap<u32, usize>,
     unordered_received: BTreeMap<u32, usize>,
     unreliable_sent: u32,
@@ -265,6 +267,9 @@ impl App {
         };
         let (len, track) = (input.size(most), input.flag());
         let bytes = payload(mode, class, number as u32, len);
+        if mode == ORDERED {
+            self.ordered_tried.insert(class.index());
+        }
         match session.send_message(now, class, delivery, bytes, track) {
             Ok(id) => {
                 if track {
@@ -572,7 +577,7 @@ impl App {
 
     /// How many streams are left when nothing is owed: the channels of ordered messages, both ways.
     pub fn channels(&self, peer: &App) -> usize {
-        let sent = self.ordered_sent.iter().filter(|sent| !sent.is_empty()).count();
+        let sent = self.ordered_tried.len();
         let received = peer.ordered_sent.iter().filter(|sent| !sent.is_empty()).count();
         sent + received
     }

@@ -146,6 +146,8 @@ pub struct Session {
     /// The path that carried data last, while none does, and why it ended.
     switch_from: Option<(PathKey, SwitchCause)>,
     switches: u64,
+    /// PATH_STATUS frames heard.
+    statuses: u64,
     next_path_id: u64,
     path_ids: PathIdWindow,
     /// Server: ids of paths that began with HELLO, which proves nothing.
@@ -215,6 +217,7 @@ impl Session {
             active: None,
             switch_from: None,
             switches: 0,
+            statuses: 0,
             next_path_id: 0,
             path_ids: PathIdWindow::new(),
             hello_ids: SmallVec::new(),

@@ -158,6 +158,8 @@ pub(super) struct Path {
     pub(super) status_due: bool,
     pub(super) peer_status_seq: Option<u64>,
     pub(super) peer_wants_leave: bool,
+    /// Server: the client says that it sends on this path; greater the later it was heard. 0 if it does not.
+    pub(super) peer_sends: u64,
     pub(super) close_due: bool,
     /// Set while [`Stage::Closing`]: what ended it.
     pub(super) error: Option<PathError>,
@@ -208,6 +210,7 @@ impl Path {
             status_due: false,
             peer_status_seq: None,
             peer_wants_leave: false,
+            peer_sends: 0,
             close_due: false,
             error: None,
             budget: ControlBudget::new(now),

@@ -174,6 +174,25 @@ fn a_condemned_path_ends_when_another_stands() {
     flow.finish(&mut world, Duration::from_secs(1));
 }
 
+/// So does one over which this end's data still came: the counts that JOINED tells are no sign of life.
+#[test]
+fn a_condemned_path_is_not_revived_by_counts() {
+    let mut world = over(1, MS);
+    let mut flow = Flow::new(&mut world, 100_000);
+    world.stall(0, false, true);
+    for _ in 0..2000 {
+        flow.step(&mut world, 100);
+    }
+    assert!(world.client_saw(|event| matches!(event, Event::PathSilent(_))));
+    let next = world.connect();
+    for _ in 0..5 {
+        flow.step(&mut world, 100);
+    }
+    assert_eq!(world.client.active_path(), world.links[next].client);
+    assert!(!world.client_saw(|event| matches!(event, Event::PathRecovered(_))));
+    flow.finish(&mut world, Duration::from_secs(1));
+}
+
 /// All paths stall; the one that comes to life first carries what the others hold, at once.
 #[test]
 fn the_first_path_to_recover_relieves_the_others() {
@@ -378,6 +397,28 @@ fn gap_after_delay(world: &mut World, flow: &mut Flow, extra: Duration, time: Du
     world.links[0].delay = delay;
     while flow.step(world, 1024) == 0 {}
     longest_gap(world, flow, Duration::from_secs(2))
+}
+
+/// PROTOCOL 4.7: the server follows its client to the path that this sends on, and back.
+#[test]
+fn both_directions_leave_a_path_and_come_back_together() {
+    let (mut world, mut flow) = ranked(2, MS);
+    assert_eq!(world.client.active_path(), world.links[0].client);
+    // Only what the client sends is lost: the server has no evidence of its own.
+    world.stall(0, true, false);
+    longest_gap(&mut world, &mut flow, Duration::from_millis(300));
+    assert_eq!(world.client.active_path(), world.links[1].client);
+    let theirs = world.links[1].server;
+    assert_eq!(world.server().active_path(), theirs, "it follows");
+    world.stall(0, false, false);
+    longest_gap(&mut world, &mut flow, Duration::from_secs(3));
+    assert_eq!(
+        world.client.active_path(),
+        world.links[0].client,
+        "it is preferred"
+    );
+    let theirs = world.links[0].server;
+    assert_eq!(world.server().active_path(), theirs, "and back");
 }
 
 /// NUMBERS: a path that was slow and comes back is used again without another gap than its round trip:
