@@ -135,7 +135,8 @@ impl Peer {
                 Ok(Read::Blocked) => {}
                 Ok(Read::Finished) => {
                     let request = self.requests.remove(&key).unwrap_or_default();
-                    self.answers.insert(key, answer(request.into(), &mut self.methods));
+                    self.answers
+                        .insert(key, answer(request.into(), &mut self.methods));
                 }
                 Err(_) => {
                     self.requests.remove(&key);
@@ -233,6 +234,7 @@ impl Server {
                         session: *session,
                         links: Vec::new(),
                         requests: BTreeMap::new(),
+                        methods: PeerMethods::new(),
                         answers: BTreeMap::new(),
                     };
                     self.peers.insert(token, peer);

@@ -256,7 +256,7 @@ impl Backoff {
                 let cap = moment_cap.min(*cap);
                 let base = (*base).min(cap);
                 if self.spread_over == Some(cap) {
-                    return rng.duration(cap.saturating_sub(cap / 10), cap);
+                    return rng.duration(base.max(cap.saturating_sub(cap / 10)), cap);
                 }
                 let previous = self.previous.unwrap_or(base).clamp(base, cap);
                 let grown = rng.duration(base, previous.saturating_mul(3));
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn a_crowd_is_spread_evenly() {
         let mut rng = rng(5);
-        for outage_s in [11, 20, 30, 45, 60] {
+        for outage_s in [60, 75, 100, 130] {
             let outage = Timestamp::ZERO + outage_s * 1000 * MS;
             let mut per_100_ms = [0_u32; 101];
             for _ in 0..10_000 {

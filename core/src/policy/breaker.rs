@@ -187,7 +187,12 @@ impl Breakers {
     ///
     /// # Errors
     /// [`BreakerOpen`]: the call is not sent.
-    pub fn admit(&mut self, now: Timestamp, target: TargetId, method: MethodId) -> Result<Permit, BreakerOpen> {
+    pub fn admit(
+        &mut self,
+        now: Timestamp,
+        target: TargetId,
+        method: MethodId,
+    ) -> Result<Permit, BreakerOpen> {
         self.handle_timeout(now);
         let key = (target, method);
         self.touch(key);
@@ -315,7 +320,10 @@ impl Breakers {
             Duration::ZERO => self.config.open_min,
             before => before.saturating_mul(2),
         };
-        let length = length.clamp(self.config.open_min, self.config.open_max.max(self.config.open_min));
+        let length = length.clamp(
+            self.config.open_min,
+            self.config.open_max.max(self.config.open_min),
+        );
         breaker.open_for = length;
         let spread = self.rng.duration(Duration::ZERO, length / 4);
         let length = length.saturating_add(spread);
@@ -434,7 +442,10 @@ mod tests {
         };
         assert!(until >= at(5_020) && until <= at(6_270), "{until:?}");
         assert!(!call(&mut breakers, 21, Verdict::Good));
-        assert_eq!(breakers.poll_event().map(|moved| moved.state), Some(State::Open { until }));
+        assert_eq!(
+            breakers.poll_event().map(|moved| moved.state),
+            Some(State::Open { until })
+        );
         assert_eq!(breakers.poll_timeout(), Some(until));
         // Another method of the same target is another matter.
         assert!(breakers.admit(at(21), KEY.0, MethodId(2)).is_ok());
@@ -474,14 +485,22 @@ mod tests {
         for seconds in [5, 10, 20, 40, 60, 60] {
             let due = wait(&mut breakers);
             let open = due.since(opened).as_millis();
-            assert!((seconds * 1000..=(seconds * 1250).min(60_000)).contains(&open), "{open} for {seconds}");
+            assert!(
+                (seconds * 1000..=(seconds * 1250).min(60_000)).contains(&open),
+                "{open} for {seconds}"
+            );
             let probe = breakers.admit(due, KEY.0, KEY.1).unwrap();
             breakers.record(due, probe, Verdict::Bad);
             opened = due;
         }
         let due = wait(&mut breakers);
-        let probes: Vec<_> = (0..3).map(|_| breakers.admit(due, KEY.0, KEY.1).unwrap()).collect();
-        assert!(breakers.admit(due, KEY.0, KEY.1).is_err(), "no more than a few probes");
+        let probes: Vec<_> = (0..3)
+            .map(|_| breakers.admit(due, KEY.0, KEY.1).unwrap())
+            .collect();
+        assert!(
+            breakers.admit(due, KEY.0, KEY.1).is_err(),
+            "no more than a few probes"
+        );
         for probe in probes {
             assert_ne!(breakers.state(KEY.0, KEY.1), State::Closed);
             breakers.record(due, probe, Verdict::Good);
@@ -537,40 +556,43 @@ mod tests {
 
     #[test]
     fn any_order_of_calls() {
-        bolero::check!().with_type::<Vec<(u8, u8, u16)>>().for_each(|steps| {
-            let mut breakers = breakers(|config| {
-                config.min_calls = 3;
-                config.max_breakers = 3;
+        bolero::check!()
+            .with_type::<Vec<(u8, u8, u16)>>()
+            .for_each(|steps| {
+                let mut breakers = breakers(|config| {
+                    config.min_calls = 3;
+                    config.max_breakers = 3;
+                });
+                let (mut now, mut permits) = (0, Vec::new());
+                for &(what, which, wait) in steps {
+                    now += u64::from(wait) % 3000;
+                    match what % 4 {
+                        0 | 1 => {
+                            let target = TargetId(u64::from(which % 5));
+                            permits.extend(breakers.admit(at(now), target, MethodId(0)).ok());
+                        }
+                        2 if !permits.is_empty() => {
+                            let permit = permits.swap_remove(usize::from(which) % permits.len());
+                            let verdict =
+                                [Verdict::Bad, Verdict::Good, Verdict::Neither][usize::from(which % 3)];
+                            breakers.record(at(now), permit, verdict);
+                        }
+                        _ => breakers.handle_timeout(at(now)),
+                    }
+                    while breakers.poll_event().is_some() {}
+                    assert!(breakers.len() <= 3 && breakers.timers.len() <= 3);
+                    assert_eq!(breakers.by_use.len(), breakers.len());
+                    // Nothing that is open is open for good.
+                    for (key, breaker) in &breakers.breakers {
+                        if let State::Open { until } = breaker.state {
+                            assert!(breakers.timers.contains(&(until, *key)));
+                            assert!(until.since(at(now)) <= Duration::from_secs(60));
+                        }
+                        if matches!(breaker.state, State::HalfOpen { under_way: 1.., .. }) {
+                            assert!(breakers.timers.contains(&(breaker.probe_until, *key)));
+                        }
+                    }
+                }
             });
-            let (mut now, mut permits) = (0, Vec::new());
-            for &(what, which, wait) in steps {
-                now += u64::from(wait) % 3000;
-                match what % 4 {
-                    0 | 1 => {
-                        let target = TargetId(u64::from(which % 5));
-                        permits.extend(breakers.admit(at(now), target, MethodId(0)).ok());
-                    }
-                    2 if !permits.is_empty() => {
-                        let permit = permits.swap_remove(usize::from(which) % permits.len());
-                        let verdict = [Verdict::Bad, Verdict::Good, Verdict::Neither][usize::from(which % 3)];
-                        breakers.record(at(now), permit, verdict);
-                    }
-                    _ => breakers.handle_timeout(at(now)),
-                }
-                while breakers.poll_event().is_some() {}
-                assert!(breakers.len() <= 3 && breakers.timers.len() <= 3);
-                assert_eq!(breakers.by_use.len(), breakers.len());
-                // Nothing that is open is open for good.
-                for (key, breaker) in &breakers.breakers {
-                    if let State::Open { until } = breaker.state {
-                        assert!(breakers.timers.contains(&(until, *key)));
-                        assert!(until.since(at(now)) <= Duration::from_secs(60));
-                    }
-                    if matches!(breaker.state, State::HalfOpen { under_way: 1.., .. }) {
-                        assert!(breakers.timers.contains(&(breaker.probe_until, *key)));
-                    }
-                }
-            }
-        });
     }
 }

@@ -157,7 +157,10 @@ impl Budget {
             return self.tokens;
         };
         let (calls, retries) = self.slots.iter().fold((0_u64, 0_u64), |(calls, retries), slot| {
-            (calls.saturating_add(slot.calls), retries.saturating_add(slot.retries))
+            (
+                calls.saturating_add(slot.calls),
+                retries.saturating_add(slot.retries),
+            )
         });
         let reserve = u64::from(per_second).saturating_mul(window.as_millis() as u64);
         calls

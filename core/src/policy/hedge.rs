@@ -114,7 +114,9 @@ impl Latencies {
         if total < FEWEST {
             return None;
         }
-        let rank = (u64::from(total) * u64::from(per_mille.min(1000))).div_ceil(1000).max(1);
+        let rank = (u64::from(total) * u64::from(per_mille.min(1000)))
+            .div_ceil(1000)
+            .max(1);
         let mut seen = 0;
         let at = (0..BUCKETS).find(|at| {
             seen += u64::from(self.halves[0][*at]) + u64::from(self.halves[1][*at]);
@@ -276,7 +278,11 @@ impl Hedge {
         self.next_at = None;
         for attempt in self.in_flight.drain(..) {
             // One that nobody has heard of yet need not be cancelled.
-            match self.events.iter().position(|event| *event == Event::Start(attempt)) {
+            match self
+                .events
+                .iter()
+                .position(|event| *event == Event::Start(attempt))
+            {
                 Some(unheard) => drop(self.events.remove(unheard)),
                 None => self.events.push_back(Event::Cancel(attempt)),
             }

@@ -185,7 +185,11 @@ impl Retry {
         rng: &mut Rng,
     ) -> Result<(Timestamp, Attempt), WhyNot> {
         // That it took too long is this machine's own word, whatever the attempt says.
-        let advice = if cancelled { Advice::RetryElsewhere } else { error.advice };
+        let advice = if cancelled {
+            Advice::RetryElsewhere
+        } else {
+            error.advice
+        };
         let least = match advice {
             Advice::DoNotRetry => return Err(WhyNot::NotRetryable),
             Advice::RetryAfter(wait) => wait,
@@ -203,7 +207,11 @@ impl Retry {
         }
         let delay = self.backoff.next(self.now, rng).ok_or(WhyNot::Attempts)?;
         let at = self.now + least.saturating_add(delay);
-        if self.policy.max_elapsed.is_some_and(|max| at.since(self.start) > max) {
+        if self
+            .policy
+            .max_elapsed
+            .is_some_and(|max| at.since(self.start) > max)
+        {
             return Err(WhyNot::Elapsed);
         }
         if self.marks.deadline.is_some_and(|deadline| at >= deadline) {
@@ -269,7 +277,10 @@ impl Retry {
                 cancelled: false,
                 ..
             } => {
-                let slow = self.policy.attempt_timeout.map(|max| (since + max, Timer::AttemptTimeout));
+                let slow = self
+                    .policy
+                    .attempt_timeout
+                    .map(|max| (since + max, Timer::AttemptTimeout));
                 let late = self.marks.deadline.map(|at| (at, Timer::Deadline));
                 slow.into_iter().chain(late).min_by_key(|(at, _)| *at)
             }
@@ -350,7 +361,8 @@ mod tests {
         }
 
         fn fail(&mut self, executed: Executed, error: Classification) {
-            self.retry.handle_failure(self.now, executed, error, &mut self.budget, &mut self.rng);
+            self.retry
+                .handle_failure(self.now, executed, error, &mut self.budget, &mut self.rng);
         }
 
         /// Runs until it gives up; every attempt fails so.
@@ -373,17 +385,26 @@ mod tests {
     fn limits() {
         let mut world = World::new(SAFE, BudgetPolicy::ratio(), |_| ());
         assert_eq!(world.run(Executed::Maybe, unavailable()), (4, WhyNot::Attempts));
-        assert_eq!((world.retry.poll_timeout(), world.retry.poll_event()), (None, None));
+        assert_eq!(
+            (world.retry.poll_timeout(), world.retry.poll_event()),
+            (None, None)
+        );
         let mut world = World::new(SAFE, BudgetPolicy::strict(), |_| ());
         assert_eq!(world.run(Executed::No, unavailable()), (1, WhyNot::Budget));
         let mut world = World::new(SAFE, BudgetPolicy::ratio(), |_| ());
-        assert_eq!(world.run(Executed::No, Code::NotFound.classify()), (1, WhyNot::NotRetryable));
+        assert_eq!(
+            world.run(Executed::No, Code::NotFound.classify()),
+            (1, WhyNot::NotRetryable)
+        );
         let mut world = World::new(SAFE, BudgetPolicy::Unlimited, |policy| {
             policy.max_attempts = u32::MAX;
             policy.max_elapsed = Some(Duration::from_secs(20));
         });
         let (attempts, why) = world.run(Executed::No, unavailable());
-        assert!((5..60).contains(&attempts) && why == WhyNot::Elapsed, "{attempts} {why:?}");
+        assert!(
+            (5..60).contains(&attempts) && why == WhyNot::Elapsed,
+            "{attempts} {why:?}"
+        );
         assert!(world.now <= at(20_000));
         let deadline = Some(at(3_000));
         let mut world = World::new(Marks { deadline, ..SAFE }, BudgetPolicy::Unlimited, |policy| {
@@ -409,12 +430,26 @@ mod tests {
     #[test]
     fn pushback_and_direction() {
         let mut world = World::new(SAFE, BudgetPolicy::ratio(), |_| ());
-        assert!(matches!(world.next(), Some(Event::Start(Attempt { number: 0, elsewhere: false, .. }))));
+        assert!(matches!(
+            world.next(),
+            Some(Event::Start(Attempt {
+                number: 0,
+                elsewhere: false,
+                ..
+            }))
+        ));
         let wait = Duration::from_secs(7);
         let busy = Failure::new(Code::Internal, "").with_pushback(Pushback::After(wait));
         world.fail(Executed::Yes, busy.classify());
         assert!(matches!(world.retry.poll_timeout(), Some((due, Timer::Backoff)) if due >= at(7_000)));
-        assert!(matches!(world.next(), Some(Event::Start(Attempt { number: 1, elsewhere: false, .. }))));
+        assert!(matches!(
+            world.next(),
+            Some(Event::Start(Attempt {
+                number: 1,
+                elsewhere: false,
+                ..
+            }))
+        ));
         assert!(world.now >= at(7_000));
         let elsewhere = Classification {
             category: Category::Network,
@@ -442,11 +477,21 @@ mod tests {
             policy.backoff = BackoffPolicy::constant(Duration::from_millis(100));
         });
         assert!(matches!(world.next(), Some(Event::Start(_))));
-        assert_eq!(world.retry.poll_timeout(), Some((at(2_000), Timer::AttemptTimeout)));
+        assert_eq!(
+            world.retry.poll_timeout(),
+            Some((at(2_000), Timer::AttemptTimeout))
+        );
         assert_eq!((world.next(), world.now), (Some(Event::Cancel), at(2_000)));
         assert_eq!(world.retry.poll_timeout(), None);
         world.fail(Executed::Maybe, Code::DeadlineExceeded.classify());
-        assert!(matches!(world.next(), Some(Event::Start(Attempt { number: 1, elsewhere: true, .. }))));
+        assert!(matches!(
+            world.next(),
+            Some(Event::Start(Attempt {
+                number: 1,
+                elsewhere: true,
+                ..
+            }))
+        ));
         assert_eq!(world.retry.poll_timeout(), Some((at(2_500), Timer::Deadline)));
         assert_eq!((world.next(), world.now), (Some(Event::Cancel), at(2_500)));
         world.fail(Executed::Maybe, Code::DeadlineExceeded.classify());

@@ -87,16 +87,24 @@ impl Client {
                 safe_to_repeat: true,
                 deadline,
             };
-            self.calls.push(Retry::new(RetryPolicy::default(), marks, &mut self.budget, now));
+            self.calls
+                .push(Retry::new(RetryPolicy::default(), marks, &mut self.budget, now));
         }
         self.call(now, tally);
         let mut next = self.next_call;
         if !self.cut {
             next = next.min(second(DOWN));
         }
-        let timers = self.calls.iter().filter_map(Retry::poll_timeout).map(|(at, _)| at);
+        let timers = self
+            .calls
+            .iter()
+            .filter_map(Retry::poll_timeout)
+            .map(|(at, _)| at);
         let done = self.connecting.iter().map(|(at, _)| *at);
-        timers.chain(done).chain(self.connector.poll_timeout()).fold(next, Timestamp::min)
+        timers
+            .chain(done)
+            .chain(self.connector.poll_timeout())
+            .fold(next, Timestamp::min)
     }
 
     fn connect(&mut self, now: Timestamp, tally: &mut Tally) {
@@ -183,7 +191,10 @@ fn ten_thousand_clients_after_an_outage() {
         let next = clients[number as usize].turn(now, &mut tally);
         agenda.insert((next, number));
     }
-    assert!(clients.iter().all(|client| client.path.is_some()), "everybody is back");
+    assert!(
+        clients.iter().all(|client| client.path.is_some()),
+        "everybody is back"
+    );
     assert_eq!(tally.failed_late, 0, "and every call succeeds");
 
     let share = |retries: u64, calls: u64| retries as f64 / calls as f64;

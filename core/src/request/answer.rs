@@ -17,7 +17,10 @@ use super::status::{Code, Failure};
 use crate::wire::{WireError, varint};
 
 fn put_code(out: &mut impl BufMut, code: Code, metadata: &Metadata) {
-    varint::put(out, u64::from(code.value()) << 1 | u64::from(!metadata.is_empty()));
+    varint::put(
+        out,
+        u64::from(code.value()) << 1 | u64::from(!metadata.is_empty()),
+    );
     if !metadata.is_empty() {
         metadata.encode(out);
     }
@@ -141,7 +144,10 @@ mod tests {
         put_success(&mut out, &metadata);
         out.extend_from_slice(b"yes");
         let answer = Answer::from_whole(out.into()).unwrap();
-        assert_eq!((answer.metadata, answer.result), (metadata.clone(), Ok(Bytes::from_static(b"yes"))));
+        assert_eq!(
+            (answer.metadata, answer.result),
+            (metadata.clone(), Ok(Bytes::from_static(b"yes")))
+        );
 
         let failure = Failure::refused(Code::Unavailable, Reason::Draining);
         let mut out = Vec::new();
@@ -155,7 +161,10 @@ mod tests {
 
         let mut out = Vec::new();
         put_failure(&mut out, &Failure::new(Code::Ok, "no"), &Metadata::new());
-        assert_eq!(Answer::from_whole(out.into()).unwrap().result.unwrap_err().code, Code::Unknown);
+        assert_eq!(
+            Answer::from_whole(out.into()).unwrap().result.unwrap_err().code,
+            Code::Unknown
+        );
     }
 
     #[test]
@@ -164,7 +173,10 @@ mod tests {
         assert_eq!(read(b""), AnswerError::Cut);
         assert_eq!(read(&[0x80]), AnswerError::Cut);
         assert_eq!(read(&[0xff; 9]), AnswerError::Code { value: u64::MAX >> 1 });
-        assert!(matches!(read(&[0x80, 0x01]), AnswerError::Wire(WireError::NotMinimal { .. })));
+        assert!(matches!(
+            read(&[0x80, 0x01]),
+            AnswerError::Wire(WireError::NotMinimal { .. })
+        ));
         assert!(matches!(read(&[1, 0xc0, 0x40, 0x01]), AnswerError::Metadata(_)));
     }
 }

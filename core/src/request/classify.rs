@@ -97,7 +97,11 @@ impl Classification {
     pub const fn counts_against_target(&self) -> bool {
         matches!(
             self.category,
-            Category::Network | Category::Timeout | Category::Protocol | Category::Unavailable | Category::Overload
+            Category::Network
+                | Category::Timeout
+                | Category::Protocol
+                | Category::Unavailable
+                | Category::Overload
         )
     }
 }
@@ -437,7 +441,9 @@ impl Classify for HandshakeError {
             | HandshakeError::DuplicateParam { .. } => class(Category::Protocol, ELSEWHERE).switching(),
             HandshakeError::Param(error) => error.classify(),
             HandshakeError::VersionNotOffered { .. } => class(Category::Protocol, ELSEWHERE),
-            HandshakeError::WeakShare | HandshakeError::BadProof => class(Category::Authentication, ELSEWHERE),
+            HandshakeError::WeakShare | HandshakeError::BadProof => {
+                class(Category::Authentication, ELSEWHERE)
+            }
             HandshakeError::Unbound | HandshakeError::NoExporter | HandshakeError::BelowFloor { .. } => {
                 class(Category::Authentication, ELSEWHERE).switching()
             }
@@ -492,8 +498,9 @@ impl Classify for EndCause {
     fn classify(&self) -> Classification {
         match self {
             EndCause::Opening | EndCause::Established => class(Category::Misuse, NEVER),
+            EndCause::GivenUp { .. } => class(Category::Network, ELSEWHERE),
             EndCause::AttemptsFailed | EndCause::PathsLost => class(Category::Network, HERE),
-            EndCause::LocalClose { .. } | EndCause::GivenUp { .. } => class(Category::Cancelled, NEVER),
+            EndCause::LocalClose { .. } => class(Category::Cancelled, NEVER),
             EndCause::PeerClose { code, .. } => code.classify(),
             EndCause::ResumeTimeout | EndCause::HandshakeTimeout => class(Category::Timeout, ELSEWHERE),
             EndCause::Rejected { code, .. } => code.classify(),
@@ -602,11 +609,17 @@ mod tests {
     #[test]
     fn a_callees_word_on_retries_counts() {
         let busy = Overload::Total.failure();
-        assert_eq!(busy.classify().advice, Advice::RetryAfter(Duration::from_millis(100)));
+        assert_eq!(
+            busy.classify().advice,
+            Advice::RetryAfter(Duration::from_millis(100))
+        );
         let never = busy.with_pushback(Pushback::Never).classify();
         assert!(!never.is_retryable() && never.counts_against_target());
         let asked = Failure::new(Code::Internal, "").with_pushback(Pushback::After(Duration::from_secs(3)));
-        assert_eq!(asked.classify().advice, Advice::RetryAfter(Duration::from_secs(3)));
+        assert_eq!(
+            asked.classify().advice,
+            Advice::RetryAfter(Duration::from_secs(3))
+        );
     }
 
     #[test]
@@ -619,7 +632,12 @@ mod tests {
 
     #[test]
     fn the_requests_own_faults_leave_the_breaker_alone() {
-        for code in [Code::InvalidArgument, Code::NotFound, Code::PermissionDenied, Code::Application(1)] {
+        for code in [
+            Code::InvalidArgument,
+            Code::NotFound,
+            Code::PermissionDenied,
+            Code::Application(1),
+        ] {
             assert!(!code.classify().counts_against_target(), "{code}");
         }
         for code in [Code::Unavailable, Code::DeadlineExceeded, Code::ResourceExhausted] {

@@ -118,8 +118,14 @@ mod tests {
         let there = Deadline::received(other_clock, left);
         assert!(!there.has_passed(other_clock));
         assert!(there.has_passed(other_clock + Duration::from_secs(2)));
-        assert_eq!(deadline.time_left(at + Duration::from_secs(3)), Err(DeadlineError::Zero));
-        assert_eq!(Deadline::at(Timestamp::MAX).time_left(at).unwrap().duration(), MAX_TIME_LEFT);
+        assert_eq!(
+            deadline.time_left(at + Duration::from_secs(3)),
+            Err(DeadlineError::Zero)
+        );
+        assert_eq!(
+            Deadline::at(Timestamp::MAX).time_left(at).unwrap().duration(),
+            MAX_TIME_LEFT
+        );
         assert_eq!(Deadline::earlier(None, Some(there)), Some(there));
         assert_eq!(Deadline::earlier(Some(deadline), Some(there)), Some(there));
     }

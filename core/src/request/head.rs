@@ -362,7 +362,10 @@ mod tests {
 
     fn full(metadata: &Metadata) -> RequestHead<'_> {
         RequestHead {
-            method: Method::Define { index: 7, name: "orders.place" },
+            method: Method::Define {
+                index: 7,
+                name: "orders.place",
+            },
             kind: CallKind::Bidirectional,
             time_left: Some(TimeLeft::new(Duration::from_secs(2)).unwrap()),
             key: Some(IdempotencyKey::new(b"0123456789abcdef").unwrap()),
@@ -387,8 +390,15 @@ mod tests {
         let mut input = &bytes[..];
         assert_eq!(RequestHead::decode(&mut input), Ok(Some(head)));
         assert_eq!(input, b"payload");
-        for kind in [CallKind::Unary, CallKind::ServerStreaming, CallKind::ClientStreaming] {
-            let head = RequestHead { kind, ..RequestHead::unary(Method::Named("x")) };
+        for kind in [
+            CallKind::Unary,
+            CallKind::ServerStreaming,
+            CallKind::ClientStreaming,
+        ] {
+            let head = RequestHead {
+                kind,
+                ..RequestHead::unary(Method::Named("x"))
+            };
             assert_eq!(RequestHead::decode(&mut &wire(&head)[..]), Ok(Some(head)));
         }
     }
@@ -406,10 +416,22 @@ mod tests {
         assert_eq!(refused(&[0x88, 0x02]), HeadError::IndexTooLarge { index: 1025 });
         let mut huge = vec![0xff; 9];
         assert_eq!(refused(&huge), HeadError::IndexTooLarge { index: u64::MAX >> 1 });
-        assert_eq!(refused(&[3, 0x82, 0x00]), HeadError::UnknownOptions { flags: 0x200 });
-        assert!(matches!(refused(&[1, 4, 0x81, 0]), HeadError::Wire(WireError::TooLong { len: 256, .. })));
-        assert!(matches!(refused(&[1, 4, 1, 0xff]), HeadError::Wire(WireError::NotUtf8 { .. })));
-        assert!(matches!(refused(&[0x80, 0x02]), HeadError::Wire(WireError::NotMinimal { .. })));
+        assert_eq!(
+            refused(&[3, 0x82, 0x00]),
+            HeadError::UnknownOptions { flags: 0x200 }
+        );
+        assert!(matches!(
+            refused(&[1, 4, 0x81, 0]),
+            HeadError::Wire(WireError::TooLong { len: 256, .. })
+        ));
+        assert!(matches!(
+            refused(&[1, 4, 1, 0xff]),
+            HeadError::Wire(WireError::NotUtf8 { .. })
+        ));
+        assert!(matches!(
+            refused(&[0x80, 0x02]),
+            HeadError::Wire(WireError::NotMinimal { .. })
+        ));
         assert_eq!(refused(&[3, 8, 0]), HeadError::Deadline(DeadlineError::Zero));
         huge.splice(0..0, [3, 8]);
         assert_eq!(
@@ -424,7 +446,12 @@ mod tests {
             refused(&[3, 0x40, 0xc0, 0x40, 0x01]),
             HeadError::Metadata(MetadataError::TooLarge { len: 16_385 })
         );
-        for error in [HeadError::NoMethod, HeadError::Cut, HeadError::TableFull, HeadError::Trace] {
+        for error in [
+            HeadError::NoMethod,
+            HeadError::Cut,
+            HeadError::TableFull,
+            HeadError::Trace,
+        ] {
             assert_eq!(error.failure().executed, super::super::Executed::No);
         }
     }

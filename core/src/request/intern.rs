@@ -209,12 +209,36 @@ mod tests {
     #[test]
     fn a_name_goes_along_until_an_answer_came() {
         let mut ours = MethodTable::new();
-        assert_eq!(ours.method("echo"), Ok(Method::Define { index: 1, name: "echo" }));
-        assert_eq!(ours.method("time"), Ok(Method::Define { index: 2, name: "time" }));
-        assert_eq!(ours.method("echo"), Ok(Method::Define { index: 1, name: "echo" }));
+        assert_eq!(
+            ours.method("echo"),
+            Ok(Method::Define {
+                index: 1,
+                name: "echo"
+            })
+        );
+        assert_eq!(
+            ours.method("time"),
+            Ok(Method::Define {
+                index: 2,
+                name: "time"
+            })
+        );
+        assert_eq!(
+            ours.method("echo"),
+            Ok(Method::Define {
+                index: 1,
+                name: "echo"
+            })
+        );
         ours.handle_answer(1);
         assert_eq!(ours.method("echo"), Ok(Method::Index(1)));
-        assert_eq!(ours.method("time"), Ok(Method::Define { index: 2, name: "time" }));
+        assert_eq!(
+            ours.method("time"),
+            Ok(Method::Define {
+                index: 2,
+                name: "time"
+            })
+        );
         for unknown in [0, 9, u32::MAX] {
             ours.handle_answer(unknown);
         }
@@ -238,20 +262,38 @@ mod tests {
     #[test]
     fn the_callee_takes_any_order_and_bounds_what_it_keeps() {
         let mut theirs = PeerMethods::new();
-        let high = Method::Define { index: 1024, name: "last" };
+        let high = Method::Define {
+            index: 1024,
+            name: "last",
+        };
         assert_eq!(theirs.resolve(high).unwrap().index, Some(1024));
-        assert_eq!(theirs.resolve(Method::Index(3)), Err(HeadError::UnknownIndex { index: 3 }));
+        assert_eq!(
+            theirs.resolve(Method::Index(3)),
+            Err(HeadError::UnknownIndex { index: 3 })
+        );
         assert_eq!(theirs.resolve(high).unwrap().name, "last");
         assert_eq!(
-            theirs.resolve(Method::Define { index: 1024, name: "other" }),
+            theirs.resolve(Method::Define {
+                index: 1024,
+                name: "other"
+            }),
             Err(HeadError::IndexTaken { index: 1024 })
         );
         assert_eq!(
-            theirs.resolve(Method::Define { index: 1025, name: "x" }),
+            theirs.resolve(Method::Define {
+                index: 1025,
+                name: "x"
+            }),
             Err(HeadError::IndexTooLarge { index: 1025 })
         );
         assert_eq!(theirs.resolve(Method::Index(1024)).unwrap().name, "last");
-        assert_eq!(theirs.resolve(Method::Named("once")).unwrap(), Resolved { index: None, name: "once" });
+        assert_eq!(
+            theirs.resolve(Method::Named("once")).unwrap(),
+            Resolved {
+                index: None,
+                name: "once"
+            }
+        );
         let long = "y".repeat(255);
         let full = (1..1024).find(|&index| theirs.resolve(Method::Define { index, name: &long }).is_err());
         assert_eq!(full, Some(1 + (MAX_METHOD_BYTES as u32 - 4) / 255));

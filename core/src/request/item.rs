@@ -132,7 +132,12 @@ impl ItemReader {
         let mut had = input.len();
         if had < varint::MAX_LEN && self.pieces.len() > 1 {
             had = 0;
-            for byte in self.pieces.iter().flat_map(|piece| piece.iter()).take(scratch.len()) {
+            for byte in self
+                .pieces
+                .iter()
+                .flat_map(|piece| piece.iter())
+                .take(scratch.len())
+            {
                 scratch[had] = *byte;
                 had += 1;
             }
@@ -181,7 +186,9 @@ impl ItemReader {
         }
         let mut whole = BytesMut::with_capacity(len);
         while whole.len() < len {
-            let Some(front) = self.pieces.front_mut() else { break };
+            let Some(front) = self.pieces.front_mut() else {
+                break;
+            };
             let part = front.len().min(len - whole.len());
             whole.put_slice(&front[..part]);
             self.skip(part);
@@ -248,7 +255,10 @@ mod tests {
         assert_eq!(all(&mut reader), [&b"four"[..]]);
         reader.push(Bytes::from_static(&[6]));
         let error = ItemError::TooLong { len: 5, max: 4 };
-        assert_eq!((reader.next(), reader.next(), reader.finish()), (Err(error), Err(error), Err(error)));
+        assert_eq!(
+            (reader.next(), reader.next(), reader.finish()),
+            (Err(error), Err(error), Err(error))
+        );
         for cut in [&[5, 1][..], &[0x81], &[5]] {
             let mut reader = ItemReader::new(200);
             reader.push(Bytes::from(cut.to_vec()));
@@ -278,22 +288,24 @@ mod tests {
 
     #[test]
     fn any_bytes_in_any_pieces() {
-        bolero::check!().with_type::<(Vec<u8>, u8)>().for_each(|(bytes, size)| {
-            let mut whole = ItemReader::new(50);
-            whole.push(Bytes::from(bytes.clone()));
-            let mut parts = ItemReader::new(50);
-            for piece in bytes.chunks(usize::from(*size).max(1)) {
-                parts.push(Bytes::copy_from_slice(piece));
-            }
-            loop {
-                let (a, b) = (whole.next(), parts.next());
-                assert_eq!(a, b);
-                assert_eq!(whole.held(), parts.held());
-                if !matches!(a, Ok(Some(Piece::Item(_)))) {
-                    break;
+        bolero::check!()
+            .with_type::<(Vec<u8>, u8)>()
+            .for_each(|(bytes, size)| {
+                let mut whole = ItemReader::new(50);
+                whole.push(Bytes::from(bytes.clone()));
+                let mut parts = ItemReader::new(50);
+                for piece in bytes.chunks(usize::from(*size).max(1)) {
+                    parts.push(Bytes::copy_from_slice(piece));
                 }
-            }
-            assert_eq!(whole.finish(), parts.finish());
-        });
+                loop {
+                    let (a, b) = (whole.next(), parts.next());
+                    assert_eq!(a, b);
+                    assert_eq!(whole.held(), parts.held());
+                    if !matches!(a, Ok(Some(Piece::Item(_)))) {
+                        break;
+                    }
+                }
+                assert_eq!(whole.finish(), parts.finish());
+            });
     }
 }

@@ -485,7 +485,8 @@ impl Limiter {
         if self.sessions.get(&session).is_some_and(idle) {
             self.sessions.remove(&session);
         }
-        let idle = |state: &MethodState| state.running == 0 && state.limit.is_none() && state.parked.is_empty();
+        let idle =
+            |state: &MethodState| state.running == 0 && state.limit.is_none() && state.parked.is_empty();
         if self.methods.get(&method).is_some_and(idle) {
             self.methods.remove(&method);
         }
@@ -507,7 +508,10 @@ mod tests {
     }
 
     fn arrive(limiter: &mut Limiter, session: u64, method: u64) -> CallId {
-        match limiter.arrive(at(0), SessionId(session), MethodId(method), None).unwrap() {
+        match limiter
+            .arrive(at(0), SessionId(session), MethodId(method), None)
+            .unwrap()
+        {
             Admission::Run(id) | Admission::Wait(id) => id,
         }
     }
@@ -562,9 +566,12 @@ mod tests {
         });
         arrive(&mut limiter, 1, 1);
         let late = limiter.arrive(at(0), SessionId(1), MethodId(1), Some(at(50)));
-        let Ok(Admission::Wait(late)) = late else { panic!("it waits") };
+        let Ok(Admission::Wait(late)) = late else {
+            panic!("it waits")
+        };
         let given_up = arrive(&mut limiter, 1, 1);
-        let again = |limiter: &mut Limiter, session| limiter.arrive(at(0), SessionId(session), MethodId(1), None);
+        let again =
+            |limiter: &mut Limiter, session| limiter.arrive(at(0), SessionId(session), MethodId(1), None);
         assert_eq!(again(&mut limiter, 1), Err(Overload::Session));
         arrive(&mut limiter, 2, 1);
         assert_eq!(again(&mut limiter, 3), Err(Overload::Total));
@@ -572,7 +579,10 @@ mod tests {
         limiter.handle_timeout(at(50));
         assert_eq!(limiter.poll_event(), Some(Event::Expired(late)));
         limiter.finish(at(51), given_up);
-        assert_eq!((limiter.poll_event(), limiter.poll_timeout(), limiter.waiting()), (None, None, 1));
+        assert_eq!(
+            (limiter.poll_event(), limiter.poll_timeout(), limiter.waiting()),
+            (None, None, 1)
+        );
         assert_eq!(Overload::Total.failure().executed, super::super::Executed::No);
     }
 
@@ -580,73 +590,79 @@ mod tests {
     /// have it, order within a flow is kept, and in the end nothing is left.
     #[test]
     fn no_slot_is_wasted_and_no_limit_broken() {
-        bolero::check!().with_type::<Vec<(u8, u8, u8)>>().for_each(|steps| {
-            let mut limiter = limiter(|config| {
-                config.max_running = 5;
-                config.max_running_per_session = 3;
-                config.max_running_per_method = 2;
-                config.max_waiting = 30;
-                config.max_waiting_per_session = 12;
+        bolero::check!()
+            .with_type::<Vec<(u8, u8, u8)>>()
+            .for_each(|steps| {
+                let mut limiter = limiter(|config| {
+                    config.max_running = 5;
+                    config.max_running_per_session = 3;
+                    config.max_running_per_method = 2;
+                    config.max_waiting = 30;
+                    config.max_waiting_per_session = 12;
+                });
+                let mut calls: BTreeMap<CallId, (u64, u64, bool)> = BTreeMap::new();
+                let mut now = 0;
+                for &(what, which, wait) in steps {
+                    now += u64::from(wait % 8);
+                    let (session, method) = (u64::from(which % 4), u64::from(which / 4 % 4));
+                    match what % 5 {
+                        0..=2 => {
+                            let deadline = (what % 2 == 0).then(|| at(now + u64::from(wait)));
+                            match limiter.arrive(at(now), SessionId(session), MethodId(method), deadline) {
+                                Ok(Admission::Run(id)) => drop(calls.insert(id, (session, method, true))),
+                                Ok(Admission::Wait(id)) => drop(calls.insert(id, (session, method, false))),
+                                Err(_) => assert!(limiter.waiting() >= 12),
+                            }
+                        }
+                        _ => {
+                            let some = calls.keys().nth(usize::from(which) % calls.len().max(1)).copied();
+                            if let Some(id) = some {
+                                limiter.finish(at(now), id);
+                                calls.remove(&id);
+                            }
+                        }
+                    }
+                    if limiter.poll_timeout().is_some_and(|due| due <= at(now)) {
+                        limiter.handle_timeout(at(now));
+                    }
+                    while let Some(event) = limiter.poll_event() {
+                        match event {
+                            Event::Run(id) => {
+                                let (session, method, _) = calls[&id];
+                                let earlier = calls.iter().any(|(other, call)| {
+                                    *call == (session, method, false) && other.seq < id.seq
+                                });
+                                assert!(!earlier, "overtaken in its flow");
+                                calls.insert(id, (session, method, true));
+                            }
+                            Event::Expired(id) => {
+                                assert_eq!(calls.remove(&id).map(|call| call.2), Some(false))
+                            }
+                        }
+                    }
+                    let running = |f: &dyn Fn(&(u64, u64, bool)) -> bool| {
+                        calls.values().filter(|call| call.2 && f(call)).count()
+                    };
+                    assert_eq!(limiter.running(), running(&|_| true));
+                    assert!(limiter.running() <= 5);
+                    for n in 0..4 {
+                        assert!(running(&|call| call.0 == n) <= 3 && running(&|call| call.1 == n) <= 2);
+                    }
+                    for call in calls.values().filter(|call| !call.2) {
+                        let may = limiter.running() < 5
+                            && running(&|other| other.0 == call.0) < 3
+                            && running(&|other| other.1 == call.1) < 2;
+                        assert!(!may, "a slot is wasted");
+                    }
+                }
+                for id in calls.into_keys() {
+                    limiter.finish(at(now), id);
+                }
+                while limiter.poll_event().is_some() {}
+                assert!(
+                    limiter.sessions.is_empty() && limiter.methods.is_empty() && limiter.calls.is_empty()
+                );
+                assert!(limiter.turns.is_empty() && limiter.deadlines.is_empty());
             });
-            let mut calls: BTreeMap<CallId, (u64, u64, bool)> = BTreeMap::new();
-            let mut now = 0;
-            for &(what, which, wait) in steps {
-                now += u64::from(wait % 8);
-                let (session, method) = (u64::from(which % 4), u64::from(which / 4 % 4));
-                match what % 5 {
-                    0..=2 => {
-                        let deadline = (what % 2 == 0).then(|| at(now + u64::from(wait)));
-                        match limiter.arrive(at(now), SessionId(session), MethodId(method), deadline) {
-                            Ok(Admission::Run(id)) => drop(calls.insert(id, (session, method, true))),
-                            Ok(Admission::Wait(id)) => drop(calls.insert(id, (session, method, false))),
-                            Err(_) => assert!(limiter.waiting() >= 12),
-                        }
-                    }
-                    _ => {
-                        let some = calls.keys().nth(usize::from(which) % calls.len().max(1)).copied();
-                        if let Some(id) = some {
-                            limiter.finish(at(now), id);
-                            calls.remove(&id);
-                        }
-                    }
-                }
-                if limiter.poll_timeout().is_some_and(|due| due <= at(now)) {
-                    limiter.handle_timeout(at(now));
-                }
-                while let Some(event) = limiter.poll_event() {
-                    match event {
-                        Event::Run(id) => {
-                            let (session, method, _) = calls[&id];
-                            let earlier = calls.iter().any(|(other, call)| {
-                                *call == (session, method, false) && other.seq < id.seq
-                            });
-                            assert!(!earlier, "overtaken in its flow");
-                            calls.insert(id, (session, method, true));
-                        }
-                        Event::Expired(id) => assert_eq!(calls.remove(&id).map(|call| call.2), Some(false)),
-                    }
-                }
-                let running = |f: &dyn Fn(&(u64, u64, bool)) -> bool| {
-                    calls.values().filter(|call| call.2 && f(call)).count()
-                };
-                assert_eq!(limiter.running(), running(&|_| true));
-                assert!(limiter.running() <= 5);
-                for n in 0..4 {
-                    assert!(running(&|call| call.0 == n) <= 3 && running(&|call| call.1 == n) <= 2);
-                }
-                for call in calls.values().filter(|call| !call.2) {
-                    let may = limiter.running() < 5
-                        && running(&|other| other.0 == call.0) < 3
-                        && running(&|other| other.1 == call.1) < 2;
-                    assert!(!may, "a slot is wasted");
-                }
-            }
-            for id in calls.into_keys() {
-                limiter.finish(at(now), id);
-            }
-            while limiter.poll_event().is_some() {}
-            assert!(limiter.sessions.is_empty() && limiter.methods.is_empty() && limiter.calls.is_empty());
-            assert!(limiter.turns.is_empty() && limiter.deadlines.is_empty());
-        });
     }
 }

@@ -95,7 +95,9 @@ impl Metadata {
 
     /// The first value of `key`.
     pub fn value(&self, key: &str) -> Option<&[u8]> {
-        self.iter().find(|(known, _)| *known == key).map(|(_, value)| value)
+        self.iter()
+            .find(|(known, _)| *known == key)
+            .map(|(_, value)| value)
     }
 
     pub(super) fn encode(&self, out: &mut impl BufMut) {
@@ -276,22 +278,38 @@ mod tests {
             back(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
             Err(Some(MetadataError::TooLarge { len: u64::MAX }))
         );
-        assert_eq!(back(&[3, 0x80, 0x81, 0]), Err(Some(MetadataError::TooMany { count: 129 })));
+        assert_eq!(
+            back(&[3, 0x80, 0x81, 0]),
+            Err(Some(MetadataError::TooMany { count: 129 }))
+        );
         let big = vec![0; MAX_METADATA + 1];
         assert!(matches!(
             Metadata::from_entries([("k", &big[..])]),
             Err(MetadataError::TooLarge { .. })
         ));
         let many = vec![("k", &b""[..]); 129];
-        assert_eq!(Metadata::from_entries(many), Err(MetadataError::TooMany { count: 129 }));
+        assert_eq!(
+            Metadata::from_entries(many),
+            Err(MetadataError::TooMany { count: 129 })
+        );
     }
 
     #[test]
     fn bad_keys_and_framing() {
         for key in ["", "Upper", "line\nbreak", "sp ace", &"k".repeat(65)] {
-            assert_eq!(Metadata::from_entries([(key, &b""[..])]), Err(MetadataError::Key), "{key:?}");
+            assert_eq!(
+                Metadata::from_entries([(key, &b""[..])]),
+                Err(MetadataError::Key),
+                "{key:?}"
+            );
         }
-        for bytes in [&b"\x01\x01"[..], b"\x00", b"\x04\x01\x01k\x05", b"\x05\x01\x01k\x00\x00", b"\x02\x00\x00"] {
+        for bytes in [
+            &b"\x01\x01"[..],
+            b"\x00",
+            b"\x04\x01\x01k\x05",
+            b"\x05\x01\x01k\x00\x00",
+            b"\x02\x00\x00",
+        ] {
             assert_eq!(back(bytes), Err(Some(MetadataError::Framing)), "{bytes:?}");
         }
         assert_eq!(back(b"\x04\x01\x01K\x00"), Err(Some(MetadataError::Key)));

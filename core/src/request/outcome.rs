@@ -242,7 +242,10 @@ mod tests {
             for sent in [Sent::Part, Sent::All] {
                 let reset = |code| Cause::Stream(StreamError::Reset(code));
                 let refused = CallError::unanswered(kind, sent, reset(1));
-                assert_eq!((refused.executed(), refused.code()), (Executed::No, Code::Unavailable));
+                assert_eq!(
+                    (refused.executed(), refused.code()),
+                    (Executed::No, Code::Unavailable)
+                );
                 for other in [0, 2, 3, 4, 99] {
                     let error = CallError::unanswered(kind, sent, reset(other));
                     assert_eq!(error.executed(), Executed::Maybe);

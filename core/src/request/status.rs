@@ -382,7 +382,11 @@ mod tests {
 
     #[test]
     fn failures_round_trip() {
-        for pushback in [Pushback::None, Pushback::Never, Pushback::After(Duration::from_millis(1500))] {
+        for pushback in [
+            Pushback::None,
+            Pushback::Never,
+            Pushback::After(Duration::from_millis(1500)),
+        ] {
             for executed in [Executed::Yes, Executed::No, Executed::Maybe] {
                 let failure = Failure::refused(Code::Unavailable, Reason::Draining)
                     .with_details(Bytes::from_static(b"\0\xffdetails"))
@@ -402,14 +406,23 @@ mod tests {
         let mut out = Vec::new();
         failure.encode(&mut out);
         let decoded = Failure::decode(Code::Internal, out.clone().into()).unwrap();
-        assert_eq!((decoded.message.len(), decoded.details.len()), (1024, MAX_DETAILS));
+        assert_eq!(
+            (decoded.message.len(), decoded.details.len()),
+            (1024, MAX_DETAILS)
+        );
         out.push(0);
-        assert_eq!(Failure::decode(Code::Internal, out.into()), Err(AnswerError::DetailsTooLong));
+        assert_eq!(
+            Failure::decode(Code::Internal, out.into()),
+            Err(AnswerError::DetailsTooLong)
+        );
         let long = [&[0][..], &[0x84, 1][..]].concat();
         assert_eq!(
             Failure::decode(Code::Internal, long.into()),
             Err(AnswerError::MessageTooLong { len: 1025 })
         );
-        assert!(matches!(Failure::decode(Code::Internal, Bytes::new()), Err(AnswerError::Wire(_))));
+        assert!(matches!(
+            Failure::decode(Code::Internal, Bytes::new()),
+            Err(AnswerError::Wire(_))
+        ));
     }
 }

@@ -67,7 +67,11 @@ fn read_answer(kind: CallKind, wire: &[u8], size: usize) -> Result<Read, AnswerE
 fn request(kind: CallKind, parts: &[&[u8]]) -> Vec<u8> {
     let mut wire = Vec::new();
     let method = Method::Define { index: 3, name: "m" };
-    RequestHead { kind, ..RequestHead::unary(method) }.encode(&mut wire);
+    RequestHead {
+        kind,
+        ..RequestHead::unary(method)
+    }
+    .encode(&mut wire);
     for part in parts {
         if kind.request_items() {
             put_item_head(&mut wire, part.len());
@@ -106,7 +110,10 @@ fn four_kinds_in_any_pieces() {
         }
         for size in 1..=wire.len() {
             let (head, parts) = read_request(&wire, size, &mut PeerMethods::new()).unwrap();
-            assert_eq!((head.kind, head.method, &parts[..]), (kind, CalledMethod::Index(3), &owned(sent)[..]));
+            assert_eq!(
+                (head.kind, head.method, &parts[..]),
+                (kind, CalledMethod::Index(3), &owned(sent)[..])
+            );
         }
         for size in 1..=answer.len() {
             let (parts, _, result) = read_answer(kind, &answer, size).unwrap();
@@ -166,20 +173,30 @@ fn answers_that_go_on_or_stop_short() {
         (b"\x00\x00", AnswerError::Cut),
     ];
     for (wire, expected) in cut {
-        assert_eq!(read_answer(CallKind::ServerStreaming, wire, 1), Err(expected), "{wire:?}");
+        assert_eq!(
+            read_answer(CallKind::ServerStreaming, wire, 1),
+            Err(expected),
+            "{wire:?}"
+        );
     }
     let endless = vec![0; 1002];
     let error = read_answer(CallKind::Unary, &endless, 100).unwrap_err();
     assert_eq!(error, AnswerError::TooLarge { max: 1000 });
     let long_item = b"\x00\x66";
     let error = read_answer(CallKind::ServerStreaming, long_item, 3).unwrap_err();
-    assert_eq!(error, AnswerError::Item(ItemError::TooLong { len: 101, max: 100 }));
+    assert_eq!(
+        error,
+        AnswerError::Item(ItemError::TooLong { len: 101, max: 100 })
+    );
     // A failure without an end is not waited for without an end.
     let mut reader = AnswerReader::new(CallKind::Unary, LIMITS);
     reader.push(Bytes::from_static(&[26, 0]));
     reader.push(Bytes::from(vec![0; MAX_MESSAGE + MAX_DETAILS + 100]));
     assert_eq!(reader.next(), Err(AnswerError::DetailsTooLong));
-    assert_eq!((reader.next(), reader.held()), (Err(AnswerError::DetailsTooLong), 0));
+    assert_eq!(
+        (reader.next(), reader.held()),
+        (Err(AnswerError::DetailsTooLong), 0)
+    );
 }
 
 /// Bad input: unknown method index, oversized metadata, absurd deadline, items that break their rules. Each
@@ -193,7 +210,10 @@ fn requests_that_break_the_rules() {
     };
     let no = Executed::No;
     assert_eq!(reason(&[2 << 1], &mut methods), (Reason::UnknownIndex, no));
-    assert_eq!(reason(&[3, 0x40, 0xc0, 0x40, 0x01], &mut methods), (Reason::BadMetadata, no));
+    assert_eq!(
+        reason(&[3, 0x40, 0xc0, 0x40, 0x01], &mut methods),
+        (Reason::BadMetadata, no)
+    );
     assert_eq!(reason(&[3, 0x48, 0], &mut methods), (Reason::BadDeadline, no));
     assert_eq!(reason(&[3, 0xff], &mut methods), (Reason::MalformedHead, no));
     assert_eq!(reason(&[], &mut methods), (Reason::MalformedHead, no));
@@ -210,7 +230,11 @@ fn requests_that_break_the_rules() {
     ] {
         let mut wire = request(CallKind::ClientStreaming, &[b"first"]);
         wire.extend_from_slice(items);
-        assert_eq!(reason(&wire, &mut methods), (expected, Executed::Yes), "{items:?}");
+        assert_eq!(
+            reason(&wire, &mut methods),
+            (expected, Executed::Yes),
+            "{items:?}"
+        );
     }
     let other = [7, 4, 1, b'x'];
     assert_eq!(reason(&other, &mut methods), (Reason::MalformedHead, no));
@@ -232,7 +256,10 @@ fn a_whole_request_is_taken_without_a_copy() {
     let whole = Bytes::from(wire);
     let mut body = whole.clone();
     let head = CallHead::take(&mut body, true, &mut methods).unwrap().unwrap();
-    assert_eq!((head.name(&methods), head.key.as_deref()), ("once", Some(&b"key"[..])));
+    assert_eq!(
+        (head.name(&methods), head.key.as_deref()),
+        ("once", Some(&b"key"[..]))
+    );
     assert_eq!(body.as_ptr(), whole[whole.len() - 7..].as_ptr());
     let mut part = whole.slice(..5);
     assert_eq!(CallHead::take(&mut part, false, &mut methods), Ok(None));
@@ -241,20 +268,22 @@ fn a_whole_request_is_taken_without_a_copy() {
 
 #[test]
 fn any_bytes_of_a_peer() {
-    bolero::check!().with_type::<(Vec<u8>, u8, u8)>().for_each(|(wire, size, kind)| {
-        let size = usize::from(*size).max(1);
-        let whole = read_request(wire, wire.len().max(1), &mut PeerMethods::new());
-        let parts = read_request(wire, size, &mut PeerMethods::new());
-        assert_eq!(whole.is_ok(), parts.is_ok());
-        if let (Ok(whole), Ok(parts)) = (&whole, &parts) {
-            assert_eq!(whole, parts);
-        }
-        let kind = KINDS[usize::from(kind % 4)];
-        let whole = read_answer(kind, wire, wire.len().max(1));
-        let parts = read_answer(kind, wire, size);
-        assert_eq!(whole.is_ok(), parts.is_ok());
-        if let (Ok(whole), Ok(parts)) = (whole, parts) {
-            assert_eq!(whole, parts);
-        }
-    });
+    bolero::check!()
+        .with_type::<(Vec<u8>, u8, u8)>()
+        .for_each(|(wire, size, kind)| {
+            let size = usize::from(*size).max(1);
+            let whole = read_request(wire, wire.len().max(1), &mut PeerMethods::new());
+            let parts = read_request(wire, size, &mut PeerMethods::new());
+            assert_eq!(whole.is_ok(), parts.is_ok());
+            if let (Ok(whole), Ok(parts)) = (&whole, &parts) {
+                assert_eq!(whole, parts);
+            }
+            let kind = KINDS[usize::from(kind % 4)];
+            let whole = read_answer(kind, wire, wire.len().max(1));
+            let parts = read_answer(kind, wire, size);
+            assert_eq!(whole.is_ok(), parts.is_ok());
+            if let (Ok(whole), Ok(parts)) = (whole, parts) {
+                assert_eq!(whole, parts);
+            }
+        });
 }

@@ -70,7 +70,12 @@ pub(super) fn check_request(example: &Example) {
     bytes.extend_from_slice(payload);
     assert_eq!(bytes, example.bytes, "line {}", example.line);
     let mut input = &example.bytes[..];
-    assert_eq!(RequestHead::decode(&mut input), Ok(Some(head)), "line {}", example.line);
+    assert_eq!(
+        RequestHead::decode(&mut input),
+        Ok(Some(head)),
+        "line {}",
+        example.line
+    );
     assert_eq!(input, payload);
 }
 

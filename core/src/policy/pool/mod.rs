@@ -299,7 +299,11 @@ impl Pool {
     /// The item could not be made. Those who wait go on waiting; the next is made after a backoff.
     pub fn handle_open_failed(&mut self, now: Timestamp, id: ItemId) {
         self.advance(now);
-        if self.items.get(&id).is_some_and(|item| item.place == Place::Opening) {
+        if self
+            .items
+            .get(&id)
+            .is_some_and(|item| item.place == Place::Opening)
+        {
             self.open_failed(id, false);
         }
     }
@@ -339,7 +343,11 @@ impl Pool {
     /// An item is gone by itself, wherever it was. A busy one need not be given back then.
     pub fn handle_lost(&mut self, now: Timestamp, id: ItemId) {
         self.advance(now);
-        if self.items.get(&id).is_some_and(|item| item.place == Place::Opening) {
+        if self
+            .items
+            .get(&id)
+            .is_some_and(|item| item.place == Place::Opening)
+        {
             self.open_failed(id, false);
         } else if let Some(target) = self.remove(id, false) {
             self.supply(target);

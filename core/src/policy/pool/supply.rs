@@ -64,7 +64,9 @@ impl Pool {
 
     fn open(&mut self, target: TargetId) {
         let id = ItemId(self.number());
-        let spread = self.rng.duration(std::time::Duration::ZERO, self.config.max_age / 10);
+        let spread = self
+            .rng
+            .duration(std::time::Duration::ZERO, self.config.max_age / 10);
         let timer = (self.now + self.config.open_timeout, Timer::Open(id));
         self.timers.insert(timer);
         let item = Item {
@@ -88,7 +90,11 @@ impl Pool {
             return false;
         };
         debug_assert!(self.items.get(&id).is_none_or(|item| item.target != not_of));
-        self.remove(id, true).is_some()
+        let Some(target) = self.remove(id, true) else {
+            return false;
+        };
+        self.forget_unused(target);
+        true
     }
 
     /// Notes whether the target wants an item that it cannot have while the pool is full.
@@ -124,7 +130,11 @@ impl Pool {
             }
             self.open_missing(target);
             self.note_unserved(target);
-            if self.targets.get(&target).is_some_and(|state| state.unserved == Some((has_some, waiter))) {
+            if self
+                .targets
+                .get(&target)
+                .is_some_and(|state| state.unserved == Some((has_some, waiter)))
+            {
                 return;
             }
         }

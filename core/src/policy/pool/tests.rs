@@ -31,7 +31,11 @@ fn take_new(pool: &mut Pool, ms: u64, target: TargetId) -> ItemId {
         panic!("nothing is idle")
     };
     let made = events(pool);
-    let Some(Event::Open(_, item)) = made.iter().rfind(|event| matches!(event, Event::Open(..))).copied() else {
+    let Some(Event::Open(_, item)) = made
+        .iter()
+        .rfind(|event| matches!(event, Event::Open(..)))
+        .copied()
+    else {
         panic!("{made:?}")
     };
     pool.handle_opened(at(ms), item);
@@ -46,7 +50,10 @@ fn audit(pool: &Pool) {
     assert_eq!(all, pool.items.len());
     assert!(all <= pool.config.max_total);
     assert_eq!(pool.idle.len(), stats.idle);
-    assert_eq!(pool.waiters.len(), pool.targets.values().map(|t| t.waiting.len()).sum::<usize>());
+    assert_eq!(
+        pool.waiters.len(),
+        pool.targets.values().map(|t| t.waiting.len()).sum::<usize>()
+    );
     for (id, state) in &pool.targets {
         assert!(state.items() <= pool.config.max_per_target);
         for (waiter, deadline) in &state.waiting {
@@ -57,14 +64,24 @@ fn audit(pool: &Pool) {
         if unserved && !pool.closed {
             assert!(state.idle.is_empty(), "{id:?} waits beside idle items");
             let room = pool.items.len() < pool.config.max_total && state.items() < pool.config.max_per_target;
-            assert!(!room || state.not_before > pool.now, "{id:?} waits though there is room");
+            assert!(
+                !room || state.not_before > pool.now,
+                "{id:?} waits though there is room"
+            );
             if state.items() == 0 && state.not_before <= pool.now {
                 assert!(pool.idle.is_empty(), "{id:?} has nothing while others idle");
             }
         }
     }
-    let timed = pool.items.values().filter(|item| item.place != Place::Busy).count();
-    assert_eq!(pool.items.values().filter(|item| item.timer.is_some()).count(), timed);
+    let timed = pool
+        .items
+        .values()
+        .filter(|item| item.place != Place::Busy)
+        .count();
+    assert_eq!(
+        pool.items.values().filter(|item| item.timer.is_some()).count(),
+        timed
+    );
 }
 
 #[test]
@@ -78,7 +95,10 @@ fn the_item_used_last_is_used_again() {
         pool.give_back(at(ms), one, Condition::Good);
     }
     let stats = pool.stats();
-    assert_eq!((stats.granted, stats.reused, stats.opened, stats.idle), (9, 7, 2, 2));
+    assert_eq!(
+        (stats.granted, stats.reused, stats.opened, stats.idle),
+        (9, 7, 2, 2)
+    );
     audit(&pool);
 }
 
@@ -148,7 +168,10 @@ fn age_idleness_and_the_minimum() {
         assert!(due <= at(3_600_000));
         pool.handle_timeout(due);
     }
-    assert!(matches!(events(&mut pool)[..], [Event::Close(_), Event::Open(A, _)]));
+    assert!(matches!(
+        events(&mut pool)[..],
+        [Event::Close(_), Event::Open(A, _)]
+    ));
 }
 
 #[test]
@@ -229,9 +252,15 @@ fn what_cannot_be_made_is_tried_again_after_a_backoff() {
 fn a_full_pool_starves_nobody() {
     let mut pool = pool(|config| config.max_total = 2);
     let (one, two) = (take_new(&mut pool, 0, A), take_new(&mut pool, 0, A));
-    let Take::Wait(first) = take(&mut pool, 1, B) else { panic!("full") };
-    let Take::Wait(own) = take(&mut pool, 2, A) else { panic!("full") };
-    let Take::Wait(second) = take(&mut pool, 3, C) else { panic!("full") };
+    let Take::Wait(first) = take(&mut pool, 1, B) else {
+        panic!("full")
+    };
+    let Take::Wait(own) = take(&mut pool, 2, A) else {
+        panic!("full")
+    };
+    let Take::Wait(second) = take(&mut pool, 3, C) else {
+        panic!("full")
+    };
     audit(&pool);
     assert_eq!(events(&mut pool), []);
     pool.give_back(at(4), one, Condition::Good);
@@ -253,8 +282,13 @@ fn a_full_pool_starves_nobody() {
     assert_eq!(events(&mut pool), [Event::Granted(second, for_c)]);
     // An idle item of another target makes room.
     pool.give_back(at(9), two, Condition::Good);
-    let Take::Wait(_) = take(&mut pool, 10, B) else { panic!("none of its own") };
-    assert!(matches!(events(&mut pool)[..], [Event::Close(_), Event::Open(B, _)]));
+    let Take::Wait(_) = take(&mut pool, 10, B) else {
+        panic!("none of its own")
+    };
+    assert!(matches!(
+        events(&mut pool)[..],
+        [Event::Close(_), Event::Open(B, _)]
+    ));
     audit(&pool);
 }
 
@@ -275,7 +309,12 @@ fn limits_and_the_end() {
     pool.warm(at(0), B).unwrap();
     pool.close(at(1));
     let ends = events(&mut pool);
-    assert_eq!(ends.iter().filter(|event| matches!(event, Event::Refused(_))).count(), 2);
+    assert_eq!(
+        ends.iter()
+            .filter(|event| matches!(event, Event::Refused(_)))
+            .count(),
+        2
+    );
     assert_eq!(pool.take(at(1), A, None), Err(TakeError::Closed));
     pool.give_back(at(2), item, Condition::Good);
     assert_eq!(events(&mut pool), [Event::Close(item)]);
@@ -284,97 +323,115 @@ fn limits_and_the_end() {
 
 #[test]
 fn any_order_of_use() {
-    bolero::check!().with_type::<Vec<(u8, u8, u16)>>().for_each(|steps| {
-        let mut pool = pool(|config| {
-            config.max_per_target = 3;
-            config.max_total = 4;
-            config.max_waiting = 8;
-            config.max_targets = 3;
-            config.idle_timeout = 2000 * MS;
-            config.check_after = Some(500 * MS);
-            config.max_age = 10_000 * MS;
-            config.max_wait = 3000 * MS;
+    bolero::check!()
+        .with_type::<Vec<(u8, u8, u16)>>()
+        .for_each(|steps| {
+            let mut pool = pool(|config| {
+                config.max_per_target = 3;
+                config.max_total = 4;
+                config.max_waiting = 8;
+                config.max_targets = 3;
+                config.idle_timeout = 2000 * MS;
+                config.check_after = Some(500 * MS);
+                config.max_age = 10_000 * MS;
+                config.max_wait = 3000 * MS;
+            });
+            let (mut now, mut busy, mut opening, mut checking) = (0, Vec::new(), Vec::new(), Vec::new());
+            let mut waiting: BTreeMap<WaiterId, Timestamp> = BTreeMap::new();
+            for &(what, which, wait) in steps {
+                now += u64::from(wait) % 400;
+                while pool
+                    .poll_timeout()
+                    .is_some_and(|(due, timer)| due <= at(now) && timer != Timer::Event)
+                {
+                    pool.handle_timeout(at(now));
+                }
+                let pick = |len: usize| usize::from(which) % len.max(1);
+                match what % 8 {
+                    0..=2 => match pool.take(at(now), TargetId(u64::from(which % 4)), None) {
+                        Ok(Take::Item(item)) => busy.push(item),
+                        Ok(Take::Wait(waiter)) => drop(waiting.insert(waiter, at(now) + 3000 * MS)),
+                        Err(_) => {}
+                    },
+                    3 if !busy.is_empty() => {
+                        let condition = [Condition::Good, Condition::Broken][usize::from(wait % 4 == 0)];
+                        pool.give_back(at(now), busy.swap_remove(pick(busy.len())), condition);
+                    }
+                    4 if !opening.is_empty() => {
+                        let item = opening.swap_remove(pick(opening.len()));
+                        match wait % 3 {
+                            0 => pool.handle_open_failed(at(now), item),
+                            _ => pool.handle_opened(at(now), item),
+                        }
+                    }
+                    5 if !checking.is_empty() => {
+                        pool.handle_checked(
+                            at(now),
+                            checking.swap_remove(pick(checking.len())),
+                            wait % 3 > 0,
+                        );
+                    }
+                    6 if wait % 5 == 0 => {
+                        let lost = pool.items.keys().nth(pick(pool.items.len())).copied();
+                        if let Some(lost) = lost {
+                            pool.handle_lost(at(now), lost);
+                            busy.retain(|item| *item != lost);
+                        }
+                    }
+                    7 => {
+                        if let Some((waiter, _)) = waiting.pop_first() {
+                            assert!(pool.cancel(at(now), waiter));
+                        }
+                    }
+                    _ => {}
+                }
+                for event in events(&mut pool) {
+                    match event {
+                        Event::Open(_, item) => opening.push(item),
+                        Event::Check(item) => checking.push(item),
+                        Event::Close(item) => {
+                            opening.retain(|other| *other != item);
+                            checking.retain(|other| *other != item);
+                        }
+                        Event::Granted(waiter, item) => {
+                            assert!(waiting.remove(&waiter).is_some_and(|deadline| deadline > at(now)));
+                            busy.push(item);
+                        }
+                        Event::Expired(waiter) => {
+                            assert!(
+                                waiting
+                                    .remove(&waiter)
+                                    .is_some_and(|deadline| deadline <= at(now))
+                            );
+                        }
+                        Event::Refused(_) => panic!("nothing was closed"),
+                    }
+                }
+                assert!(waiting.values().all(|deadline| *deadline > at(now)));
+                audit(&pool);
+            }
+            for item in busy {
+                pool.give_back(at(now), item, Condition::Good);
+            }
+            // Left to itself it empties.
+            for _ in 0..10_000 {
+                while let Some(event) = pool.poll_event() {
+                    if let Event::Granted(_, item) = event {
+                        pool.give_back(pool.now, item, Condition::Good);
+                    }
+                }
+                let Some((due, _)) = pool.poll_timeout() else {
+                    break;
+                };
+                pool.handle_timeout(due);
+            }
+            let left = (&pool.items, &pool.targets, &pool.timers);
+            assert!(
+                pool.items.is_empty() && pool.targets.is_empty() && pool.waiters.is_empty(),
+                "{left:?}"
+            );
+            assert!(pool.idle.is_empty() && pool.unserved.is_empty() && pool.timers.is_empty());
         });
-        let (mut now, mut busy, mut opening, mut checking) = (0, Vec::new(), Vec::new(), Vec::new());
-        let mut waiting: BTreeMap<WaiterId, Timestamp> = BTreeMap::new();
-        for &(what, which, wait) in steps {
-            now += u64::from(wait) % 400;
-            while pool.poll_timeout().is_some_and(|(due, timer)| due <= at(now) && timer != Timer::Event) {
-                pool.handle_timeout(at(now));
-            }
-            let pick = |len: usize| usize::from(which) % len.max(1);
-            match what % 8 {
-                0..=2 => match pool.take(at(now), TargetId(u64::from(which % 4)), None) {
-                    Ok(Take::Item(item)) => busy.push(item),
-                    Ok(Take::Wait(waiter)) => drop(waiting.insert(waiter, at(now) + 3000 * MS)),
-                    Err(_) => {}
-                },
-                3 if !busy.is_empty() => {
-                    let condition = [Condition::Good, Condition::Broken][usize::from(wait % 4 == 0)];
-                    pool.give_back(at(now), busy.swap_remove(pick(busy.len())), condition);
-                }
-                4 if !opening.is_empty() => {
-                    let item = opening.swap_remove(pick(opening.len()));
-                    match wait % 3 {
-                        0 => pool.handle_open_failed(at(now), item),
-                        _ => pool.handle_opened(at(now), item),
-                    }
-                }
-                5 if !checking.is_empty() => {
-                    pool.handle_checked(at(now), checking.swap_remove(pick(checking.len())), wait % 3 > 0);
-                }
-                6 if wait % 5 == 0 => {
-                    let lost = pool.items.keys().nth(pick(pool.items.len())).copied();
-                    if let Some(lost) = lost {
-                        pool.handle_lost(at(now), lost);
-                        busy.retain(|item| *item != lost);
-                    }
-                }
-                7 => {
-                    if let Some((waiter, _)) = waiting.pop_first() {
-                        assert!(pool.cancel(at(now), waiter));
-                    }
-                }
-                _ => {}
-            }
-            for event in events(&mut pool) {
-                match event {
-                    Event::Open(_, item) => opening.push(item),
-                    Event::Check(item) => checking.push(item),
-                    Event::Close(item) => {
-                        opening.retain(|other| *other != item);
-                        checking.retain(|other| *other != item);
-                    }
-                    Event::Granted(waiter, item) => {
-                        assert!(waiting.remove(&waiter).is_some_and(|deadline| deadline > at(now)));
-                        busy.push(item);
-                    }
-                    Event::Expired(waiter) => {
-                        assert!(waiting.remove(&waiter).is_some_and(|deadline| deadline <= at(now)));
-                    }
-                    Event::Refused(_) => panic!("nothing was closed"),
-                }
-            }
-            assert!(waiting.values().all(|deadline| *deadline > at(now)));
-            audit(&pool);
-        }
-        for item in busy {
-            pool.give_back(at(now), item, Condition::Good);
-        }
-        // Left to itself it empties.
-        for _ in 0..10_000 {
-            while let Some(event) = pool.poll_event() {
-                if let Event::Granted(_, item) = event {
-                    pool.give_back(pool.now, item, Condition::Good);
-                }
-            }
-            let Some((due, _)) = pool.poll_timeout() else { break };
-            pool.handle_timeout(due);
-        }
-        let left = (&pool.items, &pool.targets, &pool.timers);
-        assert!(pool.items.is_empty() && pool.targets.is_empty() && pool.waiters.is_empty(), "{left:?}");
-        assert!(pool.idle.is_empty() && pool.unserved.is_empty() && pool.timers.is_empty());
-    });
 }
 
 /// What happens in the world of the soak.
@@ -415,7 +472,9 @@ fn a_day_of_use() {
     loop {
         let due = pool.poll_timeout().map(|(due, _)| due);
         let next = agenda.first().map(|(at, ..)| *at);
-        let Some(then) = due.into_iter().chain(next).min() else { break };
+        let Some(then) = due.into_iter().chain(next).min() else {
+            break;
+        };
         now = now.max(then);
         if due.is_some_and(|due| due <= now) {
             pool.handle_timeout(now);
@@ -482,7 +541,16 @@ fn a_day_of_use() {
     assert!(taken > 400_000 && longest <= 20, "{taken} takes, {longest} items");
     assert_eq!(taken, stats.granted + stats.expired);
     assert!(stats.expired > 0, "the outages were felt");
-    assert_eq!((stats.idle, stats.busy, stats.opening, stats.waiting, stats.targets), (0, 0, 0, 0, 0));
+    assert_eq!(
+        (
+            stats.idle,
+            stats.busy,
+            stats.opening,
+            stats.waiting,
+            stats.targets
+        ),
+        (0, 0, 0, 0, 0)
+    );
     assert!(pool.timers.is_empty() && waiting.is_empty() && agenda.is_empty());
     assert_eq!(stats.opened, stats.closed);
 }
