@@ -172,7 +172,7 @@ pub enum Timer {
 /// come out of the same budget as retries. A call that is not safe to repeat gets its first attempt only.
 #[derive(Clone, Debug)]
 pub struct Hedge {
-    attempts: u32,
+    max_attempts: u32,
     delay: Duration,
     deadline: Option<Timestamp>,
     now: Timestamp,
@@ -202,7 +202,7 @@ impl Hedge {
             } => latencies.percentile(per_mille).unwrap_or(at_first).max(min),
         };
         let mut hedge = Hedge {
-            attempts: match marks.safe_to_repeat {
+            max_attempts: match marks.safe_to_repeat {
                 true => policy.max_attempts.clamp(1, MAX_HEDGES),
                 false => 1,
             },
@@ -223,7 +223,7 @@ impl Hedge {
         self.events.push_back(Event::Start(self.started));
         self.in_flight.push(self.started);
         self.started += 1;
-        self.next_at = (self.started < self.attempts).then(|| self.now + self.delay);
+        self.next_at = (self.started < self.max_attempts).then(|| self.now + self.delay);
     }
 
     fn start_hedge(&mut self, budget: &mut Budget) {
@@ -322,7 +322,7 @@ impl Hedge {
     }
 
     /// How many attempts were started.
-    pub fn attempts(&self) -> u32 {
+    pub fn started(&self) -> u32 {
         self.started
     }
 }

@@ -48,7 +48,12 @@ impl CallKind {
     }
 
     const fn flags(self) -> u64 {
-        self.answer_items() as u64 * flag::ANSWER_ITEMS | self.request_items() as u64 * flag::REQUEST_ITEMS
+        match self {
+            CallKind::Unary => 0,
+            CallKind::ServerStreaming => flag::ANSWER_ITEMS,
+            CallKind::ClientStreaming => flag::REQUEST_ITEMS,
+            CallKind::Bidirectional => flag::ANSWER_ITEMS | flag::REQUEST_ITEMS,
+        }
     }
 
     const fn from_flags(flags: u64) -> CallKind {
