@@ -132,6 +132,16 @@ impl Dialer {
     /// Takes note of an event about a path.
     pub(crate) fn note(&mut self, now: Timestamp, event: &Event) {
         match event {
+            Event::PathSilent(path) => {
+                if let Some(attempt) = self.attempts.iter().find(|attempt| attempt.is(*path)) {
+                    self.connector.handle_path_silent(now, attempt.id);
+                }
+            }
+            Event::PathRecovered(path) => {
+                if let Some(attempt) = self.attempts.iter().find(|attempt| attempt.is(*path)) {
+                    self.connector.handle_path_recovered(now, attempt.id);
+                }
+            }
             Event::PathUp(path) => {
                 let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.is(*path)) else {
                     return;

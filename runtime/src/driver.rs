@@ -207,7 +207,7 @@ impl Driver {
                         link.doom(now);
                     }
                 }
-                Event::PathUp(_) => {}
+                Event::PathUp(_) | Event::PathSilent(_) | Event::PathRecovered(_) => {}
                 Event::Quiet => {
                     links.shrink_to_fit();
                     if let Role::Client(dialer) = &mut *role {

@@ -38,6 +38,7 @@ mod client;
 mod dial;
 mod driver;
 mod events;
+mod files;
 mod hub;
 mod intake;
 mod link;
@@ -59,6 +60,7 @@ pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
 pub use blocking::Blocking;
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
+pub use files::Files;
 pub use hub::ACCEPT_QUEUE;
 pub use intake::{
     DEFAULT_MAX_UNACCEPTED, FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, MAX_UNFINISHED, STATUS_DROPPED,

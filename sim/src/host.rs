@@ -10,7 +10,9 @@ use sheetbend_core::rng::Rng;
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{BoxFuture, MemNetwork, Runtime};
 
+use crate::disk::Disk;
 use crate::net::{ConnectionKey, TcpConfig, TcpListener, TcpStream, UdpSocket, listen, start_connect};
+use crate::relay::RelayState;
 use crate::runtime::HostRuntime;
 use crate::state::{Shared, State};
 
@@ -106,6 +108,8 @@ pub(crate) struct HostState {
     pub(crate) program: Option<Program>,
     pub(crate) rng: Rng,
     pub(crate) mem: MemNetwork,
+    pub(crate) disk: Disk,
+    pub(crate) relay: RelayState,
     /// Connections whose timers were due while the host was suspended.
     pub(crate) held_connections: Vec<ConnectionKey>,
     pub(crate) held_timers: Vec<u32>,
@@ -113,7 +117,8 @@ pub(crate) struct HostState {
 }
 
 impl HostState {
-    pub(crate) fn new(name: &str, rng: Rng, clock: Clock) -> HostState {
+    pub(crate) fn new(name: &str, mut rng: Rng, clock: Clock) -> HostState {
+        let disk = Disk::new(rng.fork("disk"));
         HostState {
             name: name.to_owned(),
             power: Power::Running,
@@ -124,6 +129,8 @@ impl HostState {
             program: None,
             rng,
             mem: MemNetwork::new(),
+            disk,
+            relay: RelayState::default(),
             held_connections: Vec::new(),
             held_timers: Vec::new(),
             port: FIRST_PORT - 1,
@@ -217,6 +224,11 @@ impl Host {
     /// What its clock shows.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_nanos(self.shared.with(|state| state.local_now(self.id)))
+    }
+
+    /// The world's own time, which no program of a real host can see: for whoever measures.
+    pub fn world_now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.shared.with(|state| state.now))
     }
 
     /// Runs a task on this host until it ends or the host crashes.

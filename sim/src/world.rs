@@ -15,6 +15,7 @@ use slab::Slab;
 
 pub use join::Join;
 
+use crate::disk::DiskStats;
 use crate::failure::Failure;
 use crate::fault::{Consequence, Fault};
 use crate::host::{Clock, Host, HostId, HostState, Power, Program};
@@ -143,6 +144,11 @@ impl World {
         self.seed
     }
 
+    /// A generator for what the world's owner plans at random: the same for one seed and purpose, whenever asked.
+    pub fn rng(&self, purpose: &str) -> Rng {
+        Rng::from_seed(seed_bytes(self.seed)).fork("owner").fork(purpose)
+    }
+
     /// Runs tasks that are ready at one moment in random order rather than in the order of their wake-ups.
     pub fn shuffle(&mut self, shuffle: bool) {
         self.shuffle = shuffle;
@@ -253,6 +259,22 @@ impl World {
             let id = state.link_between(from, to);
             Some(state.net.link_mut(id).stats)
         })
+    }
+
+    /// How the link from one host to another is; nothing if they share no such network.
+    pub fn link_config(&self, from: &str, to: &str, network: &str) -> Option<LinkConfig> {
+        self.shared.with(|state| {
+            let network = state.net.find_network(network)?;
+            let (from, to) = (state.find_host(from)?, state.find_host(to)?);
+            let (from, to) = (state.net.on(from, network)?, state.net.on(to, network)?);
+            let id = state.link_between(from, to);
+            Some(state.net.link_mut(id).config.clone())
+        })
+    }
+
+    /// What a host's disk has been through.
+    pub fn disk_stats(&self, host: &Host) -> DiskStats {
+        self.shared.with(|state| state.hosts[host.id.index()].disk.stats)
     }
 
     // ---- what goes wrong, and when ----

@@ -16,14 +16,15 @@ use crate::time::Timestamp;
 use crate::wire::Kind;
 
 impl Session {
-    /// PROTOCOL 4.2: `count` records of the lane have been received in order.
+    /// PROTOCOL 4.2: `count` records of the lane have been received in order. Without a delay it is told
+    /// afterwards, in a handshake (PROTOCOL 6.3): it settles what was sent, and is no measurement.
     pub(super) fn take_ack(
         &mut self,
         now: Timestamp,
         id: u64,
         lane: u64,
         count: u64,
-        delay_us: u64,
+        delay_us: Option<u64>,
     ) -> Result<(), PathError> {
         let Some(slot) = self.slot_of_path_id(id) else {
             return self.ack_unsettled(id, lane, count);
@@ -69,6 +70,13 @@ impl Session {
         let max_delay = self.peer.max_ack_delay;
         let path = &mut self.paths[slot];
         path.lanes[place].sent = log;
+        let Some(delay_us) = delay_us else {
+            // What came over the path once is no evidence that anything still does.
+            if path.suspicion.is_none() && newest.is_some() {
+                self.progress(now, slot);
+            }
+            return Ok(());
+        };
         if let Some(record) = newest {
             let delay = Duration::from_micros(delay_us).min(max_delay);
             let recovered = path.take_rtt(now, now.since(record.sent_at), delay);

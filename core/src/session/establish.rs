@@ -388,7 +388,7 @@ impl Session {
     /// Acknowledgements that came with JOINED or CONFIRM (PROTOCOL 6.3).
     fn take_counts(&mut self, now: Timestamp, counts: &Counts) -> Result<(), PathError> {
         for count in counts {
-            self.take_ack(now, count.path, count.lane, count.count, 0)?;
+            self.take_ack(now, count.path, count.lane, count.count, None)?;
         }
         Ok(())
     }

@@ -81,7 +81,9 @@ impl Session {
             return;
         };
         suspicion.probes += 1;
+        let before = suspicion.condemned;
         suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
+        let news = suspicion.condemned && !before;
         sometimes!(self.marks, LastPathSpared, suspicion.condemned && !elsewhere);
         if suspicion.condemned && elsewhere {
             sometimes!(self.marks, PathSilent);
@@ -95,6 +97,9 @@ impl Session {
             interval
         };
         path.timers.set(TimerKind::Probe, now + wait);
+        if news {
+            self.events.push_back(Event::PathSilent(self.path_key(slot)));
+        }
     }
 
     /// Whether another path has proven since then that the peer is there.

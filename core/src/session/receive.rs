@@ -217,7 +217,7 @@ impl Session {
                 // the next acknowledgement makes up for it.
                 if path.is_live() {
                     let id = path.id;
-                    self.take_ack(now, id, 0, count, delay_us)?;
+                    self.take_ack(now, id, 0, count, Some(delay_us))?;
                 }
                 Ok(false)
             }
@@ -242,7 +242,7 @@ impl Session {
                 delay_us,
             } => {
                 self.spend_budget(now, slot, "ACK for other paths")?;
-                self.take_ack(now, path, lane, count, delay_us)?;
+                self.take_ack(now, path, lane, count, Some(delay_us))?;
                 return Ok(false);
             }
             Frame::Ping { seq } => {
@@ -371,7 +371,7 @@ impl Session {
         counts: &[(u64, u64)],
     ) -> Result<(), PathError> {
         for &(lane, count) in counts {
-            self.take_ack(now, id, lane, count, 0)?;
+            self.take_ack(now, id, lane, count, None)?;
         }
         if let Some(slot) = self.slot_of_path_id(id) {
             sometimes!(self.marks, PathAbandoned);

@@ -114,7 +114,7 @@ impl Connector {
 
     pub(super) fn loads(&self) -> SmallVec<[Load; 8]> {
         let mut loads: SmallVec<[Load; 8]> = smallvec::smallvec![Load::default(); self.endpoints.len()];
-        for path in self.paths.iter().filter(|path| !path.surplus) {
+        for path in self.paths.iter().filter(|path| path.counts()) {
             loads[path.attempt.endpoint].paths += 1;
         }
         for attempt in &self.in_flight {

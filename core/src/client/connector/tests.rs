@@ -606,3 +606,22 @@ fn random_worlds_heal() {
             assert_eq!(world.connector.poll_timeout(), None);
         });
 }
+
+#[test]
+fn a_silent_path_is_replaced_and_a_recovered_one_is_not() {
+    let mut connector = Connector::new(Config::new(1), Rng::from_seed([3; 32]), Timestamp::ZERO);
+    let first = connector.poll_connect(ms(0)).expect("it starts at once");
+    assert_eq!(connector.handle_path_up(ms(10), first.attempt_id), Verdict::Keep);
+    assert_eq!(connector.poll_timeout(), None);
+
+    connector.handle_path_silent(ms(5000), first.attempt_id);
+    assert_eq!(connector.paths_up(), 0);
+    let at = connector.poll_timeout().expect("another is wanted");
+    assert!(in_ms(at) <= 5100, "at {} ms", in_ms(at));
+    let second = connector.poll_connect(at).expect("it starts");
+
+    connector.handle_path_recovered(at + 10 * MS, first.attempt_id);
+    assert_eq!(connector.poll_event(), Some(Event::GiveUp(second)));
+    assert_eq!(connector.poll_timeout(), None);
+    assert_eq!(connector.paths_up(), 1);
+}

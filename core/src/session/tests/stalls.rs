@@ -174,6 +174,25 @@ fn a_condemned_path_ends_when_another_stands() {
     flow.finish(&mut world, Duration::from_secs(1));
 }
 
+/// So does one over which this end's data still came: the counts that JOINED tells are no sign of life.
+#[test]
+fn a_condemned_path_is_not_revived_by_counts() {
+    let mut world = over(1, MS);
+    let mut flow = Flow::new(&mut world, 100_000);
+    world.stall(0, false, true);
+    for _ in 0..2000 {
+        flow.step(&mut world, 100);
+    }
+    assert!(world.client_saw(|event| matches!(event, Event::PathSilent(_))));
+    let next = world.connect();
+    for _ in 0..5 {
+        flow.step(&mut world, 100);
+    }
+    assert_eq!(world.client.active_path(), world.links[next].client);
+    assert!(!world.client_saw(|event| matches!(event, Event::PathRecovered(_))));
+    flow.finish(&mut world, Duration::from_secs(1));
+}
+
 /// All paths stall; the one that comes to life first carries what the others hold, at once.
 #[test]
 fn the_first_path_to_recover_relieves_the_others() {

@@ -96,7 +96,11 @@ impl App {
             Event::PathDown { path, .. } => {
                 self.up.remove(&path);
             }
-            Event::PathSuspect(_) | Event::PathRecovered(_) | Event::Switched { .. } | Event::Quiet => {}
+            Event::PathSuspect(_)
+            | Event::PathSilent(_)
+            | Event::PathRecovered(_)
+            | Event::Switched { .. }
+            | Event::Quiet => {}
             Event::Opened { kind, class } => {
                 self.may_accept
                     .insert((u8::from(kind == Kind::Uni), class.number()));
