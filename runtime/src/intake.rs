@@ -1,37 +1,35 @@
 //! Requests on their way in, and answers on their way out, as far as the driver carries them.
 //!
-//! A request is a bidirectional stream of class REQUESTS: length of the method name, name, payload,
-//! end; its answer: status, payload, end. One that is whole when it is asked for never passes here.
+//! PROTOCOL 11. Of the four kinds of calls this serves unary ones. One that is whole when it is asked for never passes here.
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use sheetbend_core::request::status::FIRST_APPLICATION_CODE;
+use sheetbend_core::request::{
+    CallHead, CallKind, Code, Failure, MAX_HEAD, Metadata, PeerMethods, Reason, put_failure, put_success,
+};
 use sheetbend_core::session::{Read, StreamError, StreamKey};
 use sheetbend_core::time::Timestamp;
-use sheetbend_core::wire::{Class, Kind, varint};
-use smallvec::SmallVec;
+use sheetbend_core::wire::{Class, Kind};
 
 use crate::shared::State;
 use crate::waits::{Interest, WakeList};
 
-/// The longest method name, in bytes.
-pub const MAX_METHOD_LEN: usize = 255;
 /// Bytes of unfinished requests that one session holds. Beyond it only the oldest is read on.
 pub const MAX_UNFINISHED: usize = 64 * 1024 * 1024;
 /// Bytes of whole requests that wait to be accepted, by default. See
 /// [`ServerBuilder::max_unaccepted`](crate::ServerBuilder::max_unaccepted).
 pub const DEFAULT_MAX_UNACCEPTED: usize = 32 * 1024 * 1024;
 
-/// Status of an answer that is a success.
-pub(crate) const STATUS_OK: u64 = 0;
-/// Statuses below this are this library's, from here on the application's.
-pub const FIRST_APPLICATION_STATUS: u64 = 16;
-/// The request does not parse.
-pub const STATUS_MALFORMED: u64 = 1;
-/// The request is longer than the server takes.
-pub const STATUS_TOO_LARGE: u64 = 2;
-/// The handler dropped the request without an answer.
-pub const STATUS_DROPPED: u64 = 3;
+/// Codes of answers below this have a meaning in PROTOCOL 11.4, from here on they are the application's.
+pub const FIRST_APPLICATION_STATUS: u64 = FIRST_APPLICATION_CODE as u64;
+/// The request does not parse: INVALID_ARGUMENT.
+pub const STATUS_MALFORMED: u64 = Code::InvalidArgument.value() as u64;
+/// The request is longer than the server takes: RESOURCE_EXHAUSTED.
+pub const STATUS_TOO_LARGE: u64 = Code::ResourceExhausted.value() as u64;
+/// The handler dropped the request without an answer: INTERNAL.
+pub const STATUS_DROPPED: u64 = Code::Internal.value() as u64;
 
 /// What the requests of a session may cost, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +75,8 @@ pub(crate) struct Intake {
     stalled: VecDeque<StreamKey>,
     /// Reads on although too much is unfinished, so that something gets finished.
     privileged: Option<StreamKey>,
+    /// What the peer's numbers of methods stand for (PROTOCOL 11.6).
+    methods: PeerMethods,
 }
 
 /// What came of reading on.
@@ -87,16 +87,27 @@ enum Step {
     TooLarge,
 }
 
-fn parse(key: StreamKey, mut body: Bytes) -> Option<Arrived> {
-    let mut input = &body[..];
-    let len = usize::try_from(varint::get(&mut input).ok()?).ok()?;
-    if len > MAX_METHOD_LEN || len > input.len() {
-        return None;
+/// Takes a whole request apart.
+///
+/// # Errors
+/// The answer to a request that cannot be served.
+fn parse(key: StreamKey, mut body: Bytes, max: usize, methods: &mut PeerMethods) -> Result<Arrived, Failure> {
+    let head = match CallHead::take(&mut body, true, methods) {
+        Ok(Some(head)) => head,
+        Ok(None) => return Err(Failure::refused(Code::InvalidArgument, Reason::MalformedHead)),
+        Err(error) => return Err(error.failure()),
+    };
+    if body.len() > max {
+        return Err(Failure::refused(Code::ResourceExhausted, Reason::TooLarge));
     }
-    body.advance(body.len() - input.len());
-    let method = body.split_to(len);
-    std::str::from_utf8(&method).ok()?;
-    Some(Arrived {
+    // PROTOCOL 11.8: nobody is to rely in vain on a key.
+    if head.kind != CallKind::Unary || head.key.is_some() {
+        let mut failure = Failure::refused(Code::Unimplemented, Reason::NoSuchMethod);
+        "only unary calls without a key are served".clone_into(&mut failure.message);
+        return Err(failure);
+    }
+    let method = Bytes::copy_from_slice(head.name(methods).as_bytes());
+    Ok(Arrived {
         key,
         method,
         payload: body,
@@ -158,9 +169,9 @@ impl State {
             match self.read_on(now, key, BytesMut::new()) {
                 Step::Whole(body) => {
                     self.intake.settled(key);
-                    match parse(key, body) {
-                        Some(arrived) => return Some(arrived),
-                        None => self.respond(key, STATUS_MALFORMED, Bytes::from_static(b"malformed request")),
+                    match parse(key, body, self.limits.max_request, &mut self.intake.methods) {
+                        Ok(arrived) => return Some(arrived),
+                        Err(failure) => self.respond(key, Err(failure)),
                     }
                 }
                 Step::Unfinished(body) => {
@@ -178,11 +189,8 @@ impl State {
 
     fn give_up(&mut self, key: StreamKey, step: &Step) {
         if matches!(step, Step::TooLarge) {
-            self.respond(
-                key,
-                STATUS_TOO_LARGE,
-                Bytes::from_static(b"the request is too large"),
-            );
+            let failure = Failure::refused(Code::ResourceExhausted, Reason::TooLarge);
+            self.respond(key, Err(failure));
         } else {
             self.core.release(key);
         }
@@ -206,7 +214,7 @@ impl State {
                 }
                 Err(_) => return Step::Gone,
             }
-            if body.len().max(first.len()) > max.saturating_add(MAX_METHOD_LEN + varint::MAX_LEN) {
+            if body.len().max(first.len()) > max.saturating_add(MAX_HEAD) {
                 return Step::TooLarge;
             }
         }
@@ -250,12 +258,12 @@ impl State {
                 self.slot(key).work = Some(Box::new(Work::Request(body)));
                 return;
             }
-            Step::Whole(body) => match parse(key, body) {
-                Some(arrived) => {
+            Step::Whole(body) => match parse(key, body, self.limits.max_request, &mut self.intake.methods) {
+                Ok(arrived) => {
                     self.intake.unaccepted += arrived.len();
                     self.intake.ready.push_back(arrived);
                 }
-                None => self.respond(key, STATUS_MALFORMED, Bytes::from_static(b"malformed request")),
+                Err(failure) => self.respond(key, Err(failure)),
             },
             step => self.give_up(key, &step),
         }
@@ -266,9 +274,18 @@ impl State {
     }
 
     /// Answers a request; what the stream does not take at once the driver writes later.
-    pub(crate) fn respond(&mut self, key: StreamKey, status: u64, payload: Bytes) {
-        let mut head: SmallVec<[u8; 16]> = SmallVec::new();
-        put_varint(&mut head, status);
+    pub(crate) fn respond(&mut self, key: StreamKey, answer: Result<Bytes, Failure>) {
+        let mut head = Vec::new();
+        let payload = match answer {
+            Ok(payload) => {
+                put_success(&mut head, &Metadata::new());
+                payload
+            }
+            Err(failure) => {
+                put_failure(&mut head, &failure, &Metadata::new());
+                Bytes::new()
+            }
+        };
         let written = self.core.write(key, &head);
         let rest = match written {
             Ok(count) if count == head.len() => payload,
@@ -308,18 +325,6 @@ impl State {
             Work::Request(_) => self.slot(key).work = Some(work),
         }
     }
-}
-
-/// A varint at the end of a small vector.
-pub(crate) fn put_varint<const N: usize>(out: &mut SmallVec<[u8; N]>, value: u64)
-where
-    [u8; N]: smallvec::Array<Item = u8>,
-{
-    let mut bytes = [0; varint::MAX_LEN];
-    let mut rest = &mut bytes[..];
-    varint::put(&mut rest, value);
-    let left = rest.len();
-    out.extend_from_slice(&bytes[..varint::MAX_LEN - left]);
 }
 
 #[cfg(test)]

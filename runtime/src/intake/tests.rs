@@ -94,7 +94,7 @@ impl Ends {
     /// A request of which only the first bytes are written.
     fn begin(&mut self) -> StreamKey {
         let key = self.client.open(Kind::Bi, Class::REQUESTS).expect("credit");
-        self.client.write(key, b"\x04call").expect("open");
+        self.client.write(key, b"\x01\x04\x04call").expect("open");
         key
     }
 }
