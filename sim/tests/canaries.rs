@@ -17,8 +17,15 @@ const SHRINK_RUNS: u32 = 600;
 /// Failing seeds whose runs are made small, until one is small enough.
 const TRIES: usize = 4;
 
-/// Mistakes that only a hostile peer profits from: the swarm's hosts are honest, `sheetbend-fuzz` finds these.
-const FOR_FUZZERS: &[Canary] = &[Canary::JoinUnproven, Canary::CreditUnchecked];
+/// Mistakes that `sheetbend-fuzz` finds. The first two harm nobody whose peer is honest, as the swarm's hosts are;
+/// the others are made up for by other means there, or no host of the swarm does what it takes.
+const FOR_FUZZERS: &[Canary] = &[
+    Canary::JoinUnproven,
+    Canary::CreditUnchecked,
+    Canary::PingUnanswered,
+    Canary::DrainRefusesJoin,
+    Canary::CloseReasonLost,
+];
 
 fn fails(swarm: &Scenario, seed: u64) -> bool {
     let setup = Setup {
@@ -103,6 +110,8 @@ fn hunt(swarm: &Scenario, canary: Canary) -> Result<String, String> {
 #[test]
 fn every_mistake_is_found_in_a_small_world() {
     let swarm = find("swarm").expect("there is a swarm");
+    // Otherwise a failure would say nothing of the mistake.
+    assert_eq!(next_failing(swarm, 0), None, "a world fails without a mistake");
     println!(
         "{:<22} {:>5}  {:>10}  {:>7}  failure",
         "canary", "seeds", "items", "took"
@@ -119,7 +128,5 @@ fn every_mistake_is_found_in_a_small_world() {
         }
         activate(None);
     }
-    // Without a mistake nothing is found.
-    assert_eq!(next_failing(swarm, SEEDS - 50), None);
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }

@@ -9,7 +9,7 @@ use sheetbend_runtime::{Class, Config, PathMode, Side};
 use super::faults::{self, FaultKind};
 use super::work::{self, Job, JobKind};
 use crate::fault::Fault;
-use crate::net::LinkConfig;
+use crate::net::{LinkConfig, TcpConfig};
 
 /// The most items of a plan: as many as a token can name.
 pub const MAX_ITEMS: u32 = 150;
@@ -115,6 +115,8 @@ pub struct Plan {
     pub clients: Vec<ClientPlan>,
     /// The configuration of the server's ends.
     pub server: Config,
+    /// The TCP of every host.
+    pub tcp: TcpConfig,
     /// How many sessions may be in their handshake at the server.
     pub max_unconfirmed: usize,
     /// The classes that work is done in.
@@ -218,6 +220,19 @@ fn client(rng: &mut Rng, index: usize, networks: &[Network]) -> ClientPlan {
     }
 }
 
+/// Small buffers, for half of the even seeds: then a write is often taken in part.
+fn tcp(seed: u64) -> TcpConfig {
+    let mut bytes = *b"sheetbend swarm tcp ...........!";
+    bytes[20..28].copy_from_slice(&seed.to_le_bytes());
+    let mut rng = Rng::from_seed(bytes);
+    let mut config = TcpConfig::default();
+    if seed % 4 == 0 {
+        config.send_buffer = pick(&mut rng, &[10_000, 30_000]);
+        config.receive_buffer = pick(&mut rng, &[20_000, 60_000, 256 << 10]);
+    }
+    config
+}
+
 impl Plan {
     /// What a seed stands for.
     pub fn from_seed(seed: u64) -> Plan {
@@ -245,6 +260,7 @@ impl Plan {
             networks,
             clients,
             server,
+            tcp: tcp(seed),
             max_unconfirmed: pick(&mut choice, &[1, 2, 4096]),
             classes,
             shuffle: choice.below(2) == 0,

@@ -94,8 +94,10 @@ impl Run {
                 let (book, plan) = (book.clone(), plan.clone());
                 app::client(Cx { host, book, plan }, index)
             });
+            self.world.tcp(&host, self.plan.tcp.clone());
             self.hosts.push(host.id());
         }
+        self.world.tcp(&server, self.plan.tcp.clone());
         self.hosts.push(server.id());
     }
 

@@ -125,6 +125,9 @@ pub(crate) struct Tcp {
     orphaned: bool,
     /// This end finished before the other had: it stays to acknowledge the other's FIN again (TIME-WAIT).
     first_to_finish: bool,
+    /// A write found no room: there is none for the program until a third of the buffer is free, as readiness
+    /// tells it.
+    full: bool,
 }
 
 impl Tcp {
@@ -145,6 +148,7 @@ impl Tcp {
             orphan_until: NEVER,
             orphaned: false,
             first_to_finish: false,
+            full: false,
         }
     }
 
@@ -207,10 +211,13 @@ impl Tcp {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let room = self.sender.room(&self.config);
-        if room == 0 || self.state != State::Open {
+        self.full &= !self.is_writable();
+        if room == 0 || self.full || self.state != State::Open {
+            self.full = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let all: usize = slices.iter().map(|slice| slice.len()).sum();
+        self.full = all > room;
         if let [slice] = slices {
             let count = all.min(room);
             self.sender.write(Bytes::copy_from_slice(&slice[..count]));
