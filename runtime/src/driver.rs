@@ -92,6 +92,11 @@ impl Driver {
         self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
+        if done {
+            shared.close_calls(state, &mut wakes);
+        }
+        // What was left since this turn began goes into the next.
+        again |= shared.calls.lock().arm(cx);
         match &state.driver {
             Some(own) if own.will_wake(cx.waker()) => {}
             _ => state.driver = Some(cx.waker().clone()),
@@ -140,6 +145,7 @@ impl Driver {
         wakes: &mut WakeList,
         moved: &mut Moved,
     ) {
+        self.shared.carry_out(state);
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
         }
@@ -158,11 +164,14 @@ impl Driver {
         }
         // Closing a path may itself be news.
         self.take_events(now, state, wakes, moved);
+        state.hand_over(&self.shared.calls, wakes);
         self.links.retain(|link| !link.is_gone());
     }
 
     fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Moved) {
-        let Driver { links, role, .. } = self;
+        let Driver {
+            shared, links, role, ..
+        } = self;
         state.take_events(wakes, |event| {
             match event {
                 Event::State { to, .. } => moved.push(*to),
@@ -173,6 +182,7 @@ impl Driver {
                 }
                 Event::PathUp(_) => {}
                 Event::Quiet => {
+                    shared.calls.lock().shrink();
                     links.shrink_to_fit();
                     if let Role::Client(dialer) = &mut *role {
                         dialer.shrink();

@@ -11,8 +11,9 @@ use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, Kind, varint};
 use smallvec::SmallVec;
 
+use crate::calls::CallId;
+use crate::dispatch::{LongCall, Parts};
 use crate::shared::State;
-use crate::waits::{Interest, WakeList};
 
 /// The longest method name, in bytes.
 pub const MAX_METHOD_LEN: usize = 255;
@@ -31,24 +32,37 @@ pub const STATUS_TOO_LARGE: u64 = 2;
 pub const STATUS_DROPPED: u64 = 3;
 
 /// What the driver does for a stream.
+#[derive(Default)]
 pub(crate) enum Work {
+    /// Nothing.
+    #[default]
+    None,
     /// Collects a request.
-    Request(BytesMut),
+    Request(Box<BytesMut>),
     /// Writes the rest of an answer.
-    Response(Bytes),
+    Response(Box<Parts>),
+    /// Waits for the answer to a request.
+    Call(CallId),
+    /// Writes the rest of a request, or collects its answer.
+    LongCall(Box<LongCall>),
 }
 
 /// A whole request.
 pub(crate) struct Arrived {
     pub(crate) key: StreamKey,
-    pub(crate) method: Bytes,
+    pub(crate) method: Method,
     pub(crate) payload: Bytes,
 }
+
+/// A method's name; most are short.
+pub(crate) type Method = SmallVec<[u8; 16]>;
 
 /// Requests that were accepted from the core and are not whole yet, and those that are.
 #[derive(Default)]
 pub(crate) struct Intake {
     ready: VecDeque<Arrived>,
+    /// On their way to the handles.
+    pub(crate) collected: Vec<Arrived>,
     unfinished: usize,
     stalled: VecDeque<StreamKey>,
     /// Reads on although too much is unfinished, so that something gets finished.
@@ -56,10 +70,10 @@ pub(crate) struct Intake {
 }
 
 /// What came of reading on.
-enum Step {
+pub(crate) enum Step {
     Whole(Bytes),
     Unfinished(BytesMut),
-    Gone,
+    Gone(StreamError),
     TooLarge,
 }
 
@@ -70,8 +84,9 @@ fn parse(key: StreamKey, mut body: Bytes) -> Option<Arrived> {
         return None;
     }
     body.advance(body.len() - input.len());
-    let method = body.split_to(len);
+    let method = Method::from_slice(&body[..len]);
     std::str::from_utf8(&method).ok()?;
+    body.advance(len);
     Some(Arrived {
         key,
         method,
@@ -81,20 +96,20 @@ fn parse(key: StreamKey, mut body: Bytes) -> Option<Arrived> {
 
 impl State {
     /// The next whole request, in the order in which they became whole.
-    pub(crate) fn next_request(&mut self, now: Timestamp, max: usize) -> Option<Arrived> {
+    pub(crate) fn next_request(&mut self, now: Timestamp) -> Option<Arrived> {
         if let Some(arrived) = self.intake.ready.pop_front() {
             return Some(arrived);
         }
         while let Some(key) = self.core.accept(Kind::Bi, Class::REQUESTS) {
             self.fresh_slot(key);
-            match self.read_on(now, key, BytesMut::new(), max) {
+            match self.read_on(now, key, BytesMut::new(), self.longest_request()) {
                 Step::Whole(body) => match parse(key, body) {
                     Some(arrived) => return Some(arrived),
-                    None => self.respond(key, STATUS_MALFORMED, Bytes::from_static(b"malformed request")),
+                    None => self.respond_malformed(key),
                 },
                 Step::Unfinished(body) => {
                     self.intake.unfinished += body.len();
-                    self.slot(key).work = Some(Box::new(Work::Request(body)));
+                    self.slot(key).work = Work::Request(Box::new(body));
                 }
                 step => self.give_up(key, &step),
             }
@@ -102,19 +117,27 @@ impl State {
         None
     }
 
+    /// Bytes of the longest request, with its method.
+    fn longest_request(&self) -> usize {
+        self.max_request.saturating_add(MAX_METHOD_LEN + varint::MAX_LEN)
+    }
+
+    fn respond_malformed(&mut self, key: StreamKey) {
+        let head = answer_head(STATUS_MALFORMED);
+        self.respond(key, &head, Some(Bytes::from_static(b"malformed request")));
+    }
+
     fn give_up(&mut self, key: StreamKey, step: &Step) {
         if matches!(step, Step::TooLarge) {
-            self.respond(
-                key,
-                STATUS_TOO_LARGE,
-                Bytes::from_static(b"the request is too large"),
-            );
+            let head = answer_head(STATUS_TOO_LARGE);
+            self.respond(key, &head, Some(Bytes::from_static(b"the request is too large")));
         } else {
             self.core.release(key);
         }
     }
 
-    fn read_on(&mut self, now: Timestamp, key: StreamKey, mut body: BytesMut, max: usize) -> Step {
+    /// Reads a stream on until it ends, is empty, or exceeds `max` bytes.
+    pub(crate) fn read_on(&mut self, now: Timestamp, key: StreamKey, mut body: BytesMut, max: usize) -> Step {
         let mut first = Bytes::new();
         loop {
             match self.core.read(now, key, usize::MAX) {
@@ -129,46 +152,43 @@ impl State {
                     body.put(first);
                     return Step::Unfinished(body);
                 }
-                Err(_) => return Step::Gone,
+                Err(error) => return Step::Gone(error),
             }
-            if body.len().max(first.len()) > max.saturating_add(MAX_METHOD_LEN + varint::MAX_LEN) {
+            if body.len().max(first.len()) > max {
                 return Step::TooLarge;
             }
         }
     }
 
     /// Reads on in unfinished requests, from `key` on, as far as memory allows.
-    pub(crate) fn pump_request(&mut self, now: Timestamp, key: StreamKey, max: usize, wakes: &mut WakeList) {
+    pub(crate) fn pump_request(&mut self, now: Timestamp, key: StreamKey) {
         let mut next = Some(key);
         while let Some(key) = next {
-            let Some(work) = self.slot(key).work.take() else {
-                return;
-            };
-            let Work::Request(body) = *work else {
-                self.slot(key).work = Some(work);
-                return;
+            let body = match std::mem::take(&mut self.slot(key).work) {
+                Work::Request(body) => body,
+                other => {
+                    self.slot(key).work = other;
+                    return;
+                }
             };
             if self.intake.unfinished > MAX_UNFINISHED && self.intake.privileged != Some(key) {
                 if self.intake.privileged.is_some() {
-                    self.slot(key).work = Some(Box::new(Work::Request(body)));
+                    self.slot(key).work = Work::Request(body);
                     self.intake.stalled.push_back(key);
                     return;
                 }
                 self.intake.privileged = Some(key);
             }
             let held = body.len();
-            match self.read_on(now, key, body, max) {
+            match self.read_on(now, key, *body, self.longest_request()) {
                 Step::Unfinished(body) => {
                     self.intake.unfinished += body.len() - held;
-                    self.slot(key).work = Some(Box::new(Work::Request(body)));
+                    self.slot(key).work = Work::Request(Box::new(body));
                     return;
                 }
                 Step::Whole(body) => match parse(key, body) {
-                    Some(arrived) => {
-                        self.intake.ready.push_back(arrived);
-                        self.waits.wake(Interest::Request, wakes);
-                    }
-                    None => self.respond(key, STATUS_MALFORMED, Bytes::from_static(b"malformed request")),
+                    Some(arrived) => self.intake.ready.push_back(arrived),
+                    None => self.respond_malformed(key),
                 },
                 step => self.give_up(key, &step),
             }
@@ -179,50 +199,13 @@ impl State {
             next = self.intake.stalled.pop_front();
         }
     }
+}
 
-    /// Answers a request; what the stream does not take at once the driver writes later.
-    pub(crate) fn respond(&mut self, key: StreamKey, status: u64, payload: Bytes) {
-        let mut head: SmallVec<[u8; 16]> = SmallVec::new();
-        put_varint(&mut head, status);
-        let written = self.core.write(key, &head);
-        let rest = match written {
-            Ok(count) if count == head.len() => payload,
-            Ok(count) => {
-                let mut rest = BytesMut::with_capacity(head.len() - count + payload.len());
-                rest.put_slice(&head[count..]);
-                rest.put(payload);
-                rest.freeze()
-            }
-            Err(_) => return self.core.release(key),
-        };
-        self.continue_response(key, rest);
-    }
-
-    fn continue_response(&mut self, key: StreamKey, mut rest: Bytes) {
-        while !rest.is_empty() {
-            match self.core.write_bytes(key, &mut rest) {
-                Ok(0) => {
-                    self.slot(key).work = Some(Box::new(Work::Response(rest)));
-                    return;
-                }
-                Ok(_) => {}
-                Err(_) => return self.core.release(key),
-            }
-        }
-        let _: Result<(), StreamError> = self.core.finish(key);
-        self.core.release(key);
-    }
-
-    /// Writes on in an answer.
-    pub(crate) fn pump_response(&mut self, key: StreamKey) {
-        let Some(work) = self.slot(key).work.take() else {
-            return;
-        };
-        match *work {
-            Work::Response(rest) => self.continue_response(key, rest),
-            Work::Request(_) => self.slot(key).work = Some(work),
-        }
-    }
+/// What an answer begins with.
+pub(crate) fn answer_head(status: u64) -> SmallVec<[u8; 16]> {
+    let mut head = SmallVec::new();
+    put_varint(&mut head, status);
+    head
 }
 
 /// A varint at the end of a small vector.

@@ -33,8 +33,10 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod calls;
 mod client;
 mod dial;
+mod dispatch;
 mod driver;
 mod events;
 mod hub;

@@ -73,13 +73,23 @@ impl Session {
     /// # Errors
     /// When the session has ended.
     pub async fn accept_request(&self) -> Result<IncomingRequest, Ended> {
-        let max = self.shared().max_request;
-        let next = wait_for(self.shared(), Interest::Request, |state: &mut State| {
-            let now = state.now;
-            state
-                .next_request(now, max)
-                .map(Ok)
-                .or_else(|| ended(state).map(Err))
+        if let Some(arrived) = self.shared().calls.lock().next_ready() {
+            return Ok(IncomingRequest::new(self.owner.clone(), arrived));
+        }
+        let shared = self.shared();
+        let next = wait_for(shared, Interest::Request, |state: &mut State| {
+            let mut calls = shared.calls.lock();
+            if let Some(arrived) = calls.next_ready() {
+                return Some(Ok(arrived));
+            }
+            drop(calls);
+            // Those behind it are laid ready with it, for whoever asks next.
+            state.collect_ready();
+            calls = shared.calls.lock();
+            calls.lay_ready(&mut state.intake.collected);
+            let arrived = calls.next_ready();
+            drop(calls);
+            arrived.map(Ok).or_else(|| ended(state).map(Err))
         });
         next.await
             .map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))

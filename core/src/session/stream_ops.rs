@@ -317,6 +317,21 @@ impl Session {
         }
     }
 
+    /// Asks for [`Event::Readable`] without reading: at once, if there is something to read.
+    pub fn watch(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        stream.flags.set(Flags::READ_BLOCKED);
+        let some = stream
+            .recv
+            .as_ref()
+            .is_some_and(|recv| recv.readable() > 0 || recv.is_settled());
+        if some && stream.flags.take(Flags::READ_BLOCKED) {
+            self.events.push_back(Event::Readable(key));
+        }
+    }
+
     /// Copies the next bytes into `buffer`.
     pub fn read_into(
         &mut self,

@@ -1,0 +1,264 @@
+//! Requests and answers on their way between the handles and the driver, behind a lock of their own.
+//!
+//! For anything else a handle takes the session's lock. Requests are too many for that: tasks on other
+//! cores would wait for each other, and every one of them would pull the session's state into its own
+//! cache. So callers and answerers leave [`Command`]s here, the driver takes all of them in one go, and
+//! leaves here what became of them. The lock is held for a few instructions at a time; whoever holds
+//! the session's lock may take this one, never the other way round.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use sheetbend_core::session::StreamKey;
+
+use crate::intake::Arrived;
+use crate::request::RequestError;
+use crate::shared::store;
+use crate::waits::WakeList;
+
+/// Payloads below this are copied into the batch, so that a command owns no memory.
+const COPIED: usize = 2048;
+/// Whole requests of the peer that are laid ready here at most, and their bytes. The rest waits in its
+/// streams, where the peer's credit bounds it.
+pub(crate) const READY_REQUESTS: usize = 128;
+pub(crate) const READY_BYTES: usize = 256 * 1024;
+/// A batch keeps this much memory for the next.
+const KEPT: usize = 256 * 1024;
+
+/// Place of a request in the table of those under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CallId(pub(crate) u32);
+
+/// What a command is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Task {
+    /// Call the peer.
+    Request(CallId),
+    /// Answer the peer's request on this stream.
+    Respond(StreamKey),
+}
+
+/// Something that a handle wants the driver to do: open or take a stream, write, finish.
+pub(crate) struct Command {
+    pub(crate) task: Task,
+    /// So many of the batch's bytes are written first.
+    pub(crate) len: usize,
+    /// What is written behind them.
+    pub(crate) rest: Option<Bytes>,
+}
+
+/// Commands in their order, and the bytes of all of them.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(crate) commands: Vec<Command>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Batch {
+    fn push(&mut self, task: Task, head: &[u8], payload: Bytes) {
+        let before = self.bytes.len();
+        self.bytes.extend_from_slice(head);
+        let rest = if payload.len() < COPIED {
+            self.bytes.extend_from_slice(&payload);
+            None
+        } else {
+            Some(payload)
+        };
+        let len = self.bytes.len() - before;
+        self.commands.push(Command { task, len, rest });
+    }
+
+    fn trim(&mut self) {
+        if self.bytes.capacity() > KEPT || self.commands.capacity() > KEPT / size_of::<Command>() {
+            *self = Batch::default();
+        }
+    }
+}
+
+/// Where a request stands, for its caller.
+enum Call {
+    /// Nobody's.
+    Vacant,
+    /// Under way.
+    Waiting(Waker),
+    /// Answered, or known to have failed.
+    Done(Result<Bytes, RequestError>),
+}
+
+/// What a request came to.
+pub(crate) type Answered = (CallId, Result<Bytes, RequestError>);
+
+/// Everything behind this lock.
+#[derive(Default)]
+pub(crate) struct Calls {
+    batch: Batch,
+    calls: Vec<Call>,
+    vacant: Vec<u32>,
+    ready: VecDeque<Arrived>,
+    /// The driver, while it has not been told that there are commands.
+    driver: Option<Waker>,
+    /// The driver has ended: who leaves a command carries it out.
+    pub(crate) closed: bool,
+}
+
+impl Calls {
+    // ---- the handles' side ----
+
+    /// Leaves a request for the driver.
+    pub(crate) fn request(&mut self, cx: &Context<'_>, head: &[u8], payload: Bytes) -> CallId {
+        let waiting = Call::Waiting(cx.waker().clone());
+        let id = match self.vacant.pop() {
+            Some(id) => {
+                self.calls[id as usize] = waiting;
+                CallId(id)
+            }
+            None => {
+                self.calls.push(waiting);
+                // So many cannot be: each has a task's memory.
+                CallId((self.calls.len() - 1) as u32)
+            }
+        };
+        self.batch.push(Task::Request(id), head, payload);
+        id
+    }
+
+    /// Leaves an answer for the driver.
+    pub(crate) fn respond(&mut self, key: StreamKey, head: &[u8], payload: Bytes) {
+        self.batch.push(Task::Respond(key), head, payload);
+    }
+
+    /// The driver, if it is to be woken for what was left.
+    pub(crate) fn take_driver(&mut self) -> Option<Waker> {
+        self.driver.take()
+    }
+
+    /// What became of a request, whose place is free again then.
+    pub(crate) fn poll_answer(&mut self, cx: &Context<'_>, id: CallId) -> Poll<Result<Bytes, RequestError>> {
+        let call = &mut self.calls[id.0 as usize];
+        if let Call::Waiting(waker) = call {
+            if !waker.will_wake(cx.waker()) {
+                waker.clone_from(cx.waker());
+            }
+            return Poll::Pending;
+        }
+        match std::mem::replace(call, Call::Vacant) {
+            Call::Done(answer) => {
+                self.vacant.push(id.0);
+                Poll::Ready(answer)
+            }
+            Call::Vacant | Call::Waiting(_) => unreachable!("a request keeps its place until it is answered"),
+        }
+    }
+
+    /// Gives a request's place up; gives the answer that nobody took, if there is one.
+    pub(crate) fn forget(&mut self, id: CallId) -> Option<Result<Bytes, RequestError>> {
+        let call = std::mem::replace(&mut self.calls[id.0 as usize], Call::Vacant);
+        self.vacant.push(id.0);
+        match call {
+            Call::Done(answer) => Some(answer),
+            Call::Vacant | Call::Waiting(_) => None,
+        }
+    }
+
+    /// The next of the peer's requests that lie ready.
+    pub(crate) fn next_ready(&mut self) -> Option<Arrived> {
+        self.ready.pop_front()
+    }
+
+    // ---- the side of whoever holds the session's lock ----
+
+    /// Takes the commands, in exchange for an empty batch.
+    pub(crate) fn swap(&mut self, empty: &mut Batch) {
+        std::mem::swap(&mut self.batch, empty);
+    }
+
+    /// Notes whom to wake for the next command. Tells whether there are some already.
+    pub(crate) fn arm(&mut self, cx: &Context<'_>) -> bool {
+        if !self.batch.commands.is_empty() {
+            return true;
+        }
+        store(&mut self.driver, cx);
+        false
+    }
+
+    /// Hands answers over to their callers.
+    pub(crate) fn complete(&mut self, answered: &mut Vec<Answered>, wakes: &mut WakeList) {
+        for (id, answer) in answered.drain(..) {
+            let call = &mut self.calls[id.0 as usize];
+            if let Call::Waiting(waker) = std::mem::replace(call, Call::Done(answer)) {
+                wakes.push(waker);
+            }
+        }
+    }
+
+    /// Lays requests of the peer ready. None do while somebody waits for one.
+    pub(crate) fn lay_ready(&mut self, collected: &mut Vec<Arrived>) {
+        self.ready.extend(collected.drain(..));
+    }
+
+    /// Gives back what an idle session does not need.
+    pub(crate) fn shrink(&mut self) {
+        if self.vacant.len() == self.calls.len() {
+            self.calls = Vec::new();
+            self.vacant = Vec::new();
+        }
+        if self.batch.commands.is_empty() {
+            self.batch = Batch::default();
+        }
+        self.ready.shrink_to_fit();
+    }
+}
+
+/// Commands under way from the handles to the core, and answers on their way back.
+#[derive(Default)]
+pub(crate) struct Carried {
+    pub(crate) batch: Batch,
+    pub(crate) answered: Vec<Answered>,
+    /// The streams of requests under way, or their places in line, by [`CallId`].
+    pub(crate) places: Vec<Place>,
+}
+
+/// What the driver knows a request by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Place {
+    /// It is done, or has not come.
+    #[default]
+    None,
+    /// It has its stream.
+    Stream(StreamKey),
+    /// It stands in line for one, with this ticket.
+    Line(u64),
+}
+
+impl Carried {
+    pub(crate) fn place(&mut self, id: CallId, place: Place) {
+        let index = id.0 as usize;
+        if index >= self.places.len() {
+            self.places.resize(index + 1, Place::None);
+        }
+        self.places[index] = place;
+    }
+
+    /// A request is over.
+    pub(crate) fn answer(&mut self, id: CallId, answer: Result<Bytes, RequestError>) {
+        self.place(id, Place::None);
+        self.answered.push((id, answer));
+    }
+
+    /// The batch is done with.
+    pub(crate) fn recycle(&mut self, mut batch: Batch) {
+        batch.bytes.clear();
+        batch.trim();
+        self.batch = batch;
+    }
+
+    /// Gives back what an idle session does not need.
+    pub(crate) fn shrink(&mut self) {
+        if self.places.iter().all(|place| matches!(place, Place::None)) {
+            self.places = Vec::new();
+        }
+        self.answered.shrink_to_fit();
+        self.batch = Batch::default();
+    }
+}
