@@ -15,13 +15,13 @@ use sheetbend_core::session::StreamKey;
 use crate::intake::Arrived;
 use crate::request::RequestError;
 use crate::shared::store;
-use crate::waits::WakeList;
+use crate::waits::{Interest, Ticket, Waits, WakeList};
 
 /// Payloads below this are copied into the batch, so that a command owns no memory.
 const COPIED: usize = 2048;
 /// Whole requests of the peer that are laid ready here at most, and their bytes. The rest waits in its
 /// streams, where the peer's credit bounds it.
-pub(crate) const READY_REQUESTS: usize = 128;
+pub(crate) const READY_REQUESTS: usize = 32;
 pub(crate) const READY_BYTES: usize = 256 * 1024;
 /// A batch keeps this much memory for the next.
 const KEPT: usize = 256 * 1024;
@@ -96,6 +96,16 @@ pub(crate) struct Calls {
     calls: Vec<Call>,
     vacant: Vec<u32>,
     ready: VecDeque<Arrived>,
+    /// Who waits for a request of the peer.
+    acceptors: Waits,
+    /// Requests are taken by [`Calls::poll_ready`], so that the driver is to lay some ready.
+    accepting: bool,
+    /// The driver is to lay requests ready although no command calls it.
+    asked: bool,
+    /// There are more whole requests than were laid ready.
+    more: bool,
+    /// The session has ended; no request is laid ready any more.
+    ended: bool,
     /// The driver, while it has not been told that there are commands.
     driver: Option<Waker>,
     /// The driver has ended: who leaves a command carries it out.
@@ -130,7 +140,16 @@ impl Calls {
 
     /// The driver, if it is to be woken for what was left.
     pub(crate) fn take_driver(&mut self) -> Option<Waker> {
-        self.driver.take()
+        if self.asked || !self.batch.commands.is_empty() {
+            self.driver.take()
+        } else {
+            None
+        }
+    }
+
+    /// Whether there are commands.
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.batch.commands.is_empty()
     }
 
     /// What became of a request, whose place is free again then.
@@ -161,9 +180,28 @@ impl Calls {
         }
     }
 
-    /// The next of the peer's requests that lie ready.
-    pub(crate) fn next_ready(&mut self) -> Option<Arrived> {
-        self.ready.pop_front()
+    /// The next of the peer's requests that lie ready; `None` once the session has ended.
+    pub(crate) fn poll_ready(
+        &mut self,
+        cx: &Context<'_>,
+        ticket: &mut Option<Ticket>,
+    ) -> Poll<Option<Arrived>> {
+        let next = self.ready.pop_front();
+        if next.is_none() && !self.ended {
+            self.acceptors.register(Interest::Request, ticket, cx);
+            self.asked |= !self.accepting || self.more;
+            self.accepting = true;
+            return Poll::Pending;
+        }
+        if let Some(own) = ticket.take() {
+            self.acceptors.forget(Interest::Request, own);
+        }
+        Poll::Ready(next)
+    }
+
+    /// Nobody waits for a request with this ticket any more.
+    pub(crate) fn leave(&mut self, ticket: Ticket) {
+        self.acceptors.forget(Interest::Request, ticket);
     }
 
     // ---- the side of whoever holds the session's lock ----
@@ -175,7 +213,7 @@ impl Calls {
 
     /// Notes whom to wake for the next command. Tells whether there are some already.
     pub(crate) fn arm(&mut self, cx: &Context<'_>) -> bool {
-        if !self.batch.commands.is_empty() {
+        if self.asked || !self.batch.commands.is_empty() {
             return true;
         }
         store(&mut self.driver, cx);
@@ -192,9 +230,30 @@ impl Calls {
         }
     }
 
-    /// Lays requests of the peer ready. None do while somebody waits for one.
-    pub(crate) fn lay_ready(&mut self, collected: &mut Vec<Arrived>) {
-        self.ready.extend(collected.drain(..));
+    /// How many requests of the peer are to be laid ready.
+    pub(crate) fn wanted(&mut self) -> usize {
+        self.asked = false;
+        if self.accepting {
+            READY_REQUESTS.saturating_sub(self.ready.len())
+        } else {
+            0
+        }
+    }
+
+    /// Lays requests of the peer ready; `more` if there are others.
+    pub(crate) fn lay_ready(&mut self, collected: &mut Vec<Arrived>, more: bool, wakes: &mut WakeList) {
+        self.more = more;
+        if !collected.is_empty() {
+            self.ready.extend(collected.drain(..));
+            self.acceptors.wake(Interest::Request, wakes);
+        }
+    }
+
+    /// The session has ended.
+    pub(crate) fn end(&mut self, wakes: &mut WakeList) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.acceptors.wake_all(wakes);
+        }
     }
 
     /// Gives back what an idle session does not need.
@@ -207,6 +266,7 @@ impl Calls {
             self.batch = Batch::default();
         }
         self.ready.shrink_to_fit();
+        self.acceptors.shrink();
     }
 }
 

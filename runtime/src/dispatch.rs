@@ -5,12 +5,12 @@ use bytes::{Bytes, BytesMut};
 use sheetbend_core::session::{OpenError, StreamError, StreamKey};
 use sheetbend_core::wire::{Class, Kind};
 
-use crate::calls::{Batch, CallId, Calls, Place, READY_BYTES, READY_REQUESTS, Task};
+use crate::calls::{Batch, CallId, Calls, Place, READY_BYTES, Task};
 use crate::intake::{STATUS_TOO_LARGE, Step, Work};
 use crate::open::Waiting;
 use crate::request::{RequestError, parse_answer};
 use crate::shared::State;
-use crate::waits::{Interest, WakeList};
+use crate::waits::WakeList;
 
 /// What a request is, on the wire.
 const OPEN: (Kind, Class) = (Kind::Bi, Class::REQUESTS);
@@ -52,34 +52,31 @@ impl State {
         }
     }
 
-    /// Hands over what is done, and lays requests of the peer ready for those who wait for some.
+    /// Hands over what is done, and lays requests of the peer ready.
     pub(crate) fn hand_over(&mut self, calls: &parking_lot::Mutex<Calls>, wakes: &mut WakeList) {
-        let wanted = self.waits.has(Interest::Request);
-        if wanted {
-            self.collect_ready();
-        }
-        if self.carried.answered.is_empty() && self.intake.collected.is_empty() {
-            return;
-        }
+        let wanted = calls.lock().wanted();
+        let more = wanted > 0 && self.collect_ready(wanted);
         let mut calls = calls.lock();
         calls.complete(&mut self.carried.answered, wakes);
-        if !self.intake.collected.is_empty() {
-            calls.lay_ready(&mut self.intake.collected);
-            drop(calls);
-            self.waits.wake(Interest::Request, wakes);
+        if wanted > 0 {
+            calls.lay_ready(&mut self.intake.collected, more, wakes);
+        }
+        if self.end.is_some() {
+            calls.end(wakes);
         }
     }
 
-    /// Collects whole requests of the peer, as many as may lie ready.
-    pub(crate) fn collect_ready(&mut self) {
+    /// Collects whole requests of the peer. Tells whether there may be others.
+    fn collect_ready(&mut self, wanted: usize) -> bool {
         let mut bytes = 0;
-        while self.intake.collected.len() < READY_REQUESTS && bytes < READY_BYTES {
+        while self.intake.collected.len() < wanted && bytes < READY_BYTES {
             let Some(arrived) = self.next_request(self.now) else {
-                return;
+                return false;
             };
             bytes += arrived.payload.len();
             self.intake.collected.push(arrived);
         }
+        true
     }
 
     // ---- calls ----
@@ -116,12 +113,12 @@ impl State {
 
     fn start_call(&mut self, key: StreamKey, id: CallId, head: &[u8], rest: Option<Bytes>) {
         self.carried.place(id, Place::Stream(key));
+        if rest.is_none() && self.core.write_last(key, head) {
+            self.core.watch(key);
+            self.slot(key).work = Work::Call(id);
+            return;
+        }
         match self.core.write(key, head) {
-            Ok(count) if count == head.len() && rest.is_none() => {
-                let _: Result<(), StreamError> = self.core.finish(key);
-                self.core.watch(key);
-                self.slot(key).work = Work::Call(id);
-            }
             Ok(count) => {
                 let parts = Some(Parts::new(&head[count..], rest));
                 let answer = BytesMut::new();
@@ -224,8 +221,10 @@ impl State {
 
     /// Answers a request; what the stream does not take at once is written later.
     pub(crate) fn respond(&mut self, key: StreamKey, head: &[u8], rest: Option<Bytes>) {
+        if rest.is_none() && self.core.write_last(key, head) {
+            return self.core.release(key);
+        }
         match self.core.write(key, head) {
-            Ok(count) if count == head.len() && rest.is_none() => self.end_response(key),
             Ok(count) => {
                 self.slot(key).work = Work::Response(Box::new(Parts::new(&head[count..], rest)));
                 self.pump_response(key);

@@ -138,6 +138,15 @@ impl State {
 
     /// Reads a stream on until it ends, is empty, or exceeds `max` bytes.
     pub(crate) fn read_on(&mut self, now: Timestamp, key: StreamKey, mut body: BytesMut, max: usize) -> Step {
+        if body.is_empty()
+            && let Some(whole) = self.core.read_last(now, key)
+        {
+            return if whole.len() > max {
+                Step::TooLarge
+            } else {
+                Step::Whole(whole)
+            };
+        }
         let mut first = Bytes::new();
         loop {
             match self.core.read(now, key, usize::MAX) {
@@ -213,6 +222,10 @@ pub(crate) fn put_varint<const N: usize>(out: &mut SmallVec<[u8; N]>, value: u64
 where
     [u8; N]: smallvec::Array<Item = u8>,
 {
+    if value < 0x80 {
+        // One byte is the value itself (PROTOCOL 2).
+        return out.push(value as u8);
+    }
     let mut bytes = [0; varint::MAX_LEN];
     let mut rest = &mut bytes[..];
     varint::put(&mut rest, value);

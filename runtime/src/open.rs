@@ -131,7 +131,9 @@ impl State {
 
     /// Nobody in line gets a stream: tasks ask again and are told, requests have failed.
     fn refuse_line(&mut self, what: (Kind, Class), error: &OpenError, wakes: &mut WakeList) {
-        let Some(line) = self.openers.line(what) else { return };
+        let Some(line) = self.openers.line(what) else {
+            return;
+        };
         for (_, waiting) in std::mem::take(&mut line.waiting) {
             match waiting {
                 Waiting::Task(waker) => wakes.push(waker),

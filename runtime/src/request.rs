@@ -17,6 +17,7 @@ use crate::intake::{
     put_varint,
 };
 use crate::shared::{Owner, Shared};
+use crate::waits::Ticket;
 
 /// Why a request has no answer, by what is known of its execution.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,7 +110,9 @@ impl Future for Request<'_> {
                 }
                 id
             }
-            Stage::Done => return Poll::Ready(Err(RequestError::Maybe("polled after it was done".to_owned()))),
+            Stage::Done => {
+                return Poll::Ready(Err(RequestError::Maybe("polled after it was done".to_owned())));
+            }
         };
         let answer = ready!(this.shared.calls.lock().poll_answer(cx, id));
         this.stage = Stage::Done;
@@ -126,6 +129,34 @@ impl Drop for Request<'_> {
             if answer.is_none() {
                 state.abandon_call(id);
             }
+        }
+    }
+}
+
+/// Waits for the peer's next request; resolves to `None` when the session has ended.
+pub(crate) struct NextRequest<'a> {
+    shared: &'a Shared,
+    ticket: Option<Ticket>,
+}
+
+/// The peer's next request, once it is whole.
+pub(crate) fn next_request(shared: &Shared) -> NextRequest<'_> {
+    NextRequest { shared, ticket: None }
+}
+
+impl Future for NextRequest<'_> {
+    type Output = Option<Arrived>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let NextRequest { shared, ticket } = &mut *self;
+        shared.command(|calls| calls.poll_ready(cx, ticket))
+    }
+}
+
+impl Drop for NextRequest<'_> {
+    fn drop(&mut self) {
+        if let Some(own) = self.ticket.take() {
+            self.shared.calls.lock().leave(own);
         }
     }
 }

@@ -15,7 +15,7 @@ use sheetbend_core::wire::{Class, ErrorCode, Kind, Side};
 
 use crate::events::Events;
 use crate::open::open;
-use crate::request::{IncomingRequest, Request};
+use crate::request::{IncomingRequest, Request, next_request};
 use crate::rt::{BoxFuture, Runtime, Timer};
 use crate::shared::{Owner, Shared, State};
 use crate::stream::{BiStream, RecvStream, SendStream};
@@ -73,26 +73,18 @@ impl Session {
     /// # Errors
     /// When the session has ended.
     pub async fn accept_request(&self) -> Result<IncomingRequest, Ended> {
-        if let Some(arrived) = self.shared().calls.lock().next_ready() {
+        let shared = self.shared();
+        if let Some(arrived) = next_request(shared).await {
             return Ok(IncomingRequest::new(self.owner.clone(), arrived));
         }
-        let shared = self.shared();
-        let next = wait_for(shared, Interest::Request, |state: &mut State| {
-            let mut calls = shared.calls.lock();
-            if let Some(arrived) = calls.next_ready() {
-                return Some(Ok(arrived));
-            }
-            drop(calls);
-            // Those behind it are laid ready with it, for whoever asks next.
-            state.collect_ready();
-            calls = shared.calls.lock();
-            calls.lay_ready(&mut state.intake.collected);
-            let arrived = calls.next_ready();
-            drop(calls);
-            arrived.map(Ok).or_else(|| ended(state).map(Err))
-        });
-        next.await
-            .map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))
+        // What was whole when the session ended may still be asked for.
+        wait_for(shared, Interest::Lifecycle, |state: &mut State| {
+            let now = state.now;
+            let next = state.next_request(now);
+            next.map(Ok).or_else(|| ended(state).map(Err))
+        })
+        .await
+        .map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))
     }
 
     // ---- streams ----

@@ -10,7 +10,6 @@ use bytes::BytesMut;
 use parking_lot::{Mutex, MutexGuard};
 use sheetbend_core::session::{self, Cause, Event, Outcome, PathKey, StreamKey};
 use sheetbend_core::time::Timestamp;
-use sheetbend_core::wire::{Class, Kind};
 
 use crate::calls::{Calls, Carried};
 use crate::events::Subscribers;
@@ -146,7 +145,9 @@ impl State {
         match event {
             Event::Readable(key) => {
                 let slot = self.slot(key);
-                wakes.extend(slot.read.take());
+                if let Some(reader) = slot.read.take() {
+                    wakes.push(reader);
+                }
                 match slot.work {
                     Work::Call(_) | Work::LongCall(_) => self.pump_call(key),
                     Work::Request(_) => self.pump_request(self.now, key),
@@ -239,7 +240,6 @@ pub(crate) struct Shared {
     /// The application changed the state since the driver last looked.
     dirty: AtomicBool,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) max_request: usize,
 }
 
 impl Shared {
@@ -251,7 +251,6 @@ impl Shared {
             commanded: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             runtime,
-            max_request,
         }
     }
 
@@ -288,17 +287,17 @@ impl Shared {
         let mut calls = self.calls.lock();
         let left = leave(&mut calls);
         // Written only where it changes, so that the cores that read it keep it in their caches.
-        if !self.commanded.load(Ordering::Relaxed) {
+        if calls.has_commands() && !self.commanded.load(Ordering::Relaxed) {
             self.commanded.store(true, Ordering::Release);
         }
         let driver = calls.take_driver();
-        let closed = calls.closed;
+        let (closed, commanded) = (calls.closed, calls.has_commands());
         drop(calls);
         if let Some(driver) = driver {
             self.dirty.store(true, Ordering::Release);
             driver.wake();
         }
-        if closed {
+        if closed && commanded {
             drop(self.lock());
         }
         left
@@ -358,9 +357,9 @@ impl Guard<'_> {
             }
             return Poll::Ready(found);
         }
-        // Requests and messages are read in parts: what was taken without a whole one gives credit back, and
+        // Messages are read in parts: what was taken without a whole one gives credit back, and
         // a breach found in it ends the session.
-        if !matches!(interest, Interest::Request | Interest::Message(_)) {
+        if !matches!(interest, Interest::Message(_)) {
             self.unchanged();
         }
         self.quiet().waits.register(interest, ticket, cx);

@@ -65,13 +65,6 @@ impl Waits {
         *ticket = Some(own);
     }
 
-    /// Whether anyone waits for this.
-    pub(crate) fn has(&self, interest: Interest) -> bool {
-        self.lists
-            .iter()
-            .any(|(of, list)| *of == interest && !list.is_empty())
-    }
-
     /// Takes back a registration.
     pub(crate) fn forget(&mut self, interest: Interest, ticket: Ticket) {
         if let Some(index) = self.lists.iter().position(|(of, _)| *of == interest) {
