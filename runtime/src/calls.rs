@@ -13,6 +13,7 @@ use bytes::Bytes;
 use sheetbend_core::session::StreamKey;
 
 use crate::intake::Arrived;
+use crate::pool::take_batch;
 use crate::request::RequestError;
 use crate::shared::store;
 use crate::waits::{Interest, Ticket, Waits, WakeList};
@@ -57,6 +58,9 @@ pub(crate) struct Batch {
 
 impl Batch {
     fn push(&mut self, task: Task, head: &[u8], payload: Bytes) {
+        if self.commands.capacity() == 0 {
+            *self = take_batch();
+        }
         let before = self.bytes.len();
         self.bytes.extend_from_slice(head);
         let rest = if payload.len() < COPIED {
@@ -69,10 +73,28 @@ impl Batch {
         self.commands.push(Command { task, len, rest });
     }
 
-    fn trim(&mut self) {
-        if self.bytes.capacity() > KEPT || self.commands.capacity() > KEPT / size_of::<Command>() {
-            *self = Batch::default();
+    /// An empty batch that holds memory.
+    pub(crate) fn with_room() -> Batch {
+        Batch {
+            commands: Vec::with_capacity(64),
+            bytes: Vec::with_capacity(4096),
         }
+    }
+
+    /// Empties it; gives it if its memory is worth keeping for another batch.
+    pub(crate) fn recycled(mut self) -> Option<Batch> {
+        self.commands.clear();
+        self.bytes.clear();
+        let small =
+            self.bytes.capacity() <= KEPT && self.commands.capacity() <= KEPT / size_of::<Command>();
+        (small && self.commands.capacity() > 0).then_some(self)
+    }
+}
+
+/// Makes room for the first of what most sessions have one of at a time.
+fn room_for_one<T>(list: &mut Vec<T>) {
+    if list.capacity() == 0 {
+        list.reserve_exact(1);
     }
 }
 
@@ -124,6 +146,7 @@ impl Calls {
                 CallId(id)
             }
             None => {
+                room_for_one(&mut self.calls);
                 self.calls.push(waiting);
                 // So many cannot be: each has a task's memory.
                 CallId((self.calls.len() - 1) as u32)
@@ -163,17 +186,22 @@ impl Calls {
         }
         match std::mem::replace(call, Call::Vacant) {
             Call::Done(answer) => {
-                self.vacant.push(id.0);
+                self.free(id);
                 Poll::Ready(answer)
             }
             Call::Vacant | Call::Waiting(_) => unreachable!("a request keeps its place until it is answered"),
         }
     }
 
+    fn free(&mut self, id: CallId) {
+        room_for_one(&mut self.vacant);
+        self.vacant.push(id.0);
+    }
+
     /// Gives a request's place up; gives the answer that nobody took, if there is one.
     pub(crate) fn forget(&mut self, id: CallId) -> Option<Result<Bytes, RequestError>> {
         let call = std::mem::replace(&mut self.calls[id.0 as usize], Call::Vacant);
-        self.vacant.push(id.0);
+        self.free(id);
         match call {
             Call::Done(answer) => Some(answer),
             Call::Vacant | Call::Waiting(_) => None,
@@ -206,9 +234,9 @@ impl Calls {
 
     // ---- the side of whoever holds the session's lock ----
 
-    /// Takes the commands, in exchange for an empty batch.
-    pub(crate) fn swap(&mut self, empty: &mut Batch) {
-        std::mem::swap(&mut self.batch, empty);
+    /// Takes the commands.
+    pub(crate) fn take_batch(&mut self) -> Batch {
+        std::mem::take(&mut self.batch)
     }
 
     /// Notes whom to wake for the next command. Tells whether there are some already.
@@ -244,6 +272,9 @@ impl Calls {
     pub(crate) fn lay_ready(&mut self, collected: &mut Vec<Arrived>, more: bool, wakes: &mut WakeList) {
         self.more = more;
         if !collected.is_empty() {
+            if self.ready.capacity() == 0 {
+                self.ready.reserve_exact(collected.len());
+            }
             self.ready.extend(collected.drain(..));
             self.acceptors.wake(Interest::Request, wakes);
         }
@@ -262,18 +293,15 @@ impl Calls {
             self.calls = Vec::new();
             self.vacant = Vec::new();
         }
-        if self.batch.commands.is_empty() {
-            self.batch = Batch::default();
-        }
         self.ready.shrink_to_fit();
         self.acceptors.shrink();
     }
 }
 
-/// Commands under way from the handles to the core, and answers on their way back.
+/// What the driver knows of the requests that it sends.
 #[derive(Default)]
 pub(crate) struct Carried {
-    pub(crate) batch: Batch,
+    /// On their way back to the handles.
     pub(crate) answered: Vec<Answered>,
     /// The streams of requests under way, or their places in line, by [`CallId`].
     pub(crate) places: Vec<Place>,
@@ -295,6 +323,7 @@ impl Carried {
     pub(crate) fn place(&mut self, id: CallId, place: Place) {
         let index = id.0 as usize;
         if index >= self.places.len() {
+            room_for_one(&mut self.places);
             self.places.resize(index + 1, Place::None);
         }
         self.places[index] = place;
@@ -303,14 +332,8 @@ impl Carried {
     /// A request is over.
     pub(crate) fn answer(&mut self, id: CallId, answer: Result<Bytes, RequestError>) {
         self.place(id, Place::None);
+        room_for_one(&mut self.answered);
         self.answered.push((id, answer));
-    }
-
-    /// The batch is done with.
-    pub(crate) fn recycle(&mut self, mut batch: Batch) {
-        batch.bytes.clear();
-        batch.trim();
-        self.batch = batch;
     }
 
     /// Gives back what an idle session does not need.
@@ -319,6 +342,5 @@ impl Carried {
             self.places = Vec::new();
         }
         self.answered.shrink_to_fit();
-        self.batch = Batch::default();
     }
 }

@@ -74,6 +74,9 @@ impl State {
                 return false;
             };
             bytes += arrived.payload.len();
+            if self.intake.collected.capacity() == 0 {
+                self.intake.collected.reserve_exact(1);
+            }
             self.intake.collected.push(arrived);
         }
         true

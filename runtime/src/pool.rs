@@ -6,6 +6,8 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use sheetbend_core::wire::OutBuffer;
 
+use crate::calls::Batch;
+
 /// Bytes of a block that sockets are read into.
 pub(crate) const BLOCK: usize = 128 * 1024;
 /// How many of each are kept for the next who needs one.
@@ -20,6 +22,7 @@ static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks {
     free: Vec::new(),
     watched: VecDeque::new(),
 });
+static BATCHES: Mutex<Vec<Batch>> = Mutex::new(Vec::new());
 static OUTPUTS: Mutex<Vec<OutBuffer>> = Mutex::new(Vec::new());
 
 struct Blocks {
@@ -82,5 +85,20 @@ pub(crate) fn give_output(mut output: OutBuffer) {
     let mut outputs = OUTPUTS.lock();
     if outputs.len() < KEPT {
         outputs.push(output);
+    }
+}
+
+/// An empty batch of commands.
+pub(crate) fn take_batch() -> Batch {
+    BATCHES.lock().pop().unwrap_or_else(Batch::with_room)
+}
+
+/// Gives a batch of commands back.
+pub(crate) fn give_batch(batch: Batch) {
+    if let Some(batch) = batch.recycled() {
+        let mut batches = BATCHES.lock();
+        if batches.len() < KEPT {
+            batches.push(batch);
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::calls::{Calls, Carried};
 use crate::events::Subscribers;
 use crate::intake::{Intake, Work};
 use crate::open::Openers;
+use crate::pool::give_batch;
 use crate::rt::{Runtime, Socket};
 use crate::waits::{Interest, Ticket, Waits, WakeList};
 
@@ -271,14 +272,13 @@ impl Shared {
         if !self.commanded.load(Ordering::Acquire) {
             return false;
         }
-        let mut batch = std::mem::take(&mut state.carried.batch);
-        {
+        let mut batch = {
             let mut calls = self.calls.lock();
-            calls.swap(&mut batch);
             self.commanded.store(false, Ordering::Release);
-        }
+            calls.take_batch()
+        };
         state.carry_out(&mut batch);
-        state.carried.recycle(batch);
+        give_batch(batch);
         true
     }
 
