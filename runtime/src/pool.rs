@@ -31,31 +31,42 @@ struct Blocks {
 }
 
 impl Blocks {
+    /// The block that was used last, as more of it is in the cache: a fast stream goes round in a few blocks,
+    /// however many it once needed.
     fn take(&mut self) -> Option<BytesMut> {
-        if let Some(block) = self.free.pop() {
-            return Some(block);
-        }
-        for _ in 0..LOOKS.min(self.watched.len()) {
-            let mut block = self.watched.pop_front()?;
-            if block.try_reclaim(BLOCK) {
-                return Some(block);
-            }
-            self.watched.push_back(block);
-        }
-        None
+        self.reclaim();
+        self.free.pop()
     }
 
+    /// Moves watched blocks that nobody else holds any more to the free ones.
+    fn reclaim(&mut self) {
+        for _ in 0..LOOKS.min(self.watched.len()) {
+            let Some(mut block) = self.watched.pop_front() else {
+                return;
+            };
+            if block.try_reclaim(BLOCK) {
+                self.free.push(block);
+            } else {
+                self.watched.push_back(block);
+            }
+        }
+    }
+
+    /// Takes a block back; gives the one that is too many.
     fn give(&mut self, mut block: BytesMut) -> Option<BytesMut> {
-        if !block.try_reclaim(BLOCK) {
-            self.watched.push_back(block);
-            let over = self.watched.len() > WATCHED;
-            return if over { self.watched.pop_front() } else { None };
-        }
-        if self.free.len() < KEPT {
+        if block.try_reclaim(BLOCK) {
             self.free.push(block);
-            return None;
+        } else {
+            self.watched.push_back(block);
         }
-        Some(block)
+        if self.free.len() > KEPT {
+            // The coldest.
+            return Some(self.free.remove(0));
+        }
+        if self.watched.len() > WATCHED {
+            return self.watched.pop_front();
+        }
+        None
     }
 }
 
