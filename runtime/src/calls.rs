@@ -85,8 +85,7 @@ impl Batch {
     pub(crate) fn recycled(mut self) -> Option<Batch> {
         self.commands.clear();
         self.bytes.clear();
-        let small =
-            self.bytes.capacity() <= KEPT && self.commands.capacity() <= KEPT / size_of::<Command>();
+        let small = self.bytes.capacity() <= KEPT && self.commands.capacity() <= KEPT / size_of::<Command>();
         (small && self.commands.capacity() > 0).then_some(self)
     }
 }
@@ -198,14 +197,10 @@ impl Calls {
         self.vacant.push(id.0);
     }
 
-    /// Gives a request's place up; gives the answer that nobody took, if there is one.
-    pub(crate) fn forget(&mut self, id: CallId) -> Option<Result<Bytes, RequestError>> {
-        let call = std::mem::replace(&mut self.calls[id.0 as usize], Call::Vacant);
+    /// Gives the place up of a request that nobody waits for.
+    pub(crate) fn forget(&mut self, id: CallId) {
+        self.calls[id.0 as usize] = Call::Vacant;
         self.free(id);
-        match call {
-            Call::Done(answer) => Some(answer),
-            Call::Vacant | Call::Waiting(_) => None,
-        }
     }
 
     /// The next of the peer's requests that lie ready; `None` once the session has ended.

@@ -216,7 +216,8 @@ impl State {
                 self.core.release(key);
             }
             Some(Place::Line(ticket)) => self.leave_line(OPEN, ticket),
-            Some(Place::None) | None => {}
+            // It is done; its answer may not have been handed over.
+            Some(Place::None) | None => self.carried.answered.retain(|(of, _)| *of != id),
         }
     }
 

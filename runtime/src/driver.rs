@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::dial::Dialer;
 use crate::hub::Attachment;
 use crate::link::Link;
+use crate::observer::Observer;
 use crate::rt::Timer;
 use crate::shared::{Shared, State};
 use crate::waits::{Interest, WakeList};
@@ -44,6 +45,7 @@ pub(crate) struct Driver {
     /// Turns since the clock was last looked at, because the sockets held more.
     unjudged: usize,
     orphan_until: Option<Timestamp>,
+    observer: Option<Box<dyn Observer>>,
 }
 
 /// The states that the session passed through in one turn: it may have begun and ended.
@@ -57,6 +59,7 @@ enum Turn {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, role: Role) -> Driver {
+        let observer = shared.runtime.observer();
         Driver {
             shared,
             role,
@@ -66,6 +69,7 @@ impl Driver {
             deferred: false,
             unjudged: 0,
             orphan_until: None,
+            observer,
         }
     }
 
@@ -97,6 +101,12 @@ impl Driver {
         }
         // What was left since this turn began goes into the next.
         again |= shared.calls.lock().arm(cx);
+        if let Some(observer) = &mut self.observer {
+            observer.turn(now, &state.core);
+            if done {
+                observer.ended(now, &state.core);
+            }
+        }
         match &state.driver {
             Some(own) if own.will_wake(cx.waker()) => {}
             _ => state.driver = Some(cx.waker().clone()),
@@ -170,9 +180,16 @@ impl Driver {
 
     fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Moved) {
         let Driver {
-            shared, links, role, ..
+            shared,
+            links,
+            role,
+            observer,
+            ..
         } = self;
-        state.take_events(wakes, |event| {
+        state.take_events(wakes, |core, event| {
+            if let Some(observer) = observer {
+                observer.event(now, core, event);
+            }
             match event {
                 Event::State { to, .. } => moved.push(*to),
                 Event::PathDown { path, .. } => {

@@ -43,6 +43,7 @@ mod hub;
 mod intake;
 mod link;
 mod mem;
+mod observer;
 mod open;
 mod pool;
 mod request;
@@ -64,6 +65,7 @@ pub use intake::{
     STATUS_TOO_LARGE,
 };
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
+pub use observer::Observer;
 pub use request::{IncomingRequest, Request, RequestError};
 pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};
 pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};

@@ -124,11 +124,9 @@ impl Drop for Request<'_> {
     fn drop(&mut self) {
         if let Stage::Waiting(id) = self.stage {
             let mut state = self.shared.lock();
-            // Nobody can answer it while the session is locked.
-            let answer = self.shared.calls.lock().forget(id);
-            if answer.is_none() {
-                state.abandon_call(id);
-            }
+            state.abandon_call(id);
+            // Only now may another request have its place: answers are handed over under the session's lock.
+            self.shared.calls.lock().forget(id);
         }
     }
 }

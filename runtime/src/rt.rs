@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use sheetbend_core::time::Timestamp;
 
 use crate::address::Address;
+use crate::observer::Observer;
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,6 +49,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Fresh randomness for the seed of one machine.
     fn seed(&self) -> [u8; 32];
+
+    /// Who looks on while a session works, asked once for each session; nobody by default.
+    fn observer(&self) -> Option<Box<dyn Observer>> {
+        None
+    }
 }
 
 /// A timer that can be set again.

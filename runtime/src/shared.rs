@@ -135,9 +135,13 @@ impl State {
     }
 
     /// Takes every event of the core and notes whom to wake.
-    pub(crate) fn take_events(&mut self, wakes: &mut WakeList, mut on_driver: impl FnMut(&Event)) {
+    pub(crate) fn take_events(
+        &mut self,
+        wakes: &mut WakeList,
+        mut on_driver: impl FnMut(&session::Session, &Event),
+    ) {
         while let Some(event) = self.core.poll_event() {
-            on_driver(&event);
+            on_driver(&self.core, &event);
             self.take_event(event, wakes);
         }
     }

@@ -13,8 +13,8 @@ pub(crate) struct Args {
     /// Only these tests, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Test>,
-    /// Only these peers, separated by commas ("ours" always runs): raw-naive, raw-callers, yamux.
-    #[arg(long, value_delimiter = ',', value_parser = ["raw-naive", "raw-callers", "yamux"])]
+    /// Only these peers, separated by commas ("ours" always runs): raw-naive, raw-callers, yamux, turmoil.
+    #[arg(long, value_delimiter = ',', value_parser = ["raw-naive", "raw-callers", "yamux", "turmoil"])]
     pub(crate) peers: Option<Vec<String>>,
     /// Rounds; the report gives medians with the least and the greatest.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use clap::ValueEnum;
 
 use super::args::Args;
-use super::{bulk, idle, rps, rtt, streams};
+use super::{bulk, idle, rps, rtt, sim, streams};
 
 /// A family of cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -15,6 +15,7 @@ pub(crate) enum Test {
     Bulk,
     Streams,
     Idle,
+    Sim,
 }
 
 impl Test {
@@ -25,6 +26,7 @@ impl Test {
             Test::Bulk => "bulk",
             Test::Streams => "streams",
             Test::Idle => "idle",
+            Test::Sim => "sim",
         }
     }
 }
@@ -37,6 +39,7 @@ pub(crate) enum Shape {
     Bulk { write_bytes: usize },
     Streams { count: usize, bytes: usize },
     Idle { sessions: usize },
+    Sim(sim::Net),
 }
 
 /// Which way a metric improves.
@@ -91,6 +94,7 @@ impl Case {
             bulk::cases(workers),
             streams::cases(workers),
             idle::cases(args.sessions as usize),
+            sim::cases(),
         ];
         families
             .into_iter()

@@ -7,8 +7,9 @@
 //! | `bulk` | one stream, 16 or 64 KiB a write, bytes received | raw-naive, yamux |
 //! | `streams` | 100 streams of 1 MiB each, bytes received | raw-naive (100 connections), yamux |
 //! | `idle` | resident memory of an idle session, client and server together | raw-naive, yamux |
+//! | `sim` | 64-byte messages between simulated hosts, per second of the wall clock | turmoil |
 //!
-//! Both ends of every load run in one process over loopback TCP, on one tokio runtime that is made for that
+//! Both ends of every real load run in one process over loopback TCP, on one tokio runtime that is made for that
 //! measurement alone. Before the rounds, every peer's variants (buffer sizes, windows, stream per request or
 //! per caller, …) run briefly and the best one is kept; the settings are part of the report. Each file of a
 //! test family says what it measures; `peer` is the seam that a peer implements.
@@ -27,6 +28,7 @@ mod report;
 mod rps;
 mod rtt;
 mod runner;
+mod sim;
 mod streams;
 mod usage;
 mod yamux;

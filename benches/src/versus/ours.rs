@@ -30,6 +30,7 @@ impl Peer for Ours {
             Test::Rtt | Test::Rps => "defaults, CRC on, a request each, one task answers",
             Test::Bulk | Test::Streams => "defaults, CRC on, chunks passed by reference",
             Test::Idle => "defaults, CRC on, heartbeats on",
+            Test::Sim => "links with one fixed delay, Linux TCP defaults",
         };
         vec![label.into()]
     }
@@ -119,6 +120,10 @@ impl Peer for Ours {
             });
             Ok(Some(keep))
         })
+    }
+
+    fn simulate(&self, net: super::sim::Net) -> Option<Box<dyn super::sim::Simulation>> {
+        Some(super::sim::ours(net))
     }
 
     fn idle<'a>(&'a self, _variant: usize, sessions: usize) -> Starting<'a> {

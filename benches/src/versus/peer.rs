@@ -7,6 +7,7 @@ use std::pin::Pin;
 
 use super::case::{Case, Shape, Test};
 use super::load::Load;
+use super::sim;
 
 /// What must live while a load runs. It is dropped, inside the runtime, when the measurement is over.
 pub(crate) type Keep = Box<dyn Any + Send>;
@@ -62,6 +63,11 @@ pub(crate) trait Peer: Send + Sync {
     fn idle<'a>(&'a self, _variant: usize, _sessions: usize) -> Starting<'a> {
         absent()
     }
+
+    /// A simulated network with messages under way, if the peer is a simulator.
+    fn simulate(&self, _net: sim::Net) -> Option<Box<dyn sim::Simulation>> {
+        None
+    }
 }
 
 /// Starts a case's load on a peer.
@@ -72,6 +78,7 @@ pub(crate) fn start<'a>(peer: &'a dyn Peer, case: &Case, variant: usize, load: &
         Shape::Bulk { write_bytes } => peer.bulk(variant, write_bytes, load),
         Shape::Streams { count, bytes } => peer.streams(variant, count, bytes, load),
         Shape::Idle { sessions } => peer.idle(variant, sessions),
+        Shape::Sim(_) => absent(),
     }
 }
 
@@ -82,6 +89,7 @@ pub(crate) fn all() -> Vec<Box<dyn Peer>> {
         Box::new(super::raw_naive::RawNaive),
         Box::new(super::raw_callers::RawCallers),
         Box::new(super::yamux::Yamux),
+        Box::new(sim::Turmoil),
     ]
 }
 

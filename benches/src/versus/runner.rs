@@ -10,7 +10,7 @@ use super::case::{Better, Case, Shape};
 use super::load::Load;
 use super::peer::{self, Peer};
 use super::usage::Cpu;
-use super::{idle, rtt};
+use super::{idle, rtt, sim};
 
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_millis(150);
@@ -223,6 +223,9 @@ fn measure(
     if let Shape::Idle { sessions } = case.shape {
         return idle::measure(peer, variant, sessions);
     }
+    if let Shape::Sim(net) = case.shape {
+        return sim::measure(peer, net, warm_up, window);
+    }
     let runtime = runtime(case.workers)?;
     let load = Load::default();
     let setup = peer::start(peer, case, variant, &load);
@@ -265,7 +268,7 @@ fn sample(case: &Case, load: &Load, warm_up: Duration, window: Duration) -> io::
             (values.ok_or_else(|| io::Error::other("no latencies"))?, ops)
         }
         Shape::Bulk { .. } | Shape::Streams { .. } => (vec![rate], ops / MIB),
-        Shape::Rps { .. } | Shape::Idle { .. } => (vec![rate], ops),
+        Shape::Rps { .. } | Shape::Idle { .. } | Shape::Sim(_) => (vec![rate], ops),
     };
     Ok(Sample {
         values,

@@ -81,6 +81,7 @@ impl Knobs {
                 .collect(),
             Test::Bulk | Test::Streams => Knobs::of_bytes(),
             Test::Idle => vec![BASE],
+            Test::Sim => Vec::new(),
         }
     }
 

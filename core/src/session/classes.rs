@@ -34,6 +34,25 @@ pub(super) struct Opening {
     pub(super) due: bool,
 }
 
+impl Opening {
+    /// Whether half of the peer's credit is used up and there is more to grant. Not for every stream: that
+    /// would be a frame for each.
+    pub(super) fn wants_renewal(&self) -> bool {
+        let left = self.granted.saturating_sub(self.next_remote);
+        left <= self.concurrent / 2 && self.gone.saturating_add(self.concurrent) > self.granted
+    }
+
+    /// Grants what there is, if it is time to; tells whether it did.
+    pub(super) fn renew(&mut self) -> bool {
+        let wanted = self.wants_renewal();
+        if wanted {
+            self.granted = self.gone.saturating_add(self.concurrent);
+            self.due = true;
+        }
+        wanted
+    }
+}
+
 /// What is kept per class and side.
 pub(super) struct ClassState {
     pub(super) urgency: u8,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Session;
+use super::audit::{Violation, rule};
 use super::error::SendError;
 use super::event::{Event, MessageId, Outcome};
 use super::timers::TimerKind;
@@ -104,12 +105,59 @@ impl Datagrams {
         self.outgoing.push_front(datagram);
     }
 
+    /// Part of [`Session::audit`]; `unread` is what unreliable messages that wait to be read cost.
+    pub(super) fn audit(&self, session: &Session, unread: u64) -> Result<(), Violation> {
+        let limit = session.config.max_datagram_queue;
+        let outgoing = self.outgoing.iter().map(cost).sum::<u64>();
+        let waiting = self.waiting.values().map(cost).sum::<u64>();
+        rule!(
+            self.outgoing_bytes == outgoing && self.waiting_bytes == waiting,
+            "the datagram queue counts what it holds",
+            self.outgoing_bytes,
+            outgoing,
+            self.waiting_bytes,
+            waiting,
+        );
+        // One that is longer than the queue may go when the queue is empty.
+        let most = limit.max(u64::from(session.peer.max_datagram.max(16 << 10)) + OVERHEAD);
+        rule!(
+            outgoing + waiting <= most,
+            "the datagram queue keeps within its limit",
+            outgoing,
+            waiting,
+            most,
+        );
+        let raw = self.raw.iter().map(|payload| payload.len() as u64 + OVERHEAD);
+        let unread = unread + raw.sum::<u64>();
+        rule!(
+            self.received_bytes == unread && unread <= limit,
+            "datagrams that wait to be read keep within their limit",
+            self.received_bytes,
+            unread,
+            limit,
+        );
+        rule!(
+            self.raw.is_empty() || !self.raw_blocked,
+            "nobody waits for a datagram that has come"
+        );
+        rule!(
+            outgoing + waiting == 0 || session.timers.is_set(TimerKind::Ttl),
+            "a datagram's time to live has a timer"
+        );
+        rule!(
+            outgoing + waiting > 0 || !session.datagram_sender_blocked,
+            "nobody waits for an empty datagram queue"
+        );
+        Ok(())
+    }
+
     pub(super) fn taken(&mut self, len: usize) {
         self.received_bytes = self.received_bytes.saturating_sub(len as u64 + OVERHEAD);
     }
 }
 
-const OVERHEAD: u64 = 64;
+/// What a datagram costs a queue beyond its bytes.
+pub(super) const OVERHEAD: u64 = 64;
 /// The longest header of a DATAGRAM frame: type, number, class, length.
 pub(super) const DATAGRAM_ROOM: usize = 24;
 
@@ -313,10 +361,11 @@ impl Session {
                 self.datagram_gone(&datagram);
             }
         }
+        // Before they are told of, so that a sender that waits for room is told, too.
+        self.datagrams.outgoing_bytes = 0;
         for datagram in std::mem::take(&mut self.datagrams.outgoing) {
             self.datagram_gone(&datagram);
         }
-        self.datagrams.outgoing_bytes = 0;
         self.timers.clear(TimerKind::Ttl);
     }
 

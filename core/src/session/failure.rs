@@ -18,9 +18,9 @@ use crate::time::Timestamp;
 /// Probes without an answer before a suspect path is dead.
 const PROBES: u32 = 3;
 /// How many counts of dead paths are kept for JOINED and CONFIRM (PROTOCOL 6.3).
-const MAX_DEAD_COUNTS: usize = 32;
+pub(super) const MAX_DEAD_COUNTS: usize = 32;
 /// How many dead paths' unacknowledged records are kept for the peer's counts.
-const MAX_UNSETTLED: usize = 8;
+pub(super) const MAX_UNSETTLED: usize = 8;
 
 impl Session {
     // ---- suspicion ----
@@ -164,6 +164,8 @@ impl Session {
         path.stage = Stage::Closing;
         path.timers.clear_all();
         path.suspicion = None;
+        (path.ping_due, path.ping_sent) = (false, None);
+        path.pongs.clear();
         path.error.clone_from(&error);
         let id = path.id;
         let lanes = std::mem::take(&mut path.lanes);
@@ -322,13 +324,22 @@ impl Session {
     /// A path has proven itself.
     pub(super) fn path_live(&mut self, now: Timestamp, slot: usize) {
         let heartbeat = self.heartbeat();
+        let max_delay = self.peer.max_ack_delay;
         let path = &mut self.paths[slot];
         path.stage = Stage::Live;
         path.progress_at = now;
         path.proven_at = now;
         path.timers.clear(TimerKind::Handshake);
         path.timers.set(TimerKind::Heartbeat, now + heartbeat);
+        // The proof answers what this end sent. What else is under way, early data or what followed WELCOME,
+        // waits for its own answer.
+        let recovered = path.suspicion.take().is_some();
+        path.timers.clear(TimerKind::Probe);
+        path.arm_suspicion(max_delay, self.config.min_suspicion);
         self.events.push_back(Event::PathUp(self.path_key(slot)));
+        if recovered {
+            self.events.push_back(Event::PathRecovered(self.path_key(slot)));
+        }
         self.settle_all(now);
         self.choose_active(SwitchCause::Preferred);
         self.timers.clear(TimerKind::Resume);

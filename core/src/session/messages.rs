@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
+use super::audit::{Violation, rule};
+use super::datagrams::OVERHEAD;
 use super::error::{OpenError, SendError};
 use super::event::{Delivery, Event, MessageId, Outcome};
 use super::keys::StreamKey;
@@ -53,6 +55,59 @@ impl Messages {
     fn id(&mut self) -> MessageId {
         self.next_id += 1;
         MessageId(self.next_id)
+    }
+
+    /// Part of [`Session::audit`]. Returns what unread unreliable messages cost the datagrams' budget.
+    pub(super) fn audit(&self, session: &Session) -> Result<u64, Violation> {
+        if !session.state.is_terminal() {
+            self.audit_queue(session)?;
+        }
+        let mut unread = 0;
+        for (index, channel) in self.channels.iter().enumerate() {
+            let costs = channel.unreliable.iter();
+            unread += costs.map(|payload| payload.len() as u64 + OVERHEAD).sum::<u64>();
+            rule!(
+                !channel.blocked || (channel.whole.is_empty() && channel.unreliable.is_empty()),
+                "nobody waits for a message that has come",
+                index,
+            );
+        }
+        Ok(unread)
+    }
+
+    fn audit_queue(&self, session: &Session) -> Result<(), Violation> {
+        let mut queued = 0;
+        let mut opener_waits = false;
+        for (_, stream) in session.streams.live() {
+            let Some(send) = stream.send.as_ref() else {
+                continue;
+            };
+            match stream.id.kind() {
+                Kind::Ordered => queued += send.buffered(),
+                Kind::Unordered if !stream.flags.has(Flags::FINISHED_TOLD) => {
+                    queued += send.written() + UNORDERED_COST;
+                }
+                _ => {}
+            }
+        }
+        for index in session.classes.all_used() {
+            let class = session.classes.used(index);
+            opener_waits |= class.is_some_and(|class| class.opening[2].blocked);
+        }
+        let longest = session.peer.max_message + UNORDERED_COST;
+        let most = session.config.max_message_queue.max(longest);
+        rule!(
+            self.queued == queued && queued <= most,
+            "the message queue counts what it holds, and keeps within its limit",
+            self.queued,
+            queued,
+            most,
+        );
+        rule!(
+            !self.sender_blocked || queued > 0 || opener_waits,
+            "nobody waits for an empty message queue"
+        );
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@
 
 mod accept;
 mod acks;
+mod audit;
 mod classes;
 mod close;
 mod config;
@@ -55,6 +56,7 @@ use smallvec::SmallVec;
 
 pub(crate) use accept::First;
 pub use accept::{Incoming, Rejected};
+pub use audit::Violation;
 pub use config::{ClassConfig, Config, MAX_PATHS, PathInfo, PathMode};
 pub use error::{Misbehaviour, OpenError, OpenPathError, PathError, SendError, StreamError};
 pub use establish::{EARLY_BYTES, EARLY_STREAMS};

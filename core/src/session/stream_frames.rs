@@ -159,6 +159,8 @@ impl Session {
         }
         let first = opening.next_remote;
         opening.next_remote = id.index() + 1;
+        // Places that fell free while there was credit left count from here on.
+        self.class_control |= opening.renew();
         let mut last = None;
         for index in first..=id.index() {
             last = self.insert_remote(id.kind(), class, index);

@@ -597,13 +597,6 @@ impl Session {
         };
         let opening = &mut self.classes.at(id.class().index()).opening[place];
         opening.gone += 1;
-        let target = opening.gone.saturating_add(opening.concurrent);
-        // Not for every stream: when half of the peer's credit is used up.
-        let left = opening.granted.saturating_sub(opening.next_remote);
-        if left <= opening.concurrent / 2 && target > opening.granted {
-            opening.granted = target;
-            opening.due = true;
-            self.class_control = true;
-        }
+        self.class_control |= opening.renew();
     }
 }

@@ -99,6 +99,11 @@ impl StreamTable {
         self.slots.len() - self.vacant.len()
     }
 
+    /// Places, vacant ones included.
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Places that the table has memory for.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
@@ -205,7 +210,7 @@ impl StreamTable {
         })
     }
 
-    fn live(&self) -> impl Iterator<Item = (usize, &Stream)> {
+    pub(super) fn live(&self) -> impl Iterator<Item = (usize, &Stream)> {
         self.slots
             .iter()
             .enumerate()
@@ -350,5 +355,10 @@ impl Ready {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.mask == 0
+    }
+
+    /// The slots in all queues; one may stand in several, and may be gone.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.queues.iter().flatten().copied()
     }
 }

@@ -14,6 +14,9 @@ use crate::wire::{Counts, Frame, LaneCount, PathStatus};
 impl Session {
     /// What belongs to this path alone, and the news that go on every path.
     pub(super) fn put_path_control(&mut self, now: Timestamp, slot: usize, draft: &mut Draft<'_>) {
+        if self.paths[slot].stage == Stage::Closing {
+            return self.put_close(slot, draft);
+        }
         let announced = self.announce_in_flight(slot);
         let path = &mut self.paths[slot];
         for seq in std::mem::take(&mut path.pongs) {
@@ -48,14 +51,17 @@ impl Session {
             }
         }
         self.put_abandons(slot, draft);
-        if self.paths[slot].close_due {
-            self.paths[slot].close_due = false;
-            if let Some((code, reason)) = &self.close_reason {
-                draft.builder.frame(&Frame::Close {
-                    code: code.value(),
-                    reason,
-                });
-            }
+    }
+
+    /// PROTOCOL 8.2: the last word on a path of a session that has ended.
+    fn put_close(&mut self, slot: usize, draft: &mut Draft<'_>) {
+        if std::mem::take(&mut self.paths[slot].close_due)
+            && let Some((code, reason)) = &self.close_reason
+        {
+            draft.builder.frame(&Frame::Close {
+                code: code.value(),
+                reason,
+            });
         }
     }
 

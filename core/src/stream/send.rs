@@ -584,6 +584,24 @@ impl SendHalf {
         self.acked
     }
 
+    /// The offsets that were handed out and are neither acknowledged nor queued to be sent again: what somebody
+    /// else must know of, or it never arrives.
+    pub fn under_way(&self) -> RangeSet {
+        let mut ranges = RangeSet::new();
+        ranges.insert(self.acked..self.next);
+        if let Some(loss) = &self.loss {
+            for known in loss.acked.iter().chain(loss.lost.iter()) {
+                ranges.remove(known);
+            }
+        }
+        ranges
+    }
+
+    /// Whether the end of the stream was handed out, and is neither acknowledged nor to be sent again.
+    pub fn is_end_under_way(&self) -> bool {
+        self.fin == Fin::Sent
+    }
+
     /// Bytes of memory held beyond the half itself.
     pub fn memory_bytes(&self) -> usize {
         let loss = self.loss.as_ref().map_or(0, |loss| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::*;
 use super::basics::{pattern, read_all};
 use super::faults::over;
-use super::handshakes::{exchange, plain};
+use super::handshakes::exchange;
 use super::{Options, World, body, record, records};
 use crate::wire::{
     Addresses, AdvertiseFrame, Class, Counts, Frame, Frames, HandshakeKind, Kind, LaneCount, PathStatus,
@@ -439,57 +439,6 @@ fn truncated_and_reordered_records_end_their_path_only() {
         State::Connected,
         "the same bytes at the same place"
     );
-}
-
-/// NUMBERS "Remote panics": any bytes at every stage, at both ends; what they do is a typed error.
-#[test]
-fn any_bytes_at_any_stage() {
-    bolero::check!()
-        .with_type::<(u8, bool, Vec<u8>)>()
-        .for_each(|(stage, framed, bytes)| {
-            let mut world = World::new(Options {
-                seed: 77,
-                ..Options::default()
-            });
-            let link = world.connect();
-            let settled = match stage % 6 {
-                // HELLO under way, WELCOME under way, live.
-                0 => Duration::from_micros(100),
-                1 => Duration::from_micros(600),
-                _ => Duration::from_millis(50),
-            };
-            world.run_for(settled);
-            let link = if stage % 6 == 3 {
-                world.connect()
-            } else if stage % 6 == 4 {
-                world.stranger(plain())
-            } else {
-                link
-            };
-            let bytes = if *framed && !bytes.is_empty() {
-                // As the body of a sound record, so that the frames are reached.
-                raw_record(bytes)
-            } else {
-                bytes.clone()
-            };
-            world.inject_up(link, &bytes);
-            world.inject_down(link, &bytes);
-            world.run_for(Duration::from_millis(500));
-            let now = world.now;
-            while let Ok(Some(_)) = world.client.recv_message(now, Class::CONTROL) {}
-            if let Some(server) = world.server.as_mut() {
-                while let Ok(Some(_)) = server.recv_message(now, Class::CONTROL) {}
-            }
-        });
-}
-
-/// A record with a checksum around any body.
-fn raw_record(body: &[u8]) -> Vec<u8> {
-    let mut out = crate::wire::OutBuffer::new();
-    let mut builder = crate::wire::RecordBuilder::begin(&mut out, 1 << 20, true);
-    builder.encoded(body);
-    builder.finish();
-    out.chunk().to_vec()
 }
 
 /// Handshake messages on a live path end it, whatever they say.

@@ -2,6 +2,7 @@
 //! test sleeps exactly to the machines' own deadlines, which is what exposes a missing one.
 
 mod attacks;
+mod audited;
 mod basics;
 mod faults;
 mod floods;

@@ -10,7 +10,7 @@ use super::super::*;
 use super::{Options, World};
 use crate::handshake::Security;
 use crate::rng::Rng;
-use crate::wire::{Class, Kind, StreamId};
+use crate::wire::{Kind, StreamId};
 
 mod app;
 
@@ -23,44 +23,10 @@ const SEED_VARIABLE: &str = "SHEETBEND_SWARM_SEED";
 
 /// What must hold at every moment.
 fn check(session: &Session) {
-    let mut buffered = [0; Class::COUNT];
-    let mut partial = [0; Class::COUNT];
-    for key in session.streams.keys() {
-        let stream = session.streams.get(key).expect("listed");
-        let class = stream.id.class().index();
-        partial[class] += stream.partial;
-        if let Some(send) = &stream.send {
-            buffered[class] += send.buffered();
-        }
-        if let Some(recv) = &stream.recv {
-            assert!(recv.highest() <= recv.window().limit());
-        }
-    }
-    assert_eq!(
-        session.buffered,
-        buffered.iter().sum::<u64>(),
-        "bytes are conserved"
-    );
-    for index in session.classes.all_used() {
-        let class = session.classes.used(index).expect("used");
-        assert_eq!(class.buffered, buffered[index]);
-        assert_eq!(class.partial, partial[index]);
-        assert!(class.sent <= class.send_limit, "class {index} within its credit");
-        assert!(class.received <= class.window.limit());
-        assert!(class.window.consumed() <= class.received, "nothing is read twice");
-    }
-    for (_, path) in &session.paths {
-        for lane in &path.lanes {
-            let eliciting = lane.sent.records.iter().filter(|record| record.eliciting);
-            assert_eq!(
-                lane.sent.in_flight,
-                eliciting.map(|record| u64::from(record.bytes)).sum::<u64>()
-            );
-            let items: usize = lane.sent.records.iter().map(|record| record.items as usize).sum();
-            assert_eq!(lane.sent.items.len(), items);
-        }
-    }
-    assert!(session.paths.len() <= MAX_PATHS);
+    session
+        .audit()
+        .and_then(|()| session.audit_in_flight())
+        .unwrap_or_else(|violation| panic!("{:?}: {violation}", session.side()));
 }
 
 fn config(rng: &mut Rng) -> Config {

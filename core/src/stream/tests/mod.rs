@@ -1,8 +1,6 @@
-//! Tests of PROTOCOL 7: against naive models, and of the promises about memory and errors.
+//! Tests of PROTOCOL 7: of the promises about memory and errors. The models of both halves are in `fuzz/`.
 
 mod range_set;
 mod recv;
-mod recv_model;
 mod send;
-mod send_model;
 mod window;

@@ -1,5 +1,3 @@
-use bolero::check;
-
 use super::super::*;
 use super::every_frame;
 
@@ -375,36 +373,6 @@ fn frames_end_after_the_first_error() {
         Some(Err(WireError::UnknownFrame { frame_type: 7 }))
     );
     assert_eq!(frames.next(), None);
-}
-
-// PROTOCOL 4: whatever is accepted is also what would be sent.
-#[test]
-fn any_bytes_are_refused_or_return() {
-    check!().with_type::<(u8, Vec<u8>)>().for_each(|(kind, tail)| {
-        let mut body = vec![kind & 0x3f];
-        body.extend_from_slice(tail);
-        for frame in Frames::new(&body).flatten() {
-            let bytes = encode(&frame);
-            assert_eq!(bytes.len(), frame.encoded_len());
-            assert_eq!(decode(&bytes), Ok(Some(frame)));
-        }
-    });
-}
-
-// PROTOCOL 4: one byte of a good frame changed.
-#[test]
-fn damaged_frames_never_panic() {
-    let good: Vec<_> = every_frame().iter().map(encode).collect();
-    check!()
-        .with_type::<(u16, u16, u8)>()
-        .for_each(|&(which, place, value)| {
-            let mut bytes = good[usize::from(which) % good.len()].clone();
-            let place = usize::from(place) % bytes.len();
-            bytes[place] = value;
-            for frame in Frames::new(&bytes).flatten() {
-                assert_eq!(encode(&frame).len(), frame.encoded_len());
-            }
-        });
 }
 
 // PROTOCOL 9

@@ -343,29 +343,3 @@ fn a_block_that_disagrees_with_its_claim_is_refused() {
         WireError::Lz4Block { .. }
     ));
 }
-
-// PROTOCOL 3
-#[test]
-fn any_bytes_never_panic() {
-    let mut scratch = Vec::new();
-    check!().with_type::<Vec<u8>>().for_each(|bytes| {
-        let mut input = &bytes[..];
-        while let Ok(Some(record)) = split_record(&mut input, &OPEN, &mut scratch) {
-            assert!(!record.body.is_empty() && record.body.len() <= DEFAULT_MAX_BODY);
-            record.frames().for_each(drop);
-        }
-        let _ = complete_prefix(bytes, &CHECKED);
-    });
-}
-
-// PROTOCOL 3.3
-#[test]
-fn any_block_never_panics() {
-    let mut scratch = Vec::new();
-    check!().with_type::<(u16, Vec<u8>)>().for_each(|(claim, block)| {
-        let bytes = compressed(u64::from(*claim), block);
-        if let Ok(record) = split_record(&mut &bytes[..], &OPEN, &mut scratch) {
-            assert_eq!(record.unwrap().body.len(), usize::from(*claim));
-        }
-    });
-}

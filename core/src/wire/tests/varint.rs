@@ -1,5 +1,3 @@
-use bolero::check;
-
 use super::super::{WireError, varint};
 
 fn encode(value: u64) -> Vec<u8> {
@@ -101,30 +99,4 @@ fn cut_off_at_every_length() {
             assert_eq!(varint::get(&mut &bytes[..have]), refused);
         }
     }
-}
-
-// PROTOCOL 2.1
-#[test]
-fn any_value_returns_and_takes_its_length() {
-    check!().with_type::<(u64, u8)>().for_each(|&(value, shift)| {
-        let value = value >> (shift & 63);
-        let bytes = encode(value);
-        assert_eq!(bytes.len(), varint::len(value));
-        let mut input = &bytes[..];
-        assert_eq!(varint::get(&mut input), Ok(value));
-        assert!(input.is_empty());
-    });
-}
-
-// PROTOCOL 2.1: one value has one form.
-#[test]
-fn any_bytes_are_refused_or_are_the_one_form() {
-    check!().with_type::<Vec<u8>>().for_each(|bytes| {
-        let mut input = &bytes[..];
-        if let Ok(value) = varint::get(&mut input) {
-            assert_eq!(encode(value), bytes[..bytes.len() - input.len()]);
-        } else {
-            assert_eq!(input.len(), bytes.len());
-        }
-    });
 }

@@ -1,6 +1,8 @@
+//! The reassembler against one that keeps an `Option<u8>` for each offset.
+
 use bytes::Bytes;
 
-use crate::stream::{Read, RecvHalf, Source};
+use sheetbend_core::stream::{Read, RecvHalf, Source};
 
 const LIMIT: usize = 40_000;
 
@@ -78,7 +80,7 @@ impl Model {
 
 /// PROTOCOL 7: frames in any order, overlapping and repeated, read as one stream.
 #[test]
-fn every_arrival_order_reads_the_same() {
+fn any_arrival_order() {
     let blocks: Vec<Bytes> = (0..8_u8)
         .map(|n| (0..12_000).map(|i: u32| (i * 7) as u8 ^ n).collect())
         .collect();

@@ -1,0 +1,13 @@
+//! The fuzz targets. Each replays its corpus under `__fuzz__/` and a few random inputs as a test; `fuzz/run`
+//! has libFuzzer look for more.
+
+mod handshake;
+mod hostile;
+mod join;
+mod life;
+mod machines;
+mod outside;
+mod ranges;
+mod reassembly;
+mod sending;
+mod wire;

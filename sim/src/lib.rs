@@ -1,0 +1,56 @@
+//! A deterministic simulator for programs that use sheetbend, or plain TCP and UDP.
+//!
+//! A [`World`] has hosts, networks and one virtual clock that jumps from event to event. It runs on one thread;
+//! one seed gives one run, on every machine. The handles of sheetbend run in it as they are: give them
+//! [`Host::runtime`] instead of an adapter's.
+//!
+//! ```
+//! use std::time::Duration;
+//! use sheetbend_runtime::{Client, Server};
+//! use sheetbend_sim::{LinkConfig, World};
+//!
+//! let mut world = World::new(7);
+//! world.network("lan", LinkConfig::with_delay(Duration::from_millis(2)));
+//! world.boot("server", &["lan"], |host| async move {
+//!     let server = Server::builder().listen("tcp://server:4433").unwrap().bind(host.runtime()).await.unwrap();
+//!     while let Some(session) = server.accept().await {
+//!         let peer = session.clone();
+//!         session.spawn(async move {
+//!             while let Ok(request) = peer.accept_request().await {
+//!                 request.respond("hello");
+//!             }
+//!         });
+//!     }
+//! });
+//! let client = world.host("client", &["lan"]);
+//! let runtime = client.runtime();
+//! let answer = world.block_on(&client, async move {
+//!     let session = Client::builder().endpoint("tcp://server:4433").unwrap().connect(runtime).await.unwrap();
+//!     session.request("greet", "").await.unwrap()
+//! }).unwrap();
+//! assert_eq!(answer, "hello");
+//! ```
+#![warn(missing_docs)]
+
+mod failure;
+mod fault;
+mod host;
+mod net;
+mod observe;
+mod queue;
+mod runtime;
+pub mod scenario;
+mod state;
+pub mod trace;
+mod world;
+
+pub use failure::{Failure, FailureKind};
+pub use fault::Fault;
+pub use host::{Host, HostId};
+pub use net::{
+    Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
+};
+pub use trace::{Record, What};
+pub use world::{Join, World};
+
+pub use sheetbend_core::time::Timestamp;

@@ -1,0 +1,77 @@
+//! Scenarios by name: worlds in which one thing goes wrong, and one in which everything may.
+
+mod load;
+
+use crate::failure::Failure;
+use crate::world::World;
+
+/// How to run a scenario.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// Of the items that the seed plans, faults and work, only these, by their numbers; all if `None`.
+    pub keep: Option<Vec<u32>>,
+    /// Remember everything that happens.
+    pub records: bool,
+    /// Keep every packet for a capture file.
+    pub capture: bool,
+}
+
+/// What came of a run.
+pub struct Outcome {
+    /// The world as it was left.
+    pub world: World,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// How many items the seed planned.
+    pub items: u32,
+}
+
+impl Outcome {
+    /// The outcome of a world without a plan of items.
+    pub fn of(world: World, result: Result<(), Failure>) -> Outcome {
+        Outcome {
+            world,
+            failure: result.err(),
+            items: 0,
+        }
+    }
+}
+
+/// A world, what runs in it, and what goes wrong.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it shows, in a line.
+    pub about: &'static str,
+    /// Runs it: safety is checked all along, liveness once the faults are over.
+    pub run: fn(&Setup) -> Outcome,
+}
+
+/// Every scenario there is.
+pub fn all() -> &'static [Scenario] {
+    &[
+        Scenario {
+            name: "idle",
+            about: "a session over two paths that has nothing to say for thirty days",
+            run: load::idle,
+        },
+        Scenario {
+            name: "steady",
+            about: "ten messages a second over two paths for a day",
+            run: load::steady,
+        },
+        Scenario {
+            name: "crowd",
+            about: "a thousand hosts that talk for a minute",
+            run: load::crowd,
+        },
+    ]
+}
+
+/// The scenario of that name.
+pub fn find(name: &str) -> Option<&'static Scenario> {
+    all().iter().find(|scenario| scenario.name == name)
+}
