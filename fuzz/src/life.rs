@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use sheetbend_core::handshake::Security;
+use sheetbend_core::marks::Marks;
 use sheetbend_core::session::{Cause, Config, PathEnd, PathInfo, Session, State};
 use sheetbend_core::wire::{Class, ErrorCode, Kind, StreamId};
 
@@ -16,16 +17,17 @@ const LIVENESS: Duration = Duration::from_secs(20);
 /// No life has more steps than this, however many bytes there are.
 const MAX_STEPS: usize = 400;
 
-/// The session's life that these bytes describe.
+/// The session's life that these bytes describe. Returns which rare branches it went through.
 ///
 /// # Panics
 /// Something that must hold does not.
-pub fn live(bytes: &[u8]) {
+pub fn live(bytes: &[u8]) -> Marks {
     let mut input = Input::new(bytes);
     let mut life = Life::new(&mut input);
     life.steps(&mut input);
     life.heal();
     life.close();
+    life.pair.marks()
 }
 
 /// The bytes of a life by its number: longer ones than most that a fuzzer begins with.
@@ -75,6 +77,11 @@ impl Life {
             closed: Vec::new(),
         };
         life.connect(input);
+        if input.byte().is_multiple_of(4) {
+            let (app, client) = (&mut life.apps[0], &mut life.pair.client);
+            app.open(client, Kind::Bi, Class::REQUESTS, 1 + input.size(20_000) as u64);
+            app.write(client, 0, usize::MAX, false);
+        }
         life
     }
 

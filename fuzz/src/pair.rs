@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use sheetbend_core::marks::Marks;
 use sheetbend_core::server::{Acceptor, Routed, SessionToken, registry};
 use sheetbend_core::session::{
     Config, Event, Incoming, OpenPathError, PathEnd, PathInfo, PathKey, Session, State, Transmit,
@@ -168,6 +169,12 @@ impl Pair {
     /// The server's path over the link, while it is there.
     pub fn server_path(&self, link: usize) -> Option<PathKey> {
         self.links[link].server.key
+    }
+
+    /// The rare branches that both sessions and the acceptor have been through.
+    pub fn marks(&self) -> Marks {
+        let server = self.server.as_ref().map(Session::marks).unwrap_or_default();
+        self.client.marks().union(server).union(self.acceptor.marks())
     }
 
     /// The links that are not dead.

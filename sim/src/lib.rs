@@ -31,10 +31,12 @@
 //! assert_eq!(answer, "hello");
 //! ```
 #![warn(missing_docs)]
+#![deny(unsafe_code)]
 
 mod failure;
 mod fault;
 mod host;
+mod leaks;
 mod net;
 mod observe;
 mod queue;
@@ -47,6 +49,7 @@ mod world;
 pub use failure::{Failure, FailureKind};
 pub use fault::Fault;
 pub use host::{Host, HostId};
+pub use leaks::{detects_leaks, unsimulated};
 pub use net::{
     Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sheetbend_core::session::{Event, PathEnd, PathKey, PathState, Session};
+use sheetbend_core::session::{Event, PathEnd, PathKey, PathState, Session, Violation};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::Side;
 use sheetbend_runtime::Observer;
@@ -13,6 +13,9 @@ use crate::host::{Host, HostId};
 use crate::state::{Shared, State};
 use crate::trace::{PathPhase, What};
 use crate::world::World;
+
+/// Turns of a session after which it is looked at more closely.
+const CLOSE_LOOK: u64 = 32;
 
 /// What a world wants to see of its sessions, and what it has seen.
 #[derive(Default)]
@@ -46,17 +49,8 @@ pub(crate) fn observer(host: &Host) -> Option<Box<dyn Observer>> {
         known: 0,
         switched: None,
         heard_at: None,
+        turns: 0,
     }))
-}
-
-/// Checks what must hold.
-fn audit(session: &Session) -> Result<(), String> {
-    match session.active_path() {
-        Some(active) if session.path_stats(active).is_none() => {
-            Err("the active path is not there".to_owned())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A path as it was after the last turn.
@@ -87,6 +81,7 @@ struct Onlooker {
     switched: Option<Switched>,
     /// When the last bytes came over the path that was active then.
     heard_at: Option<u64>,
+    turns: u64,
 }
 
 fn phase(state: PathState) -> PathPhase {
@@ -111,6 +106,15 @@ fn end_in_words(end: &PathEnd) -> String {
 impl Onlooker {
     fn host<'a>(&self, state: &'a State) -> &'a str {
         &state.hosts[self.host.index()].name
+    }
+
+    /// Checks what must hold; now and then also what takes long to check.
+    fn audit(&mut self, session: &Session) -> Result<(), Violation> {
+        self.turns += 1;
+        if self.turns.is_multiple_of(CLOSE_LOOK) {
+            session.audit_in_flight()?;
+        }
+        session.audit()
     }
 
     /// Ends the run: what must hold does not.
@@ -283,13 +287,53 @@ impl Observer for Onlooker {
         let shared = self.shared.clone();
         shared.with(|state| {
             if state.watch.audit
-                && let Err(text) = audit(session)
+                && let Err(violation) = self.audit(session)
             {
-                self.accuse(state, &text);
+                self.accuse(state, &violation.to_string());
             }
             if state.trace.is_kept() {
                 self.scan(state, session);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_breach_ends_the_run() {
+        let mut world = World::new(1);
+        world.audit_sessions();
+        let host = world.host("a", &["lan"]);
+        assert!(observer(&host).is_some());
+        let onlooker = Onlooker {
+            shared: host.shared.clone(),
+            host: host.id,
+            number: 1,
+            paths: Vec::new(),
+            known: 0,
+            switched: None,
+            heard_at: None,
+            turns: 0,
+        };
+        let failure = world.block_on(&host, async move {
+            let shared = onlooker.shared.clone();
+            shared.with(|state| onlooker.accuse(state, "it is broken"));
+        });
+        let failure = failure.expect_err("the session is broken");
+        assert_eq!(failure.kind, FailureKind::Invariant);
+        assert_eq!(
+            (failure.host.as_str(), failure.message.as_str()),
+            ("a", "session 1: it is broken")
+        );
+    }
+
+    #[test]
+    fn nobody_looks_unless_asked() {
+        let mut world = World::new(1);
+        let host = world.host("a", &["lan"]);
+        assert!(observer(&host).is_none());
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::marks::{Marks, sometimes};
 use crate::policy::Backoff;
 use crate::rng::Rng;
 use crate::time::Timestamp;
@@ -133,6 +134,7 @@ pub struct Connector {
     stopped: bool,
     exhausted: bool,
     events: VecDeque<Event>,
+    marks: Marks,
 }
 
 impl Connector {
@@ -158,6 +160,7 @@ impl Connector {
             stopped: false,
             exhausted: false,
             events: VecDeque::new(),
+            marks: Marks::new(),
         }
     }
 
@@ -170,6 +173,7 @@ impl Connector {
     pub fn handle_path_up(&mut self, now: Timestamp, attempt_id: AttemptId) -> Verdict {
         self.advance(now);
         let Some(InFlight { attempt, started }) = self.take_in_flight(attempt_id) else {
+            sometimes!(self.marks, StaleAttempt);
             return Verdict::Drop;
         };
         let endpoint = &mut self.endpoints[attempt.endpoint];
@@ -223,6 +227,7 @@ impl Connector {
         // The next in a race need not wait for one that has failed (RFC 8305 §5).
         self.gate = now;
         if worked {
+            sometimes!(self.marks, PathHadWorked);
             self.outage = None;
         }
         if proven || worked {
@@ -263,6 +268,7 @@ impl Connector {
         let timeout = self.config.connect_timeout;
         while let Some(at) = self.in_flight.iter().position(|a| a.started + timeout <= now) {
             let late = self.in_flight.remove(at).attempt;
+            sometimes!(self.marks, AttemptGivenUp);
             self.events.push_back(Event::GiveUp(late));
             self.gate = now;
             self.back_off(now, late.endpoint, Down::Failed);
@@ -283,6 +289,11 @@ impl Connector {
         self.events.extend(given_up);
     }
 
+    /// The rare branches that this connector has been through, for tests.
+    pub fn marks(&self) -> Marks {
+        self.marks
+    }
+
     /// The next thing to do or know.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -298,6 +309,8 @@ impl Connector {
         if !self.has_room(endpoint) {
             self.give_up_oldest(endpoint);
         }
+        let hedges = self.in_flight.iter().any(|a| a.attempt.endpoint == endpoint);
+        sometimes!(self.marks, Hedged, hedges);
         let attempt = Attempt {
             endpoint,
             attempt_id: AttemptId(self.next_id),
@@ -380,6 +393,7 @@ impl Connector {
                 .push_back(Event::GiveUp(self.in_flight.remove(worst).attempt));
         }
         for _ in target..up {
+            sometimes!(self.marks, SurplusPath);
             let loads = self.loads();
             let candidates = self.paths.iter_mut().filter(|path| !path.surplus);
             let worst = candidates.max_by_key(|path| {
@@ -412,6 +426,7 @@ impl Connector {
         };
         let endpoint = &mut self.endpoints[index];
         endpoint.rejected = cause == Down::Rejected;
+        sometimes!(self.marks, AttemptRejected, endpoint.rejected);
         if cause != Down::Abandoned {
             endpoint.failures = endpoint.failures.saturating_add(1);
         }
@@ -434,6 +449,7 @@ impl Connector {
                 .iter()
                 .all(|endpoint| endpoint.not_before == Timestamp::MAX);
         if over && !self.exhausted && !self.stopped {
+            sometimes!(self.marks, Exhausted);
             self.events.push_back(Event::Exhausted);
         }
         self.exhausted = over;

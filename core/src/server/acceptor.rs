@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::handshake::{Reject, RejectCode};
+use crate::marks::Marks;
 use crate::rng::Rng;
 use crate::session::{self, First, Incoming, Rejected, Session};
 use crate::time::Timestamp;
@@ -131,6 +132,11 @@ impl Acceptor {
     /// The deadline has come.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.registry.handle_timeout(now);
+    }
+
+    /// The rare branches that this acceptor has been through, for tests.
+    pub fn marks(&self) -> Marks {
+        self.registry.marks()
     }
 
     /// The sessions in numbers: live ones, and of these the unconfirmed.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::handshake::{Hello, Reject, RejectCode, Routing, Security, SessionId, VERSION};
+use crate::marks::{Marks, sometimes};
 use crate::rng::Rng;
 use crate::time::Timestamp;
 
@@ -185,6 +186,7 @@ pub struct Registry {
     stillborn: usize,
     next_token: u64,
     events: VecDeque<Event>,
+    marks: Marks,
 }
 
 impl Registry {
@@ -204,6 +206,7 @@ impl Registry {
             stillborn: 0,
             next_token: 0,
             events: VecDeque::new(),
+            marks: Marks::new(),
         }
     }
 
@@ -219,9 +222,14 @@ impl Registry {
             );
         }
         if let Some(route) = self.known_nonce(hello) {
+            let again = matches!(route, Route::Existing { .. });
+            let other = matches!(&route, Route::Reject(reject) if reject.code == RejectCode::MALFORMED);
+            sometimes!(self.marks, HelloAgain, again);
+            sometimes!(self.marks, NonceReused, other);
             return route;
         }
         if let Some(address) = &self.draining {
+            sometimes!(self.marks, DrainRefusedHello);
             let reject = Reject::new(RejectCode::DRAINING, "the server is draining");
             return Route::Reject(reject.with_address(address.clone()));
         }
@@ -234,9 +242,11 @@ impl Registry {
             return reject(RejectCode::VERSION, "no version in common");
         };
         if self.unconfirmed + self.stillborn >= self.config.max_unconfirmed {
+            sometimes!(self.marks, TooManySessions);
             return reject(RejectCode::BUSY, "too many handshakes under way");
         }
         if self.live() >= self.config.max_sessions {
+            sometimes!(self.marks, TooManySessions);
             return reject(RejectCode::BUSY, "too many sessions");
         }
         let (token, session_id) = self.create(now, hello);
@@ -258,6 +268,9 @@ impl Registry {
             .get(session_id)
             .and_then(|token| Some((*token, self.sessions.get(token)?)));
         if let Some((token, entry)) = entry {
+            let alive = !matches!(entry.state, State::Ended { .. });
+            sometimes!(self.marks, DrainTookJoin, alive && self.draining.is_some());
+            sometimes!(self.marks, JoinEnded, !alive);
             return match entry.state {
                 State::Unconfirmed(_) | State::Confirmed => Route::Existing { token },
                 State::Ended {
@@ -278,7 +291,10 @@ impl Registry {
                 let reject = Reject::new(RejectCode::REDIRECT, "the session lives elsewhere");
                 Route::Reject(reject.with_address(address))
             }
-            None => reject(RejectCode::UNKNOWN_SESSION, "no such session"),
+            None => {
+                sometimes!(self.marks, JoinUnknown);
+                reject(RejectCode::UNKNOWN_SESSION, "no such session")
+            }
         }
     }
 
@@ -359,9 +375,15 @@ impl Registry {
             }
             let state = self.forget(token);
             if matches!(state, Some(State::Unconfirmed(_))) {
+                sometimes!(self.marks, Unconfirmed);
                 self.events.push_back(Event::Unconfirmed { token });
             }
         }
+    }
+
+    /// The rare branches that this registry has been through, for tests.
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// What the driver must know.

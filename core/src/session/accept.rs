@@ -18,6 +18,7 @@ use crate::handshake::{
     EphemeralSecret, HandshakeError, Hello, Join, Joined, Params, Reject, Routing, SessionId, SessionKeys,
     VERSION, Welcome,
 };
+use crate::marks::sometimes;
 use crate::time::Timestamp;
 use crate::wire::{
     Class, Frame, HandshakeKind, OutBuffer, RecordBuilder, RecordLimits, RejectCode, Side, split_record,
@@ -199,6 +200,7 @@ impl Session {
             return Err(reject(RejectCode::MALFORMED, "no first message"));
         };
         if self.floor.is_some_and(|floor| incoming.info.security < floor) {
+            sometimes!(self.marks, CarrierTooWeak);
             return Err(reject(
                 RejectCode::SECURITY_FLOOR,
                 "this carrier is weaker than the session accepts",
@@ -218,10 +220,12 @@ impl Session {
     ) -> Result<PathKey, Rejected> {
         let reject = |code, detail: &str| Rejected::new(&Reject::new(code, detail));
         let Handshake::Server { welcome } = &self.handshake else {
+            sometimes!(self.marks, UseJoin);
             return Err(reject(RejectCode::USE_JOIN, "the session is confirmed"));
         };
         let mut welcome = welcome.on_path(hello.path_id());
         if self.paths.len() >= MAX_PATHS {
+            sometimes!(self.marks, TooManyPaths);
             return Err(reject(RejectCode::TOO_MANY_PATHS, "eight paths are attached"));
         }
         // Nothing proves a HELLO: its id counts as used for other HELLOs only, until CONFIRM has come.
@@ -237,6 +241,7 @@ impl Session {
             || self.slot_of_path_id(id).is_some()
             || self.path_ids.check(id).is_err()
         {
+            sometimes!(self.marks, PathIdReused);
             return Err(reject(RejectCode::PATH_ID_USED, "the path id was used before"));
         }
         self.hello_ids.push(id);
@@ -244,6 +249,7 @@ impl Session {
         if let Some(identity) = &self.identity {
             identity.keys.sign_welcome(&mut welcome);
         }
+        sometimes!(self.marks, HelloRepeated, !first);
         let stage = if first { Stage::Welcomed } else { Stage::Repeated };
         let slot = self.insert_path(now, hello.path_id(), incoming.info, stage);
         let frame = handshake_frame(HandshakeKind::Welcome, |out| welcome.encode(out));
@@ -265,6 +271,7 @@ impl Session {
             return Err(reject(RejectCode::UNKNOWN_SESSION, "another session"));
         }
         if let Err(error) = identity.keys.verify_join(join, incoming.info.exporter.as_ref()) {
+            sometimes!(self.marks, JoinUnproven);
             return Err(reject(error.reject_code(), &error.to_string()));
         }
         if Some(join.floor) != self.floor {
@@ -274,9 +281,11 @@ impl Session {
             ));
         }
         if self.paths.len() >= MAX_PATHS {
+            sometimes!(self.marks, TooManyPaths);
             return Err(reject(RejectCode::TOO_MANY_PATHS, "eight paths are attached"));
         }
         if self.slot_of_path_id(join.path_id).is_some() || self.path_ids.insert(join.path_id).is_err() {
+            sometimes!(self.marks, PathIdReused);
             return Err(reject(RejectCode::PATH_ID_USED, "the path id was used before"));
         }
         let mut joined = Joined {

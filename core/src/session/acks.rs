@@ -10,6 +10,7 @@ use super::sent::Item;
 use super::streams::Flags;
 use super::timers::TimerKind;
 use crate::handshake::PathIdError;
+use crate::marks::sometimes;
 use crate::stream::SendState;
 use crate::time::Timestamp;
 use crate::wire::Kind;
@@ -79,6 +80,7 @@ impl Session {
         let Some(place) = self.unsettled.iter().position(|unsettled| unsettled.id == id) else {
             // PROTOCOL 4.2: acknowledgements for settled paths are ignored.
             return if self.path_existed(id) {
+                sometimes!(self.marks, AckOfSettled);
                 Ok(())
             } else {
                 Err(PathError::AckOfUnsent {
@@ -111,6 +113,7 @@ impl Session {
             });
         }
         let mut log = std::mem::take(log);
+        sometimes!(self.marks, UnsettledAcknowledged, log.acknowledged < count);
         while log.acknowledged < count {
             let Some(record) = log.pop() else { break };
             for _ in 0..record.items {
@@ -149,6 +152,7 @@ impl Session {
         path.timers.clear(TimerKind::Probe);
         path.arm_suspicion(max_delay, floor);
         if recovered {
+            sometimes!(self.marks, SuspicionCleared);
             self.events.push_back(Event::PathRecovered(self.path_key(slot)));
             self.choose_active(SwitchCause::Preferred);
             // Whether the others are dead their next probe tells: the peer may just have woken up.
@@ -164,6 +168,7 @@ impl Session {
             return;
         }
         if let Some(sent) = path.ping_sent.take() {
+            sometimes!(self.marks, PongReceived);
             path.rtt.sample(now, now.since(sent), Duration::ZERO);
             self.progress(now, slot);
         }
@@ -231,6 +236,7 @@ impl Session {
                 };
                 let Some(send) = stream.send.as_mut() else { return };
                 if send.on_lost(offset, len as usize, fin) {
+                    sometimes!(self.marks, FinResent, fin && !send.is_end_under_way());
                     // What was sent once has its credit; it does not wait for the class's.
                     stream.flags.clear(Flags::CLASS_BLOCKED);
                     self.make_ready(key.slot);
@@ -248,6 +254,7 @@ impl Session {
                     due
                 });
                 if due {
+                    sometimes!(self.marks, ControlResent);
                     self.queue_control(key.slot);
                 }
             }
@@ -265,6 +272,7 @@ impl Session {
             Item::MaxData { class, value } => {
                 let state = self.classes.at(class.index());
                 if state.window.limit() == value {
+                    sometimes!(self.marks, ControlResent);
                     state.credit_due = true;
                     self.class_control = true;
                 }

@@ -6,6 +6,7 @@ use super::event::{Event, PathEnd};
 use super::lifecycle::Cause;
 use super::path::Stage;
 use super::streams::Flags;
+use crate::marks::sometimes;
 use crate::time::Timestamp;
 use crate::wire::{Class, ErrorCode, Kind, MAX_REASON};
 
@@ -24,6 +25,7 @@ impl Session {
             return;
         }
         self.drain_address = Some(shorten(address).to_owned());
+        sometimes!(self.marks, DrainedWhileOpen, !self.is_settled());
         self.goaway_due = true;
         self.wake_openers();
         self.close_if_drained(now);
@@ -53,6 +55,7 @@ impl Session {
         // PROTOCOL 8.1: all that was sent is acknowledged, GOAWAY too. What the peer opened before it read
         // it has come by then.
         if self.goaway_told && self.is_settled() && !self.state.is_terminal() {
+            sometimes!(self.marks, Drained);
             let cause = Cause::LocalClose {
                 code: ErrorCode::DRAINED,
                 reason: "drained".to_owned(),
@@ -77,6 +80,7 @@ impl Session {
         if self.state.is_terminal() || self.state.after(&cause).is_none() {
             return;
         }
+        sometimes!(self.marks, ClosedWithData, self.buffered > 0);
         // Messages first: their outcomes are read from streams that are still there.
         self.settle_messages();
         self.close_reason = match &cause {

@@ -10,6 +10,7 @@ use super::audit::{Violation, rule};
 use super::error::SendError;
 use super::event::{Event, MessageId, Outcome};
 use super::timers::TimerKind;
+use crate::marks::sometimes;
 use crate::time::Timestamp;
 use crate::wire::Class;
 
@@ -173,6 +174,7 @@ impl Session {
         }
         let (len, max) = (payload.len() as u64, self.max_datagram_out());
         if len > max {
+            sometimes!(self.marks, DatagramTooLong);
             return Err(SendError::TooLarge { len, max });
         }
         self.send_unreliable(now, None, Duration::from_secs(1), payload, false)
@@ -200,6 +202,7 @@ impl Session {
         let datagrams = &mut self.datagrams;
         let held = datagrams.outgoing_bytes + datagrams.waiting_bytes;
         if held > 0 && held + payload.len() as u64 + OVERHEAD > limit {
+            sometimes!(self.marks, MessageQueueFull);
             self.datagram_sender_blocked = true;
             return Err(SendError::Full);
         }
@@ -301,6 +304,7 @@ impl Session {
         if datagram.expires <= now {
             self.datagram_gone(&datagram);
         } else {
+            sometimes!(self.marks, DatagramResent);
             self.datagrams.put_back(datagram);
         }
     }
@@ -330,6 +334,7 @@ impl Session {
 
     /// Lets go of what outlived its time.
     pub(super) fn expire_datagrams(&mut self, now: Timestamp) {
+        sometimes!(self.marks, DatagramExpired);
         let expired: Vec<u64> = self
             .datagrams
             .waiting
@@ -378,6 +383,7 @@ impl Session {
             .get_or_insert_with(Seen::default)
             .insert(number)
         {
+            sometimes!(self.marks, DatagramRepeated);
             return;
         }
         let limit = self.config.max_datagram_queue;
@@ -391,6 +397,7 @@ impl Session {
                 Some(class) => self.drop_oldest_unreliable(class),
                 None => self.datagrams.raw.pop_front().map(|payload| payload.len()),
             };
+            sometimes!(self.marks, DatagramDropped);
             self.datagrams.dropped += 1;
             match dropped {
                 Some(len) => self.datagrams.taken(len),

@@ -16,6 +16,7 @@ use crate::handshake::{
     Confirm, Counts, EphemeralSecret, HandshakeError, Hello, Join, Joined, MAX_COUNTS, Params, Reject,
     Routing, SessionId, SessionKeys, Welcome,
 };
+use crate::marks::sometimes;
 use crate::time::Timestamp;
 use crate::wire::{Class, Frame, HandshakeKind, Kind, RejectCode, Side};
 
@@ -216,6 +217,7 @@ impl Session {
             }
             (_, Some(identity)) => {
                 // The same HELLO over a second path leads to the same session (PROTOCOL 5.1).
+                sometimes!(self.marks, WelcomeRepeated);
                 identity.keys.verify_repeated(&identity.welcome, welcome)?;
             }
             (_, None) => return Err(PathError::UnexpectedHandshake("WELCOME")),
@@ -245,6 +247,12 @@ impl Session {
             return Err(HandshakeError::BadProof.into());
         }
         identity.keys.verify_joined(&join_hash, joined)?;
+        let racing = |path: &Path| matches!(path.stage, Stage::JoinSent | Stage::HelloSent);
+        let races = self
+            .paths
+            .iter()
+            .any(|(other, path)| other != slot && racing(path));
+        sometimes!(self.marks, JoinRaced, races);
         let joined_hash = joined.digest();
         let mut confirm = Confirm {
             path_id: joined.path_id,
@@ -283,6 +291,7 @@ impl Session {
                 "CONFIRM for a path id that was used",
             ));
         }
+        sometimes!(self.marks, ConfirmLate, path.suspicion.is_some());
         self.confirmed = true;
         self.handshake = Handshake::Done;
         self.timers.clear(TimerKind::Handshake);
@@ -307,6 +316,7 @@ impl Session {
         else {
             return;
         };
+        sometimes!(self.marks, FirstPathDistrusted);
         let path = &mut self.paths[first];
         path.stage = Stage::Repeated;
         path.suspicion = None;
@@ -362,6 +372,7 @@ impl Session {
         };
         self.retire_path(now, slot, PathEnd::Local, Some(error));
         if fatal && alone {
+            sometimes!(self.marks, SessionGone);
             self.end_session(now, Cause::Rejected { code, detail });
         }
         Ok(())
@@ -404,6 +415,7 @@ impl Session {
             .map(|(other, _)| other)
             .collect();
         for other in fenced {
+            sometimes!(self.marks, PathFenced);
             let code = crate::wire::ErrorCode::FENCED.value();
             self.retire_path(now, other, PathEnd::Local, Some(PathError::Abandoned(code)));
         }

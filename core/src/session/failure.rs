@@ -13,7 +13,9 @@ use super::path::{Lane, Stage, Suspicion, Unsettled};
 use super::timers::TimerKind;
 use super::{Abandon, Session};
 use crate::handshake::PathCount;
+use crate::marks::sometimes;
 use crate::time::Timestamp;
+use crate::wire::WireError;
 
 /// Probes without an answer before a suspect path is dead.
 const PROBES: u32 = 3;
@@ -32,6 +34,7 @@ impl Session {
         if path.suspicion.is_some() || !path.may_send() {
             return;
         }
+        sometimes!(self.marks, PathSuspected);
         path.suspicion = Some(Suspicion {
             since: now,
             probes: 0,
@@ -79,7 +82,9 @@ impl Session {
         };
         suspicion.probes += 1;
         suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
+        sometimes!(self.marks, LastPathSpared, suspicion.condemned && !elsewhere);
         if suspicion.condemned && elsewhere {
+            sometimes!(self.marks, PathSilent);
             self.retire_path(now, slot, PathEnd::Local, Some(PathError::Silent));
             return;
         }
@@ -117,6 +122,7 @@ impl Session {
             for record in &mut log.records {
                 let items = record.items as usize;
                 if !record.reinjected {
+                    sometimes!(self.marks, Reinjected, items > 0);
                     record.reinjected = true;
                     for index in first..first + items {
                         if let Some(&item) = log.items.get(index) {
@@ -139,9 +145,20 @@ impl Session {
                 code: misbehaviour.code(),
                 detail: misbehaviour.to_string(),
             };
+            sometimes!(self.marks, PeerMisbehaved);
             self.end_session(now, cause);
             return;
         }
+        sometimes!(
+            self.marks,
+            AckOfUnsent,
+            matches!(error, PathError::AckOfUnsent { .. })
+        );
+        sometimes!(
+            self.marks,
+            CrcFailed,
+            matches!(error, PathError::Wire(WireError::CrcMismatch { .. }))
+        );
         self.retire_path(now, slot, PathEnd::Local, Some(error));
     }
 
@@ -232,6 +249,7 @@ impl Session {
         if lanes.iter().all(|lane| lane.sent.items.is_empty()) {
             return;
         }
+        sometimes!(self.marks, UnsettledKept);
         if self.unsettled.len() >= MAX_UNSETTLED {
             let oldest = self.unsettled.remove(0);
             self.lose_lanes(now, oldest.lanes);
@@ -312,6 +330,12 @@ impl Session {
             (None, Some((key, why))) => (Some(key), why),
             (None, None) => (None, SwitchCause::First),
         };
+        match cause {
+            SwitchCause::Suspect => sometimes!(self.marks, SwitchedFromSuspect),
+            SwitchCause::Reset | SwitchCause::Closed => sometimes!(self.marks, SwitchedFromDead),
+            SwitchCause::Preferred => sometimes!(self.marks, SwitchedByPreference),
+            _ => {}
+        }
         self.active = Some(slot);
         self.switches += 1;
         self.events.push_back(Event::Switched {
@@ -340,6 +364,8 @@ impl Session {
         if recovered {
             self.events.push_back(Event::PathRecovered(self.path_key(slot)));
         }
+        sometimes!(self.marks, Resumed, self.state == State::Reconnecting);
+        sometimes!(self.marks, SuspicionCleared, recovered);
         self.settle_all(now);
         self.choose_active(SwitchCause::Preferred);
         self.timers.clear(TimerKind::Resume);
@@ -350,6 +376,7 @@ impl Session {
                 .suspicion
                 .is_some_and(|suspicion| suspicion.condemned)
             {
+                sometimes!(self.marks, PathSilent);
                 self.retire_path(now, suspect, PathEnd::Local, Some(PathError::Silent));
             } else {
                 self.reinject_if_elsewhere(now, suspect);

@@ -12,6 +12,7 @@ use super::error::{OpenError, SendError};
 use super::event::{Delivery, Event, MessageId, Outcome};
 use super::keys::StreamKey;
 use super::streams::Flags;
+use crate::marks::sometimes;
 use crate::stream::SendHalf;
 use crate::time::Timestamp;
 use crate::wire::{Class, Kind, varint};
@@ -148,6 +149,7 @@ impl Session {
         let messages = self.messages.get_or_insert_default();
         // A message larger than the whole queue may go when the queue is empty.
         if messages.queued > 0 && messages.queued.saturating_add(cost) > limit {
+            sometimes!(self.marks, MessageQueueFull);
             messages.sender_blocked = true;
             return Err(SendError::Full);
         }
@@ -231,6 +233,7 @@ impl Session {
         let messages = self.messages.get_or_insert_default();
         messages.queued = messages.queued.saturating_sub(bytes);
         if messages.sender_blocked && messages.queued <= limit / 2 {
+            sometimes!(self.marks, MessageSpace);
             messages.sender_blocked = false;
             self.events.push_back(Event::MessageSpace);
         }
@@ -287,8 +290,10 @@ impl Session {
                 && !stream.flags.has(Flags::FINISHED_TOLD)
             {
                 let outcome = if stream.flags.has(Flags::TOUCHED) {
+                    sometimes!(self.marks, OutcomeMaybe);
                     Outcome::Maybe
                 } else {
+                    sometimes!(self.marks, OutcomeNotSent);
                     Outcome::NotSent
                 };
                 self.events.push_back(Event::Outcome {

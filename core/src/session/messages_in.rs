@@ -8,6 +8,7 @@ use super::event::{DeliveryKind, Event, Message};
 use super::lifecycle::Cause;
 use super::messages::Partial;
 use super::streams::{Flags, Stream};
+use crate::marks::sometimes;
 use crate::stream::{Read as HalfRead, RecvHalf};
 use crate::time::Timestamp;
 use crate::wire::{Class, StreamId, varint};
@@ -88,6 +89,7 @@ impl Session {
         let class = stream.id.class();
         stream.partial += growth;
         if extended {
+            sometimes!(self.marks, CreditLent);
             stream.flags.set(Flags::CREDIT_DUE);
             self.queue_control(slot);
         }
@@ -264,6 +266,7 @@ impl Session {
             Framing::TooLong(len) => Misbehaviour::MessageTooLong { len, max },
             Framing::Malformed => Misbehaviour::MessageFraming,
         })?;
+        sometimes!(self.marks, MessageInParts, payload.is_none() && consumed > 0);
         if consumed > 0 {
             self.after_read(now, key, consumed);
         }

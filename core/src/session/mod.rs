@@ -69,6 +69,7 @@ pub use timers::TimerKind;
 pub use transmit::Transmit;
 
 use crate::handshake::{Params, PathCount, PathIdWindow, Security};
+use crate::marks::{Marks, sometimes};
 use crate::rng::Rng;
 use crate::time::Timestamp;
 use crate::wire::{Class, Compressor, ErrorCode, Side};
@@ -172,6 +173,7 @@ pub struct Session {
     goaway_told: bool,
     close_reason: Option<(ErrorCode, String)>,
 
+    marks: Marks,
     timers: Timers,
     /// Something was sent since the session last looked whether it is quiet.
     stirred: bool,
@@ -230,6 +232,7 @@ impl Session {
             goaway_due: false,
             goaway_told: false,
             close_reason: None,
+            marks: Marks::new(),
             timers: Timers::default(),
             stirred: false,
             events: VecDeque::new(),
@@ -247,6 +250,11 @@ impl Session {
     /// Which end this is.
     pub fn side(&self) -> Side {
         self.side
+    }
+
+    /// The rare branches that this session has been through, for tests.
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// The next thing that happened.
@@ -300,9 +308,11 @@ impl Session {
             self.tidy(now);
         }
         if self.timers.take_due(TimerKind::Resume, now) {
+            sometimes!(self.marks, ResumeExpired);
             self.end_session(now, Cause::ResumeTimeout);
         }
         if self.timers.take_due(TimerKind::Handshake, now) {
+            sometimes!(self.marks, HandshakeExpired);
             self.end_session(now, Cause::HandshakeTimeout);
         }
     }
@@ -313,6 +323,7 @@ impl Session {
             self.timers.set(TimerKind::Tidy, now + transmit::TIDY_AFTER);
             return;
         }
+        sometimes!(self.marks, Tidied);
         self.streams.shrink();
         self.classes.shrink();
         self.ready.shrink();
@@ -341,6 +352,7 @@ impl Session {
         if path.timers.take_due(TimerKind::Heartbeat, now) && path.is_live() {
             let idle = now.since(path.last_sent);
             if idle >= heartbeat && path.ping_sent.is_none() {
+                sometimes!(self.marks, HeartbeatSent);
                 path.ping_due = true;
                 path.timers.set(TimerKind::Heartbeat, now + heartbeat);
             } else {
@@ -351,6 +363,7 @@ impl Session {
             }
         }
         if path.timers.take_due(TimerKind::Handshake, now) {
+            sometimes!(self.marks, PathHandshakeExpired);
             self.retire_path(now, slot, PathEnd::Local, Some(PathError::HandshakeTimeout));
             return;
         }
@@ -445,7 +458,9 @@ impl Session {
 
     fn update_class(&mut self, now: Timestamp, class: Class, rtt: Duration) {
         let state = self.classes.at(class.index());
-        if state.window.update(now, rtt, 0).is_some() || state.relieve_partial() {
+        let lent = state.window.update(now, rtt, 0).is_none();
+        if !lent || state.relieve_partial() {
+            sometimes!(self.marks, CreditLent, lent);
             state.credit_due = true;
             self.class_control = true;
         }

@@ -9,6 +9,7 @@ use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
 use super::path::Stage;
 use super::timers::TimerKind;
+use crate::marks::sometimes;
 use crate::stream::Source;
 use crate::time::Timestamp;
 use crate::wire::{
@@ -59,6 +60,8 @@ impl Session {
             buffer.clear();
             return Ok(());
         }
+        let late = self.paths[slot].timers.next().is_some_and(|(at, _)| at < now);
+        sometimes!(self.marks, ReadBeforeJudging, late);
         let mut limits = self.limits_in(slot);
         let mut result = self.take_records(now, slot, &limits, buffer, block_capacity);
         // PROTOCOL 3.1: what comes behind the end of a handshake is judged by the limits after it.
@@ -97,6 +100,7 @@ impl Session {
             let limits = self.limits_in(slot);
             result = match split_record(&mut input, &limits, &mut scratch) {
                 Ok(Some(record)) => {
+                    sometimes!(self.marks, Lz4Received, record.compressed);
                     let capacity = if record.compressed { 0 } else { capacity };
                     let origin = Origin {
                         block: &block,
@@ -198,6 +202,7 @@ impl Session {
                 data,
             } => {
                 if !self.paths[slot].may_send() {
+                    sometimes!(self.marks, EarlyDataRefused);
                     return Err(PathError::Premature("a STREAM frame"));
                 }
                 if data.is_empty() && !fin {
@@ -299,6 +304,7 @@ impl Session {
         if self.paths[slot].budget.spend(now) {
             Ok(())
         } else {
+            sometimes!(self.marks, FloodStopped);
             Err(PathError::Flood(what))
         }
     }
@@ -325,6 +331,7 @@ impl Session {
         if self.peer_draining {
             return;
         }
+        sometimes!(self.marks, GoAwayReceived);
         self.peer_draining = true;
         self.events.push_back(Event::GoAway {
             code: ErrorCode::from(code),
@@ -355,6 +362,7 @@ impl Session {
             self.take_ack(now, id, lane, count, 0)?;
         }
         if let Some(slot) = self.slot_of_path_id(id) {
+            sometimes!(self.marks, PathAbandoned);
             self.end_path(now, slot, PathEnd::Local, Some(PathError::Abandoned(code)));
         }
         Ok(())

@@ -6,7 +6,8 @@ use super::error::Misbehaviour;
 use super::event::Event;
 use super::receive::Origin;
 use super::streams::{Flags, check_direction, check_ours};
-use crate::stream::RecvHalf;
+use crate::marks::sometimes;
+use crate::stream::{RecvHalf, SendState};
 use crate::time::Timestamp;
 use crate::wire::{Class, Frame, Kind, StreamId};
 
@@ -26,6 +27,7 @@ impl Session {
         origin: Origin<'_>,
     ) -> Result<(), Misbehaviour> {
         let Some(slot) = self.receiving_slot(id, "STREAM")? else {
+            sometimes!(self.marks, StreamGone);
             return Ok(());
         };
         let lane = self.paths[path_slot].lane_key;
@@ -36,11 +38,24 @@ impl Session {
             return Ok(());
         };
         let offset = offset.unwrap_or_else(|| recv.next_offset(lane));
+        let gaps = recv.has_gaps();
         let inserted = recv
             .insert(offset, data, fin, origin.source(data.len()))
             .map_err(|error| Misbehaviour::Stream { id, error })?;
         recv.received_on(lane, offset.saturating_add(data.len() as u64))
             .map_err(|error| Misbehaviour::Stream { id, error })?;
+        // What came in order, as nearly everything does, is none of these.
+        if inserted.growth < data.len() as u64 || gaps || !inserted.readable {
+            let len = data.len() as u64;
+            sometimes!(self.marks, DuplicateDropped, inserted.duplicate && len > 0);
+            sometimes!(self.marks, OverlapDropped, (1..len).contains(&inserted.growth));
+            sometimes!(self.marks, CameEarly, !gaps && recv.has_gaps());
+            sometimes!(
+                self.marks,
+                GapFilled,
+                gaps && !recv.has_gaps() && inserted.readable
+            );
+        }
         if inserted.growth > 0 {
             let class = self.classes.at(id.class().index());
             class.received = class.received.saturating_add(inserted.growth);
@@ -61,6 +76,7 @@ impl Session {
             .slot(slot)
             .is_some_and(|stream| stream.flags.has(Flags::STOPPING));
         if stopping {
+            sometimes!(self.marks, StoppedDataDropped, inserted.growth > 0);
             return self.settle_stopped(now, slot, inserted.released);
         }
         if inserted.readable {
@@ -160,7 +176,9 @@ impl Session {
         let first = opening.next_remote;
         opening.next_remote = id.index() + 1;
         // Places that fell free while there was credit left count from here on.
-        self.class_control |= opening.renew();
+        let renewed = opening.renew();
+        sometimes!(self.marks, OpenRenewedLate, renewed);
+        self.class_control |= renewed;
         let mut last = None;
         for index in first..=id.index() {
             last = self.insert_remote(id.kind(), class, index);
@@ -242,6 +260,7 @@ impl Session {
                 limit,
             });
         }
+        sometimes!(self.marks, ResetCrossedData, reset.released > reset.growth);
         // What the application never read goes back to the peer as credit.
         self.part_settled(slot);
         self.consume_class(class, reset.released);
@@ -292,6 +311,11 @@ impl Session {
         if !open || stream.flags.has(Flags::STOPPED) {
             return Ok(());
         }
+        let ended = stream
+            .send
+            .as_ref()
+            .is_some_and(|send| send.state() == SendState::Finished);
+        sometimes!(self.marks, StopCrossedFin, ended);
         stream.flags.set(Flags::STOPPED);
         stream.flags.clear(Flags::WRITE_BLOCKED);
         // RFC 9000 §3.5: the answer to STOP_SENDING is a reset with its code.
@@ -337,6 +361,7 @@ impl Session {
             return;
         }
         state.send_limit = value;
+        sometimes!(self.marks, ClassUnblocked, !state.blocked.is_empty());
         for slot in std::mem::take(&mut state.blocked) {
             if let Some(stream) = self.streams.slot_mut(slot)
                 && stream.flags.take(Flags::CLASS_BLOCKED)

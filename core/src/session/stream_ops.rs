@@ -10,6 +10,7 @@ use super::error::{OpenError, StreamError};
 use super::event::Event;
 use super::keys::StreamKey;
 use super::streams::Flags;
+use crate::marks::sometimes;
 use crate::stream::{Read as HalfRead, RecvHalf, SendHalf, SendState};
 use crate::time::Timestamp;
 use crate::wire::{Class, Kind, StreamId};
@@ -74,6 +75,7 @@ impl Session {
                 let opening = &mut state.opening[place];
                 if opening.next_local >= opening.allowed {
                     opening.blocked = true;
+                    sometimes!(self.marks, OpenBlocked);
                     return Err(OpenError::Exhausted);
                 }
                 opening.next_local += 1;
@@ -202,7 +204,9 @@ impl Session {
                 && !stream.flags.has(Flags::WRITE_BLOCKED)
             {
                 stream.flags.set(Flags::WRITE_BLOCKED);
+                sometimes!(self.marks, StreamBlocked, !full);
                 if full {
+                    sometimes!(self.marks, BufferFull);
                     self.classes.at(class.index()).waiters.push_back(key);
                 }
             }
@@ -560,6 +564,7 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(key)
             && stream.flags.take(Flags::WRITE_BLOCKED)
         {
+            sometimes!(self.marks, WriterWoken);
             self.events.push_back(Event::Writable(key));
         }
     }
@@ -597,6 +602,8 @@ impl Session {
         };
         let opening = &mut self.classes.at(id.class().index()).opening[place];
         opening.gone += 1;
-        self.class_control |= opening.renew();
+        let renewed = opening.renew();
+        sometimes!(self.marks, OpenRenewed, renewed);
+        self.class_control |= renewed;
     }
 }

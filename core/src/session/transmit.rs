@@ -10,6 +10,7 @@ use super::path::{Path, Stage};
 use super::sent::{Item, SentRecord};
 use super::streams::Flags;
 use super::timers::TimerKind;
+use crate::marks::sometimes;
 use crate::stream::SendHalf;
 use crate::time::Timestamp;
 use crate::wire::{Compressor, Frame, Kind, OutBuffer, RecordBuilder, SHARE_THRESHOLD};
@@ -179,9 +180,12 @@ impl Session {
             }
         }
         let bytes = if lz4 && path.stage == Stage::Live && size >= 256 {
-            draft
+            let whole = draft.builder.wire_len();
+            let bytes = draft
                 .builder
-                .finish_compressed(self.compressor.get_or_insert_with(|| Box::new(Compressor::new())))
+                .finish_compressed(self.compressor.get_or_insert_with(|| Box::new(Compressor::new())));
+            sometimes!(self.marks, Lz4NotWorthIt, bytes == whole);
+            bytes
         } else {
             draft.builder.finish()
         };
@@ -263,6 +267,7 @@ impl Session {
                     delay_us: delay_us(now, path),
                 };
                 if draft.builder.frame(&frame) {
+                    sometimes!(self.marks, AckElsewhere);
                     // The suspect path itself is told once more, should it live.
                     path.lanes[0].unreported_bytes = 0;
                     path.ack_due = false;
@@ -331,6 +336,7 @@ impl Session {
         if !send.has_lost() {
             let credit = class.send_limit - class.sent;
             if credit == 0 && send.unsent() > 0 {
+                sometimes!(self.marks, ClassBlocked);
                 stream.flags.set(Flags::CLASS_BLOCKED);
                 class.blocked.push_back(slot);
                 return Some(0);

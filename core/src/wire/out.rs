@@ -413,6 +413,12 @@ impl<'a> RecordBuilder<'a> {
     /// Takes the record back. Dropping the builder does the same.
     pub fn cancel(self) {}
 
+    /// Bytes that the record takes as it is: with its header and checksum, not compressed.
+    pub(crate) fn wire_len(&self) -> usize {
+        let crc = self.flags & flag::CRC != 0;
+        HEADER_LEN + self.body_len() + if crc { CRC_LEN } else { 0 }
+    }
+
     /// Writes header and checksum around a body of `body_len` bytes and keeps the record.
     #[inline]
     fn seal(&mut self, body_len: usize) -> usize {

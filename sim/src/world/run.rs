@@ -13,6 +13,7 @@ use sheetbend_core::time::Timestamp;
 use super::{Join, Task, World};
 use crate::failure::{Failure, FailureKind};
 use crate::host::{Host, HostId};
+use crate::leaks;
 use crate::queue::Due;
 use crate::state::{Job, TaskId, TaskWaker};
 
@@ -223,9 +224,14 @@ impl World {
         task.turns += 1;
         let waker = task.waker.clone();
         let turns = task.turns;
+        let guard = leaks::Guard::new();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             future.as_mut().poll(&mut Context::from_waker(&waker))
         }));
+        if let Some(leak) = guard.leak() {
+            let failure = self.failed(FailureKind::Leak, host, &leak);
+            self.failure.get_or_insert(failure);
+        }
         if self.shared.breached.swap(false, Ordering::Relaxed) {
             let breach = self.shared.with(|state| state.watch.breach.take());
             self.failure = self.failure.take().or(breach);
