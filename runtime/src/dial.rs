@@ -64,6 +64,10 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
     pub(crate) fn new(connector: Connector, endpoints: Vec<Endpoint>, runtime: Arc<dyn Runtime>) -> Dialer {
         let errors = Some(vec![None; endpoints.len()]);
         Dialer {

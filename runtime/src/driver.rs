@@ -103,6 +103,9 @@ impl Driver {
         again |= shared.calls.lock().arm(cx);
         if let Some(observer) = &mut self.observer {
             observer.turn(now, &state.core);
+            if let Role::Client(dialer) = &self.role {
+                observer.connector(now, dialer.connector());
+            }
             if done {
                 observer.ended(now, &state.core);
             }

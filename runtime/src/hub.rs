@@ -13,6 +13,7 @@ use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 
 use crate::driver::{Driver, Role};
+use crate::observer::Observer;
 use crate::rt::{Runtime, Socket};
 use crate::session::Session;
 use crate::shared::{NewPath, Owner, Shared};
@@ -37,9 +38,16 @@ pub(crate) struct HubState {
     /// Connections whose first message has not come.
     pub(crate) handshakes: usize,
     drained: Vec<Waker>,
+    observer: Option<Box<dyn Observer>>,
 }
 
 impl HubState {
+    fn observe(&mut self, now: Timestamp) {
+        if let Some(observer) = &mut self.observer {
+            observer.acceptor(now, &self.acceptor);
+        }
+    }
+
     /// Whether no session is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.known.is_empty()
@@ -81,6 +89,7 @@ impl Hub {
             stopped: false,
             handshakes: 0,
             drained: Vec::new(),
+            observer: runtime.observer(),
         };
         Hub {
             state: Mutex::new(state),
@@ -104,7 +113,9 @@ impl Hub {
     ) -> Result<(), (Box<dyn Socket>, Bytes)> {
         let now = self.runtime.now();
         let mut hub = self.lock();
-        let (shared, task) = match hub.acceptor.route(now, &incoming) {
+        let routed = hub.acceptor.route(now, &incoming);
+        hub.observe(now);
+        let (shared, task) = match routed {
             Routed::Reject(rejected) => return Err((socket, rejected.record)),
             Routed::Existing { token } => match hub.known.get(&token) {
                 Some(known) => (known.shared.clone(), None),
@@ -244,6 +255,7 @@ impl Hub {
             while let Some(token) = hub.acceptor.poll_expired() {
                 expired.extend(hub.known.get(&token).map(|known| known.shared.clone()));
             }
+            hub.observe(now);
             hub.acceptor.poll_timeout()
         };
         for shared in expired {

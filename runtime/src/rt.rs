@@ -50,7 +50,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Fresh randomness for the seed of one machine.
     fn seed(&self) -> [u8; 32];
 
-    /// Who looks on while a session works, asked once for each session; nobody by default.
+    /// Who looks on, asked once for each session and each server; nobody by default.
     fn observer(&self) -> Option<Box<dyn Observer>> {
         None
     }

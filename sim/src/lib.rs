@@ -30,6 +30,18 @@
 //! }).unwrap();
 //! assert_eq!(answer, "hello");
 //! ```
+//!
+//! # What came of it
+//!
+//! A run that goes wrong returns a [`Failure`]. [`World::keep_records`] before it has the world remember what happens,
+//! without changing it; the writers of [`trace`] tell it as a timeline to read, as a picture, as JSON Lines, or as a
+//! capture file for Wireshark.
+//!
+//! # What a program must not use
+//!
+//! The real clock, threads, sockets, sleep and randomness of the operating system, std's hash maps with their random
+//! keys included: no seed brings back what depends on them. With the feature `leaks`, on by default, a program that
+//! uses one of them fails its run with [`FailureKind::Leak`] on Linux with glibc. [`unsimulated`] is for what is meant.
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 

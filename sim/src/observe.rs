@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sheetbend_core::client::connector::Connector;
+use sheetbend_core::marks::Marks;
+use sheetbend_core::server::Acceptor;
 use sheetbend_core::session::{Event, PathEnd, PathKey, PathState, Session, Violation};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::Side;
@@ -22,35 +25,32 @@ const CLOSE_LOOK: u64 = 32;
 pub(crate) struct Watch {
     /// What must hold is checked after every turn.
     pub(crate) audit: bool,
+    /// What the machines have been through.
+    marks: Marks,
     /// The first breach.
     pub(crate) breach: Option<Failure>,
 }
 
 impl World {
     /// Checks after every turn of every session that is made from here on that what must hold does: a breach ends
-    /// the run with [`FailureKind::Invariant`].
+    /// the run with [`FailureKind::Invariant`]. The run is the same with it.
     pub fn audit_sessions(&mut self) {
         self.shared.with(|state| state.watch.audit = true);
+    }
+
+    /// The rare branches that the machines of sessions and servers have been through, of those that were made since
+    /// [`World::audit_sessions`] or [`World::keep_records`].
+    pub fn marks(&self) -> Marks {
+        self.shared.with(|state| state.watch.marks)
     }
 }
 
 /// The observer of a new session on a host, if the world wants one.
 pub(crate) fn observer(host: &Host) -> Option<Box<dyn Observer>> {
-    let number = host.shared.with(|state| {
-        let wanted = state.watch.audit || state.trace.is_kept();
-        state.trace.sessions += u32::from(wanted);
-        wanted.then_some(state.trace.sessions)
-    })?;
-    Some(Box::new(Onlooker {
-        shared: host.shared.clone(),
-        host: host.id,
-        number,
-        paths: Vec::new(),
-        known: 0,
-        switched: None,
-        heard_at: None,
-        turns: 0,
-    }))
+    let wanted = host
+        .shared
+        .with(|state| state.watch.audit || state.trace.is_kept());
+    wanted.then(|| Box::new(Onlooker::new(host)) as Box<dyn Observer>)
 }
 
 /// A path as it was after the last turn.
@@ -74,6 +74,7 @@ struct Switched {
 struct Onlooker {
     shared: Arc<Shared>,
     host: HostId,
+    /// Of the session; 0 while nothing is known of it.
     number: u32,
     paths: Vec<Seen>,
     /// Paths that there have been.
@@ -104,6 +105,32 @@ fn end_in_words(end: &PathEnd) -> String {
 }
 
 impl Onlooker {
+    fn new(host: &Host) -> Onlooker {
+        Onlooker {
+            shared: host.shared.clone(),
+            host: host.id,
+            number: 0,
+            paths: Vec::new(),
+            known: 0,
+            switched: None,
+            heard_at: None,
+            turns: 0,
+        }
+    }
+
+    fn unite(&self, marks: Marks) {
+        self.shared
+            .with(|state| state.watch.marks = state.watch.marks.union(marks));
+    }
+
+    /// Gives the session its number when it is first heard of.
+    fn meet(&mut self, state: &mut State) {
+        if self.number == 0 {
+            state.trace.sessions += 1;
+            self.number = state.trace.sessions;
+        }
+    }
+
     fn host<'a>(&self, state: &'a State) -> &'a str {
         &state.hosts[self.host.index()].name
     }
@@ -277,6 +304,7 @@ impl Observer for Onlooker {
         }
         let shared = self.shared.clone();
         shared.with(|state| {
+            self.meet(state);
             if state.trace.is_kept() {
                 self.take(state, session, event);
             }
@@ -286,6 +314,8 @@ impl Observer for Onlooker {
     fn turn(&mut self, _: Timestamp, session: &Session) {
         let shared = self.shared.clone();
         shared.with(|state| {
+            self.meet(state);
+            state.watch.marks = state.watch.marks.union(session.marks());
             if state.watch.audit
                 && let Err(violation) = self.audit(session)
             {
@@ -295,6 +325,14 @@ impl Observer for Onlooker {
                 self.scan(state, session);
             }
         });
+    }
+
+    fn connector(&mut self, _: Timestamp, connector: &Connector) {
+        self.unite(connector.marks());
+    }
+
+    fn acceptor(&mut self, _: Timestamp, acceptor: &Acceptor) {
+        self.unite(acceptor.marks());
     }
 }
 
@@ -308,16 +346,8 @@ mod tests {
         world.audit_sessions();
         let host = world.host("a", &["lan"]);
         assert!(observer(&host).is_some());
-        let onlooker = Onlooker {
-            shared: host.shared.clone(),
-            host: host.id,
-            number: 1,
-            paths: Vec::new(),
-            known: 0,
-            switched: None,
-            heard_at: None,
-            turns: 0,
-        };
+        let mut onlooker = Onlooker::new(&host);
+        onlooker.number = 1;
         let failure = world.block_on(&host, async move {
             let shared = onlooker.shared.clone();
             shared.with(|state| onlooker.accuse(state, "it is broken"));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sheetbend_core::marks::Mark;
 use sheetbend_runtime::{Client, Config, ErrorCode, PathMode, Server};
 use sheetbend_sim::trace::{self, PathPhase};
 use sheetbend_sim::{Fault, Host, LinkConfig, What, World};
@@ -201,4 +202,14 @@ fn a_timeline_reads_well() {
     let all = String::from_utf8(out).expect("it is text");
     assert!(all.contains("tcp syn ack seq 0 ack 1, 0 bytes, takes "));
     assert!(all.contains("dropped: cut off"));
+}
+
+#[test]
+fn rare_branches_are_told() {
+    let marks = run(Keep::Packets).marks();
+    for mark in [Mark::PathSuspected, Mark::SwitchedFromSuspect, Mark::PongReceived] {
+        assert!(marks.has(mark), "{} in {marks:?}", mark.name());
+    }
+    assert!(!marks.has(Mark::PeerMisbehaved));
+    assert_eq!(run(Keep::Nothing).marks().iter().count(), 0);
 }

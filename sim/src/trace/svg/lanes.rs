@@ -22,7 +22,10 @@ fn class(phase: PathPhase) -> &'static str {
 
 pub(super) fn draw(drawing: &mut Drawing, view: &SessionView) {
     drawing.y += 20.0;
-    let title = format!("{} · session {}", view.host, view.number);
+    let title = match &view.peer {
+        Some(peer) => format!("{} with {peer} · {}", view.host, view.number),
+        None => format!("{} · session {}", view.host, view.number),
+    };
     let title = fit(&title, 12.0, LEFT - 24.0);
     drawing
         .front

@@ -38,7 +38,7 @@ text{font-family:'Inter','Helvetica Neue','DejaVu Sans',Arial,sans-serif;font-si
 .grid{stroke:#dfe3e8;stroke-width:1}.axis{stroke:#8a94a0;stroke-width:1}.zero{stroke:#aab3bd;stroke-width:1}\
 .band{fill:#d43d3d;fill-opacity:.10}.edge{stroke:#d43d3d;stroke-opacity:.45;stroke-width:1;stroke-dasharray:3 3}\
 .instant{stroke:#d43d3d;stroke-width:1.4;stroke-dasharray:4 2}\
-.fault{font-size:10.5px;fill:#a32626;font-weight:500}.chip{fill:#fbe9e9;stroke:#d43d3d;stroke-opacity:.4}\
+.fault{font-size:10.5px;fill:#a32626;font-weight:500}.chip{fill:#f6cfcf}\
 .failed{fill:#a32626}.failedtext{font-size:10.5px;fill:#fff;font-weight:600}\
 .active{fill:#1f9d61}.standby{fill:#a9cdf0}.suspect{fill:#f2a516}.handshake{fill:#cfd4da}.closing{fill:#d9c7ea}\
 .connecting{fill:#b7bec6}.connected{fill:#475569}.reconnecting{fill:#d43d3d}.disconnected{fill:#e4b7b7}\
@@ -99,7 +99,7 @@ fn draw(story: &Story) -> String {
     };
     title(&mut drawing.front, story, sessions.len());
     legend(&mut drawing.front);
-    let labels = drawing.labels(&labels_of(story));
+    let labels = drawing.labels(labels_of(story));
     let top = drawing.y;
     for view in sessions.iter().take(MAX_SESSIONS) {
         lanes::draw(&mut drawing, view);
@@ -188,15 +188,17 @@ fn legend(canvas: &mut Canvas) {
 struct Label {
     span: Span,
     text: String,
-    row: Option<usize>,
+    row: usize,
+    shaded: bool,
     failed: bool,
 }
 
 fn labels_of(story: &Story) -> Vec<Label> {
-    let plain = |Band { span, label, .. }| Label {
-        span,
-        text: label,
-        row: None,
+    let plain = |band: Band| Label {
+        span: band.span,
+        text: fit(&band.label, SMALL, 620.0),
+        row: 0,
+        shaded: band.shaded,
         failed: false,
     };
     let mut all: Vec<Label> = scene::bands(story).into_iter().map(plain).collect();
@@ -206,8 +208,9 @@ fn labels_of(story: &Story) -> Vec<Label> {
                 from: record.at,
                 to: record.at,
             },
-            text: format!("FAILED {text}"),
-            row: None,
+            text: fit(&format!("FAILED {text}"), SMALL, 900.0),
+            row: 0,
+            shaded: true,
             failed: true,
         }),
         _ => None,
@@ -216,60 +219,74 @@ fn labels_of(story: &Story) -> Vec<Label> {
 }
 
 impl Drawing {
+    /// Where a label's words begin, and where its row is free again.
+    fn extent(&self, label: &Label) -> (f64, f64) {
+        let wide = width_of(&label.text, SMALL) + 8.0;
+        let (x, width) = self.scale.span(label.span);
+        let words = x.min(WIDTH - 8.0 - wide);
+        (words, (x + width).max(words + wide) + 6.0)
+    }
+
     /// Finds each label a row in which it has room, and makes room for the rows.
-    fn labels(&mut self, bands: &[Label]) -> Vec<Label> {
+    fn labels(&mut self, mut labels: Vec<Label>) -> Vec<Label> {
         let mut rows: Vec<f64> = Vec::new();
-        let mut placed = Vec::new();
-        for band in bands {
-            let text = fit(&band.text, SMALL, 620.0);
-            let wide = width_of(&text, SMALL) + 12.0;
-            let x = self.scale.x(band.span.from).min(WIDTH - 8.0 - wide);
-            let row = match rows.iter().position(|taken| *taken <= x) {
-                Some(row) => Some(row),
-                None if rows.len() < MAX_LABEL_ROWS => {
-                    rows.push(0.0);
-                    Some(rows.len() - 1)
-                }
-                None => None,
-            };
-            if let Some(row) = row {
-                rows[row] = x + wide + 4.0;
+        for label in &mut labels {
+            let (begin, end) = self.extent(label);
+            let free = rows.iter().position(|taken| *taken <= begin);
+            label.row = free.unwrap_or(rows.len());
+            if let Some(taken) = rows.get_mut(label.row) {
+                *taken = end;
+            } else if rows.len() < MAX_LABEL_ROWS {
+                rows.push(end);
             }
-            placed.push(Label {
-                span: band.span,
-                text,
-                row,
-                failed: band.failed,
-            });
         }
         self.y += rows.len() as f64 * LABEL_ROW;
-        placed
+        labels
     }
 
     /// Shades the times of faults, and writes what they were.
-    fn shade(&mut self, bands: &[Label], top: f64, bottom: f64) {
-        for band in bands {
-            let (x, width) = self.scale.span(band.span);
-            let start = band.row.map_or(top, |row| TOP - 4.0 + row as f64 * LABEL_ROW);
-            if band.span.from == band.span.to {
-                self.back.line("instant", (x, start), (x, bottom));
+    fn shade(&mut self, labels: &[Label], top: f64, bottom: f64) {
+        let mut shaded_until = 0.0_f64;
+        for label in labels {
+            let (x, width) = self.scale.span(label.span);
+            let shown = label.row < MAX_LABEL_ROWS;
+            let start = if shown {
+                TOP - 4.0 + label.row as f64 * LABEL_ROW
             } else {
-                self.back
-                    .rect("band", (x, top), (width, bottom - top), &band.text);
+                top
+            };
+            let lasts = label.span.from < label.span.to;
+            if !lasts {
+                self.back.line("instant", (x, start), (x, bottom));
+            } else if label.shaded {
+                // Each moment is shaded once, however much is wrong then.
+                let from = x.max(shaded_until);
+                shaded_until = shaded_until.max(x + width);
+                if shaded_until > from {
+                    let size = (shaded_until - from, bottom - top);
+                    self.back.rect("band", (from, top), size, "");
+                }
                 self.back.line("edge", (x, start), (x, bottom));
                 self.back.line("edge", (x + width, top), (x + width, bottom));
             }
-            if band.row.is_some() {
-                let wide = width_of(&band.text, SMALL) + 10.0;
-                let x = x.min(WIDTH - 8.0 - wide);
-                let (chip, words) = if band.failed {
+            if shown {
+                let (words, end) = self.extent(label);
+                let (bar, text) = if label.failed {
                     ("failed", "failedtext")
                 } else {
                     ("chip", "fault")
                 };
-                self.front.rect(chip, (x, start), (wide, LABEL_ROW - 3.0), "");
-                self.front
-                    .text(words, (x + 5.0, start + 10.5), Anchor::Start, &band.text);
+                let (x, width) = if label.failed {
+                    (words, end - words - 6.0)
+                } else {
+                    (x, width)
+                };
+                if lasts || label.failed {
+                    let size = (width, LABEL_ROW - 4.0);
+                    self.front.rect(bar, (x, start), size, &label.text);
+                }
+                let place = (words + 5.0, start + 10.0);
+                self.front.text(text, place, Anchor::Start, &label.text);
             }
         }
     }

@@ -18,6 +18,8 @@ pub(super) struct Span {
 pub(super) struct Band {
     pub(super) span: Span,
     pub(super) label: String,
+    /// Something goes wrong, rather than being a circumstance.
+    pub(super) shaded: bool,
     /// The same for the two directions of one link.
     both: Option<String>,
 }
@@ -44,6 +46,10 @@ pub(super) struct SessionView {
     pub(super) host: String,
     pub(super) number: u32,
     pub(super) side: &'static str,
+    /// What both ends have in common.
+    id: Option<String>,
+    /// The host of the other end, if it is here.
+    pub(super) peer: Option<String>,
     pub(super) states: Vec<(Span, String)>,
     pub(super) lanes: Vec<Lane>,
     pub(super) moves: Vec<Move>,
@@ -95,6 +101,32 @@ fn of_direction(fault: &Fault) -> Option<(String, String)> {
     ))
 }
 
+/// What a box in front of an interface does, in short.
+fn of_box(fault: &Fault) -> Option<String> {
+    let Fault::Middlebox {
+        host,
+        network,
+        config: Some(config),
+    } = fault
+    else {
+        return None;
+    };
+    let idle = length(config.idle.as_nanos() as u64);
+    let parts = [
+        config.nat.then(|| "address translation".to_owned()),
+        (!config.idle.is_zero()).then(|| format!("forgets after {idle}")),
+        config.block_udp.then(|| "no UDP".to_owned()),
+        (config.max_connections > 0).then(|| format!("at most {} connections", config.max_connections)),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let what = if parts.is_empty() {
+        "a box".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    Some(format!("{network}: {host} behind {what}"))
+}
+
 /// Faults with their ends; the two directions of one link are one.
 pub(super) fn bands(story: &Story) -> Vec<Band> {
     let mut open: BTreeMap<&str, (u64, &Fault, &str)> = BTreeMap::new();
@@ -102,11 +134,12 @@ pub(super) fn bands(story: &Story) -> Vec<Band> {
     let mut add = |from: u64, to: u64, fault: &Fault, text: &str| {
         let (label, both) = match of_direction(fault) {
             Some((label, both)) => (label, Some(both)),
-            None => (text.to_owned(), None),
+            None => (of_box(fault).unwrap_or_else(|| text.to_owned()), None),
         };
         all.push(Band {
             span: Span { from, to },
             label,
+            shaded: !matches!(fault, Fault::Middlebox { .. } | Fault::Skew { .. }),
             both,
         });
     };
@@ -161,6 +194,8 @@ impl SessionView {
             host: host.to_owned(),
             number,
             side: "",
+            id: None,
+            peer: None,
             states: Vec::new(),
             lanes: Vec::new(),
             moves: Vec::new(),
@@ -270,6 +305,13 @@ pub(super) fn sessions(story: &Story) -> Vec<SessionView> {
         take(story, view, at, &record.what);
     }
     let mut all: Vec<SessionView> = all.into_values().collect();
+    for index in 0..all.len() {
+        let own = &all[index];
+        let other = all
+            .iter()
+            .find(|other| own.id.is_some() && other.id == own.id && other.side != own.side);
+        all[index].peer = other.map(|other| other.host.clone());
+    }
     for view in &mut all {
         view.end_state(story.end);
         for place in 0..view.lanes.len() {
@@ -281,8 +323,9 @@ pub(super) fn sessions(story: &Story) -> Vec<SessionView> {
 
 fn take(story: &Story, view: &mut SessionView, at: u64, what: &What) {
     match what {
-        What::Session { side, state, .. } => {
+        What::Session { side, state, id, .. } => {
             view.side = side;
+            view.id = view.id.take().or_else(|| id.clone());
             view.end_state(at);
             if state != "closed" && state != "failed" {
                 let span = Span {
