@@ -3,6 +3,9 @@
 use crate::address::{Address, ListenAddress};
 use crate::units;
 use clap::{Args, Parser, Subcommand};
+use sheetbend_sim::Token;
+use sheetbend_sim::scenario::{self, Scenario};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +36,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Relay connections and break them on a schedule, to see what a program makes of it.
     Proxy(ProxyArgs),
+    /// Run sessions in simulated worlds that do their worst, from seeds; replay and shrink what fails.
+    Sim(SimArgs),
 }
 
 /// `sheetbend demo`: everything at once on this machine, with nothing to set up.
@@ -132,6 +137,64 @@ pub struct ProxyArgs {
     pub json: bool,
 }
 
+/// `sheetbend sim`: simulated worlds.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "scenario", "replay", "shrink"]))]
+pub struct SimArgs {
+    /// List the scenarios.
+    #[arg(long)]
+    pub list: bool,
+    /// Run this scenario.
+    #[arg(long, value_name = "NAME", value_parser = parse_scenario)]
+    pub scenario: Option<&'static Scenario>,
+    /// With these seeds: A..B, B not included, or one number.
+    #[arg(long, value_name = "A..B", default_value = "0..100", value_parser = parse_seeds)]
+    pub seeds: Range<u64>,
+    /// Run this token's world again, and say what it does.
+    #[arg(long, value_name = "TOKEN")]
+    pub replay: Option<Token>,
+    /// Leave out of this token's world what its failure does not need.
+    #[arg(long, value_name = "TOKEN")]
+    pub shrink: Option<Token>,
+    /// Write what happened in one world, the first that failed or else the first, as JSON Lines; as text to read
+    /// if FILE ends in .txt.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Write a picture of that world, in SVG.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Write that world's packets as pcapng, for Wireshark and its like.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+    /// How many threads run worlds; one per core if not given. The outcome is the same for any number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub threads: Option<u64>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_scenario(text: &str) -> Result<&'static Scenario, String> {
+    scenario::find(text)
+        .ok_or_else(|| "there is no such scenario; 'sheetbend sim --list' has them".to_owned())
+}
+
+fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("'{text}' is not a seed; write 0..100, or one number"))
+    };
+    let Some((first, end)) = text.split_once("..") else {
+        let only = number(text)?;
+        return Ok(only..only.saturating_add(1));
+    };
+    let range = number(first)?..number(end)?;
+    if range.is_empty() {
+        return Err("there is no seed in it".to_owned());
+    }
+    Ok(range)
+}
+
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = units::parse_duration(text)?;
     if interval < Duration::from_millis(1) {
@@ -180,6 +243,11 @@ mod tests {
         assert_eq!(serve.listen.len(), 2);
         let proxy: ProxyArgs = parse("proxy", &["--to", "tcp://h:7", "--throttle", "100MB"]).expect("valid");
         assert_eq!(proxy.throttle, Some(100_000_000));
+        let sim: SimArgs = parse("sim", &["--scenario", "swarm", "--seeds", "7..9"]).expect("valid");
+        assert!(sim.scenario.is_some_and(|one| one.name == "swarm"));
+        assert_eq!(sim.seeds, 7..9);
+        let sim: SimArgs = parse("sim", &["--replay", "swarm.ff.bAwI"]).expect("valid");
+        assert_eq!(sim.replay.map(|token| token.seed), Some(255));
     }
 
     #[test]
@@ -206,6 +274,21 @@ mod tests {
             "invalid value 'soon' for '--cut-every <TIME>': 'soon' is not a time; write it as in 200ms, 1.5s or 2m \
              (see 'sheetbend --help')"
         );
+        assert_eq!(
+            line::<SimArgs>("sim", &["--scenario", "warm"]),
+            "invalid value 'warm' for '--scenario <NAME>': there is no such scenario; 'sheetbend sim --list' has \
+             them (see 'sheetbend --help')"
+        );
+        assert_eq!(
+            line::<SimArgs>("sim", &["--scenario", "swarm", "--seeds", "5..5"]),
+            "invalid value '5..5' for '--seeds <A..B>': there is no seed in it (see 'sheetbend --help')"
+        );
+        assert_eq!(
+            line::<SimArgs>("sim", &["--replay", "swarm.12x"]),
+            "invalid value 'swarm.12x' for '--replay <TOKEN>': the seed '12x' is not a hexadecimal number of 64 \
+             bits (see 'sheetbend --help')"
+        );
+        assert!(line::<SimArgs>("sim", &[]).contains("were not provided"));
         let failure = Failure::from(Cli::try_parse_from(["sheetbend"]).expect_err("no command"));
         assert!(
             failure

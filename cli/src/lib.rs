@@ -15,6 +15,7 @@ pub mod progress;
 pub mod proxy;
 pub mod send;
 pub mod serve;
+pub mod sim;
 pub mod transfer;
 pub mod units;
 
@@ -46,6 +47,7 @@ fn run(cli: args::Cli) -> Result<(), failure::Failure> {
             args::Command::Send(args) => send::run(args).await,
             args::Command::Bench(args) => bench::run(args).await,
             args::Command::Proxy(args) => proxy::command::run(args).await,
+            args::Command::Sim(args) => sim::run(&args),
         }
     })
 }

@@ -62,3 +62,42 @@ fn json_is_one_object_on_stdout() {
     assert_eq!(object["ok"], true);
     assert_eq!(object["connections"], 0);
 }
+
+#[test]
+fn a_swarm_is_the_same_with_any_number_of_threads() {
+    let report = |threads: &str| {
+        let output = sheetbend(&[
+            "sim",
+            "--scenario",
+            "swarm",
+            "--seeds",
+            "0..6",
+            "--json",
+            "--threads",
+            threads,
+        ]);
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+    };
+    let (one, three) = (report("1"), report("3"));
+    assert_eq!(one["trace_hash"], three["trace_hash"]);
+    assert_eq!(one["seeds"], 6);
+    assert_eq!(one["failed"], serde_json::json!([]));
+    assert_eq!(one["trace_hash"].as_str().map(str::len), Some(16));
+}
+
+#[test]
+fn a_token_is_replayed() {
+    let output = sheetbend(&["sim", "--replay", "swarm.7.bAw", "--json"]);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let replayed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(replayed["items"].as_array().map(Vec::len), Some(2));
+    let output = sheetbend(&["sim", "--shrink", "swarm.7.bAw"]);
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "it does not fail: nothing to shrink"
+    );
+}

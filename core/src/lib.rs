@@ -53,6 +53,27 @@
 //! `examples/plain_server.rs` is a whole server on non-blocking sockets of the standard library.
 #![forbid(unsafe_code)]
 
+/// Whether a planted mistake is to be made: `false`, and gone, in every build but those of `.ci/canaries`.
+#[cfg(not(sheetbend_canary))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! canary {
+    ($name:ident) => {
+        false
+    };
+}
+
+/// Whether a planted mistake is to be made.
+#[cfg(sheetbend_canary)]
+#[macro_export]
+macro_rules! canary {
+    ($name:ident) => {
+        $crate::canary::is_active($crate::canary::Canary::$name)
+    };
+}
+
+#[cfg(sheetbend_canary)]
+pub mod canary;
 pub mod client;
 pub mod handshake;
 pub mod marks;

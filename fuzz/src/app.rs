@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sheetbend_core::session::{
-    Cause, Delivery, DeliveryKind, Event, OpenError, Outcome, PathKey, Read, ReadInto, SendError, Session,
-    State, StreamError, StreamKey,
+    Cause, Delivery, DeliveryKind, Event, OpenError, Outcome, PathError, PathKey, Read, ReadInto, SendError,
+    Session, State, StreamError, StreamKey,
 };
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, Kind, StreamId};
@@ -89,6 +89,8 @@ pub struct App {
     /// Of each class: ordered messages sent and received, and the lengths of those sent.
     ordered_sent: [Vec<usize>; 8],
     ordered_received: [Vec<usize>; 8],
+    /// Classes in which an ordered message was sent, or refused for want of room: their channel is open.
+    ordered_tried: BTreeSet<usize>,
     unordered_sent: BTreeMap<u32, usize>,
     unordered_received: BTreeMap<u32, usize>,
     unreliable_sent: u32,
@@ -101,6 +103,8 @@ pub struct App {
     suspects: BTreeSet<PathKey>,
     /// Why the session ended, once it has.
     pub cause: Option<Cause>,
+    /// Nothing is wrong and nothing is under way: no path has a reason to fail.
+    pub calm: bool,
     /// Either end drains: nothing new is taken.
     pub draining: bool,
 }
@@ -134,11 +138,24 @@ impl App {
                 }
             }
             Event::PathUp(key) => assert!(self.up.insert(key), "{key:?} is up once"),
-            Event::PathDown { path, .. } => {
+            Event::PathDown { path, error, .. } => {
+                // PROTOCOL 5.6: early data ends a path whose HELLO comes second, and that is no mistake.
+                if let Some(
+                    PathError::AckOfUnsent { .. } | PathError::UnexpectedHandshake(_) | PathError::Flood(_),
+                ) = error
+                {
+                    panic!("the peer keeps to the protocol: {error:?}");
+                }
+                if self.calm {
+                    panic!("a sound path ended: {error:?}");
+                }
                 self.up.remove(&path);
                 self.suspects.remove(&path);
             }
-            Event::PathSuspect(key) => assert!(self.suspects.insert(key), "{key:?} is suspect once"),
+            Event::PathSuspect(key) => {
+                assert!(!self.calm, "a sound path is suspect");
+                assert!(self.suspects.insert(key), "{key:?} is suspect once");
+            }
             Event::PathRecovered(key) => assert!(self.suspects.remove(&key), "{key:?} was suspect"),
             Event::Opened { kind, class } => {
                 let uni = u8::from(kind == Kind::Uni);
@@ -250,6 +267,9 @@ impl App {
         };
         let (len, track) = (input.size(most), input.flag());
         let bytes = payload(mode, class, number as u32, len);
+        if mode == ORDERED {
+            self.ordered_tried.insert(class.index());
+        }
         match session.send_message(now, class, delivery, bytes, track) {
             Ok(id) => {
                 if track {
@@ -553,6 +573,13 @@ impl App {
         for (id, told) in self.tracked.iter().filter(|(id, _)| **id < 1 << 62) {
             assert_eq!(told, &Some(Outcome::Acknowledged), "message {id:x}");
         }
+    }
+
+    /// How many streams are left when nothing is owed: the channels of ordered messages, both ways.
+    pub fn channels(&self, peer: &App) -> usize {
+        let sent = self.ordered_tried.len();
+        let received = peer.ordered_sent.iter().filter(|sent| !sent.is_empty()).count();
+        sent + received
     }
 
     /// What holds once the session has ended, however it did.

@@ -48,6 +48,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)] // this crate is where the clock is read
 
+mod files;
 mod net;
 mod runtime;
 

@@ -4,15 +4,16 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Address, BoxFuture, Listener, MemNetwork, Runtime, Socket, Timer};
+use sheetbend_runtime::{Address, BoxFuture, Files, Listener, MemNetwork, Runtime, Socket, Timer};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
+use crate::files::StdFiles;
 use crate::net;
 
 /// How far in the future a timer is set at most; the driver sets it again.
@@ -119,5 +120,9 @@ impl Runtime for TokioRuntime {
         // Without randomness no key is safe: there is nothing sensible to go on with.
         getrandom::fill(&mut seed).expect("the operating system has randomness");
         seed
+    }
+
+    fn files(&self) -> Arc<dyn Files> {
+        Arc::new(StdFiles::new(self.handle.clone()))
     }
 }

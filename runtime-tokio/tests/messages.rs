@@ -148,3 +148,26 @@ async fn what_is_sent_after_a_rest_has_its_whole_time_to_live() {
     let brief = tokio::time::timeout(limit, pair.peer.recv_message(Class::EVENTS)).await;
     assert_eq!(brief.expect("it came").unwrap().payload, "brief");
 }
+
+/// Each of many who wait for an outcome is told its own, and all of them when the session ends.
+#[tokio::test]
+async fn every_tracked_message_is_told_its_outcome() {
+    let pair = common::pair("mem").await;
+    let mut waiting = Vec::new();
+    for number in 0..2000_u32 {
+        let payload = number.to_be_bytes().to_vec();
+        let sent = pair
+            .client
+            .send_message_tracked(Class::EVENTS, Delivery::Ordered, payload);
+        waiting.push(tokio::spawn(sent.await.unwrap()));
+    }
+    for outcome in waiting {
+        assert_eq!(outcome.await.unwrap(), Outcome::Acknowledged);
+    }
+    let sent = pair
+        .client
+        .send_message_tracked(Class::EVENTS, Delivery::Ordered, "last");
+    let last = tokio::spawn(sent.await.unwrap());
+    pair.client.close(sheetbend_tokio::ErrorCode::NONE, "done").await;
+    assert_ne!(last.await.unwrap(), Outcome::Acknowledged);
+}

@@ -20,8 +20,8 @@ use crate::waits::{Interest, Ticket, Waits, WakeList};
 
 /// Payloads below this are copied into the batch, so that a command owns no memory.
 const COPIED: usize = 2048;
-/// Whole requests of the peer that are laid ready here at most, and their bytes. The rest waits in its
-/// streams, where the peer's credit bounds it.
+/// Whole requests of the peer that are laid ready here at most, and their bytes, which the last may exceed. The
+/// rest waits in its streams, where the peer's credit bounds it.
 pub(crate) const READY_REQUESTS: usize = 32;
 pub(crate) const READY_BYTES: usize = 256 * 1024;
 /// A batch keeps this much memory for the next.
@@ -117,6 +117,8 @@ pub(crate) struct Calls {
     calls: Vec<Call>,
     vacant: Vec<u32>,
     ready: VecDeque<Arrived>,
+    /// Bytes of those in `ready`.
+    ready_bytes: usize,
     /// Who waits for a request of the peer.
     acceptors: Waits,
     /// Requests are taken by [`Calls::poll_ready`], so that the driver is to lay some ready.
@@ -125,6 +127,8 @@ pub(crate) struct Calls {
     asked: bool,
     /// There are more whole requests than were laid ready.
     more: bool,
+    /// The driver is to know when one of those that lie ready is taken.
+    tell: bool,
     /// The session has ended; no request is laid ready any more.
     ended: bool,
     /// The driver, while it has not been told that there are commands.
@@ -219,6 +223,10 @@ impl Calls {
         if let Some(own) = ticket.take() {
             self.acceptors.forget(Interest::Request, own);
         }
+        if let Some(arrived) = &next {
+            self.ready_bytes -= arrived.len();
+            self.asked |= std::mem::take(&mut self.tell);
+        }
         Poll::Ready(next)
     }
 
@@ -253,23 +261,42 @@ impl Calls {
         }
     }
 
-    /// How many requests of the peer are to be laid ready.
-    pub(crate) fn wanted(&mut self) -> usize {
+    /// How many requests of the peer are to be laid ready, and the bytes of those that lie here.
+    pub(crate) fn wanted(&mut self) -> (usize, usize) {
         self.asked = false;
-        if self.accepting {
+        let wanted = if self.accepting {
             READY_REQUESTS.saturating_sub(self.ready.len())
         } else {
             0
-        }
+        };
+        (wanted, self.ready_bytes)
     }
 
-    /// Lays requests of the peer ready; `more` if there are others.
-    pub(crate) fn lay_ready(&mut self, collected: &mut Vec<Arrived>, more: bool, wakes: &mut WakeList) {
-        self.more = more;
+    /// Bytes of the requests that lie ready.
+    pub(crate) fn ready_bytes(&self) -> usize {
+        self.ready_bytes
+    }
+
+    /// Whether it matters to the driver that one of those that lie ready is taken; if some have been since it
+    /// looked, it is to look again.
+    pub(crate) fn tell_of_taking(&mut self, matters: bool, taken: bool) {
+        self.asked |= matters && taken;
+        self.tell = matters;
+    }
+
+    /// Lays requests of the peer ready; `more` tells whether there are others, where that is known.
+    pub(crate) fn lay_ready(
+        &mut self,
+        collected: &mut Vec<Arrived>,
+        more: Option<bool>,
+        wakes: &mut WakeList,
+    ) {
+        self.more = more.unwrap_or(self.more);
         if !collected.is_empty() {
             if self.ready.capacity() == 0 {
                 self.ready.reserve_exact(collected.len());
             }
+            self.ready_bytes += collected.iter().map(Arrived::len).sum::<usize>();
             self.ready.extend(collected.drain(..));
             self.acceptors.wake(Interest::Request, wakes);
         }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Mode};
 use sheetbend_core::rng::Rng;
-use sheetbend_core::session::{self, Cause, Config, PathMode, State as Lifecycle};
+use sheetbend_core::session::{self, Cause, Config, PathMode};
 
 use crate::address::{Address, AddressError, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
 use crate::driver::{Driver, Role};
+use crate::intake::RequestLimits;
 use crate::rt::Runtime;
 use crate::session::Session;
 use crate::shared::{Owner, Shared, State};
@@ -39,7 +40,7 @@ pub enum ConnectError {
     Address(#[from] AddressError),
 }
 
-fn list(failures: &[(String, String)]) -> String {
+pub(crate) fn list(failures: &[(String, String)]) -> String {
     failures
         .iter()
         .map(|(name, why)| format!("{name}: {why}"))
@@ -55,6 +56,7 @@ pub struct ClientBuilder {
     connector: Option<ConnectorConfig>,
     standby: Option<usize>,
     max_request: Option<usize>,
+    max_unaccepted: Option<usize>,
     keep_trying: bool,
 }
 
@@ -93,7 +95,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Goes on trying while no session stands yet, instead of giving up once every endpoint failed.
+    /// How many bytes of whole requests may wait for [`Session::accept_request`] in one session; the last
+    /// of them may exceed it. Beyond it no request is read on, so that flow control holds the peer back.
+    pub fn max_unaccepted(mut self, bytes: usize) -> ClientBuilder {
+        self.max_unaccepted = Some(bytes);
+        self
+    }
+
+    /// Goes on trying while no session stands yet, instead of giving up once every endpoint failed; until
+    /// the connector's backoff has reached its limit, if it has one.
     pub fn keep_trying(mut self, yes: bool) -> ClientBuilder {
         self.keep_trying = yes;
         self
@@ -144,20 +154,28 @@ impl Client {
     /// # Errors
     /// When every endpoint failed (unless told to keep trying), or the server refused.
     pub async fn connect(&self) -> Result<Session, ConnectError> {
-        let owner = self.start();
+        let session = self.start_connecting();
+        self.established(&session).await?;
+        Ok(session)
+    }
+
+    /// Waits until a session stands, or it is known that it will not.
+    async fn established(&self, session: &Session) -> Result<(), ConnectError> {
         let keep_trying = self.settings.keep_trying;
-        let outcome = wait_for(&owner.0, Interest::Lifecycle, |state: &mut State| {
+        wait_for(session.shared(), Interest::Lifecycle, |state: &mut State| {
+            if let Some(Cause::GivenUp { .. }) = &state.end {
+                return Some(Err(ConnectError::Unreachable(state.unreachable.clone())));
+            }
             if let Some(cause) = &state.end {
                 return Some(Err(ConnectError::Failed(cause.clone())));
             }
-            if state.core.state() == Lifecycle::Connected {
+            if state.core.is_established() {
                 return Some(Ok(()));
             }
             let given_up = state.exhausted && !keep_trying;
             given_up.then(|| Err(ConnectError::Unreachable(state.unreachable.clone())))
-        });
-        outcome.await?;
-        Ok(Session::new(owner))
+        })
+        .await
     }
 
     /// Starts a session without waiting for it: what is queued goes out when it is established, the
@@ -170,8 +188,8 @@ impl Client {
         let now = self.runtime.now();
         let settings = &self.settings;
         let core = session::Session::client(settings.config.clone(), self.runtime.seed(), now);
-        let max_request = settings.max_request.unwrap_or(DEFAULT_MAX_REQUEST);
-        let shared = Arc::new(Shared::new(Box::new(core), self.runtime.clone(), max_request));
+        let limits = RequestLimits::new(settings.max_request, settings.max_unaccepted);
+        let shared = Arc::new(Shared::new(Box::new(core), self.runtime.clone(), limits));
         let endpoints: Vec<Endpoint> = settings
             .endpoints
             .iter()
@@ -200,17 +218,25 @@ impl Client {
         Arc::new(Owner(shared))
     }
 
-    /// The session of this client that lives, or a new one where the last was lost.
+    /// The session of this client that lives, or a new one where the last was lost. Whoever asks while it is
+    /// being made waits for the same one.
     ///
     /// # Errors
     /// As [`Client::connect`].
     pub async fn session(&self) -> Result<Session, ConnectError> {
-        let current = self.current.lock().clone();
-        if let Some(session) = current.filter(|session| !session.state().is_terminal()) {
-            return Ok(session);
+        let session = {
+            let mut current = self.current.lock();
+            match &*current {
+                Some(session) if !session.state().is_terminal() => session.clone(),
+                _ => current.insert(self.start_connecting()).clone(),
+            }
+        };
+        let outcome = self.established(&session).await;
+        if outcome.is_err() {
+            // The next one to ask begins anew, even where this one has not ended.
+            let mut current = self.current.lock();
+            current.take_if(|known| known.is_same(&session));
         }
-        let session = self.connect().await?;
-        *self.current.lock() = Some(session.clone());
-        Ok(session)
+        outcome.map(|()| session)
     }
 }

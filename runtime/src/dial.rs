@@ -59,8 +59,10 @@ pub(crate) struct Dialer {
     fresh: bool,
     /// Paths that the connector has no use for.
     unwanted: Vec<PathKey>,
-    /// What went wrong last at each endpoint, until the first path is up.
-    errors: Option<Vec<Option<String>>>,
+    /// What went wrong last at each endpoint since a path was up; empty where nothing did.
+    errors: Vec<Option<String>>,
+    /// Some path was up.
+    succeeded: bool,
 }
 
 impl Dialer {
@@ -69,7 +71,6 @@ impl Dialer {
     }
 
     pub(crate) fn new(connector: Connector, endpoints: Vec<Endpoint>, runtime: Arc<dyn Runtime>) -> Dialer {
-        let errors = Some(vec![None; endpoints.len()]);
         Dialer {
             connector,
             endpoints,
@@ -77,7 +78,8 @@ impl Dialer {
             attempts: Vec::with_capacity(1),
             fresh: false,
             unwanted: Vec::new(),
-            errors,
+            errors: Vec::new(),
+            succeeded: false,
         }
     }
 
@@ -130,6 +132,16 @@ impl Dialer {
     /// Takes note of an event about a path.
     pub(crate) fn note(&mut self, now: Timestamp, event: &Event) {
         match event {
+            Event::PathSilent(path) => {
+                if let Some(attempt) = self.attempts.iter().find(|attempt| attempt.is(*path)) {
+                    self.connector.handle_path_silent(now, attempt.id);
+                }
+            }
+            Event::PathRecovered(path) => {
+                if let Some(attempt) = self.attempts.iter().find(|attempt| attempt.is(*path)) {
+                    self.connector.handle_path_recovered(now, attempt.id);
+                }
+            }
             Event::PathUp(path) => {
                 let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.is(*path)) else {
                     return;
@@ -138,7 +150,8 @@ impl Dialer {
                 if self.connector.handle_path_up(now, attempt.id) == Verdict::Drop {
                     self.unwanted.push(*path);
                 }
-                self.errors = None;
+                self.errors = Vec::new();
+                self.succeeded = true;
             }
             Event::PathDown {
                 path,
@@ -189,6 +202,11 @@ impl Dialer {
                 connector::Event::GiveUp(attempt) | connector::Event::Surplus(attempt) => {
                     news |= self.give_up(attempt.attempt_id);
                 }
+                connector::Event::Exhausted => {
+                    let list = self.failures();
+                    state.core.give_up(now, &crate::client::list(&list));
+                    state.unreachable = list;
+                }
                 _ => {}
             }
         }
@@ -210,11 +228,8 @@ impl Dialer {
             });
             self.fresh = true;
         }
-        if let (true, Some(errors)) = (news, &self.errors) {
-            let known = self.endpoints.iter().zip(errors);
-            state.unreachable = known
-                .filter_map(|(endpoint, why)| Some((endpoint.name.to_string(), why.clone()?)))
-                .collect();
+        if news {
+            state.unreachable = self.failures();
             state.exhausted = state.unreachable.len() == self.endpoints.len();
         }
         news
@@ -233,12 +248,26 @@ impl Dialer {
                 continue;
             };
             self.connector.handle_path_down(now, attempt.id, down);
-            if let Some(errors) = &mut self.errors {
-                errors[attempt.endpoint] = Some(why);
-                news = true;
-            }
+            news |= self.failed(attempt.endpoint, why);
         }
         news
+    }
+
+    /// Takes note of what went wrong at an endpoint. Tells whether there was no path before.
+    fn failed(&mut self, endpoint: usize, why: String) -> bool {
+        if self.errors.is_empty() {
+            self.errors = vec![None; self.endpoints.len()];
+        }
+        self.errors[endpoint] = Some(why);
+        !self.succeeded
+    }
+
+    /// What went wrong last, by the endpoints' names.
+    fn failures(&self) -> Vec<(String, String)> {
+        let known = self.endpoints.iter().zip(&self.errors);
+        known
+            .filter_map(|(endpoint, why)| Some((endpoint.name.to_string(), why.clone()?)))
+            .collect()
     }
 
     /// Drops an attempt, wherever it stands. A path of it reports its end as usual. Tells whether, before
@@ -252,10 +281,7 @@ impl Dialer {
             return false;
         }
         let attempt = self.attempts.swap_remove(index);
-        if let Some(errors) = &mut self.errors {
-            errors[attempt.endpoint] = Some("no answer in time".to_owned());
-        }
-        self.errors.is_some()
+        self.failed(attempt.endpoint, "no answer in time".to_owned())
     }
 
     /// Whether a connection was started that nobody has polled.

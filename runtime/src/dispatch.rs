@@ -2,10 +2,11 @@
 //! stream was full, reads answers until they are whole, and hands them over.
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use sheetbend_core::session::{OpenError, StreamError, StreamKey};
 use sheetbend_core::wire::{Class, Kind};
 
-use crate::calls::{Batch, CallId, Calls, Place, READY_BYTES, Task};
+use crate::calls::{Batch, CallId, Calls, Place, Task};
 use crate::intake::{STATUS_TOO_LARGE, Step, Work};
 use crate::open::Waiting;
 use crate::request::{RequestError, parse_answer};
@@ -53,33 +54,13 @@ impl State {
     }
 
     /// Hands over what is done, and lays requests of the peer ready.
-    pub(crate) fn hand_over(&mut self, calls: &parking_lot::Mutex<Calls>, wakes: &mut WakeList) {
-        let wanted = calls.lock().wanted();
-        let more = wanted > 0 && self.collect_ready(wanted);
+    pub(crate) fn hand_over(&mut self, calls: &Mutex<Calls>, wakes: &mut WakeList) {
         let mut calls = calls.lock();
         calls.complete(&mut self.carried.answered, wakes);
-        if wanted > 0 {
-            calls.lay_ready(&mut self.intake.collected, more, wakes);
-        }
+        self.lay_ready(&mut calls, wakes);
         if self.end.is_some() {
             calls.end(wakes);
         }
-    }
-
-    /// Collects whole requests of the peer. Tells whether there may be others.
-    fn collect_ready(&mut self, wanted: usize) -> bool {
-        let mut bytes = 0;
-        while self.intake.collected.len() < wanted && bytes < READY_BYTES {
-            let Some(arrived) = self.next_request(self.now) else {
-                return false;
-            };
-            bytes += arrived.payload.len();
-            if self.intake.collected.capacity() == 0 {
-                self.intake.collected.reserve_exact(1);
-            }
-            self.intake.collected.push(arrived);
-        }
-        true
     }
 
     // ---- calls ----
@@ -158,7 +139,7 @@ impl State {
                 return;
             }
         };
-        match self.read_on(self.now, key, answer, self.max_request) {
+        match self.read_on(self.now, key, answer, self.limits.max_request) {
             Step::Whole(answer) => {
                 self.core.release(key);
                 self.carried.answer(id, parse_answer(answer));
@@ -171,7 +152,7 @@ impl State {
             Step::Gone(error) => self.fail_call(key, id, &error),
             Step::TooLarge => {
                 self.core.release(key);
-                let message = format!("the answer exceeds {} bytes", self.max_request);
+                let message = format!("the answer exceeds {} bytes", self.limits.max_request);
                 let code = STATUS_TOO_LARGE;
                 self.carried
                     .answer(id, Err(RequestError::Failed { code, message }));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sheetbend_core::session::{Event, State as Lifecycle};
+use sheetbend_core::session::{Cause, Event, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 use smallvec::SmallVec;
@@ -49,7 +49,7 @@ pub(crate) struct Driver {
 }
 
 /// The states that the session passed through in one turn: it may have begun and ended.
-type Moved = SmallVec<[Lifecycle; 2]>;
+type Moved = SmallVec<[(Lifecycle, Cause); 2]>;
 
 enum Turn {
     Again,
@@ -93,8 +93,10 @@ impl Driver {
         let busy = again && self.unjudged < BUSY_TURNS;
         self.unjudged = if busy { self.unjudged + 1 } else { 0 };
         again |= self.adopt(now, state);
-        self.work(now, state, busy, &mut wakes, &mut moved);
+        again |= self.work(now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
+        let detached = state.core.state() == Lifecycle::Reconnecting;
+        let held = detached.then(|| state.core.held_bytes() + state.intake.held_bytes());
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
         if done {
             shared.close_calls(state, &mut wakes);
@@ -119,9 +121,10 @@ impl Driver {
             waker.wake();
         }
         if let Role::Server(attachment) = &mut self.role {
-            for to in moved {
-                attachment.report(now, to);
+            for (to, cause) in &moved {
+                attachment.report(now, *to, cause);
             }
+            attachment.hold(now, held);
         }
         for link in &mut self.links {
             again |= link.flush(cx);
@@ -149,7 +152,8 @@ impl Driver {
         self.links.len() > before
     }
 
-    /// Everything else that happens under the lock.
+    /// Everything else that happens under the lock. Tells whether there is more to do: where a path ended after
+    /// the others were asked for output, what it leaves is theirs to send.
     fn work(
         &mut self,
         now: Timestamp,
@@ -157,7 +161,7 @@ impl Driver {
         busy: bool,
         wakes: &mut WakeList,
         moved: &mut Moved,
-    ) {
+    ) -> bool {
         self.shared.carry_out(state);
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
@@ -167,6 +171,8 @@ impl Driver {
         }
         self.end_orphan(now, state);
         self.take_events(now, state, wakes, moved);
+        // Before output is asked for: what is read gives credit back.
+        state.take_in(&self.shared.calls);
         for link in &mut self.links {
             link.pull(now, &mut state.core);
         }
@@ -176,12 +182,23 @@ impl Driver {
             state.waits.wake(Interest::Lifecycle, wakes);
         }
         // Closing a path may itself be news.
-        self.take_events(now, state, wakes, moved);
+        let whole = state.intake.whole();
+        let ended = self.take_events(now, state, wakes, moved);
+        let more = state.intake.whole() > whole;
         state.hand_over(&self.shared.calls, wakes);
         self.links.retain(|link| !link.is_gone());
+        ended || more
     }
 
-    fn take_events(&mut self, now: Timestamp, state: &mut State, wakes: &mut WakeList, moved: &mut Moved) {
+    /// Tells everyone of what happened; whether a path ended.
+    fn take_events(
+        &mut self,
+        now: Timestamp,
+        state: &mut State,
+        wakes: &mut WakeList,
+        moved: &mut Moved,
+    ) -> bool {
+        let mut ended = false;
         let Driver {
             shared,
             links,
@@ -194,13 +211,14 @@ impl Driver {
                 observer.event(now, core, event);
             }
             match event {
-                Event::State { to, .. } => moved.push(*to),
+                Event::State { to, cause, .. } => moved.push((*to, cause.clone())),
                 Event::PathDown { path, .. } => {
+                    ended = true;
                     if let Some(link) = links.iter_mut().find(|link| link.key == *path) {
                         link.doom(now);
                     }
                 }
-                Event::PathUp(_) => {}
+                Event::PathUp(_) | Event::PathSilent(_) | Event::PathRecovered(_) => {}
                 Event::Quiet => {
                     shared.calls.lock().shrink();
                     links.shrink_to_fit();
@@ -215,6 +233,7 @@ impl Driver {
                 dialer.note(now, event);
             }
         });
+        ended
     }
 
     /// Ends a session that nobody holds, once what was queued is delivered.
@@ -256,7 +275,7 @@ impl Driver {
             .timer
             .as_mut()
             .is_some_and(|timer| timer.poll_expired(cx).is_ready());
-        if expired {
+        if expired && !sheetbend_core::canary!(DriverTimerForgotten) {
             self.armed = Timestamp::MAX;
         }
         expired

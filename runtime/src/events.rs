@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use sheetbend_core::session::{
     self, Cause, Event, MAX_PATHS, PathEnd, PathKey, State as Lifecycle, SwitchCause,
 };
-use sheetbend_core::wire::ErrorCode;
+use sheetbend_core::wire::{Class, ErrorCode};
 
 use crate::shared::{Shared, State};
 use crate::waits::{Interest, Ticket, Waits, WakeList};
@@ -70,6 +70,15 @@ pub enum SessionEvent {
         reason: String,
         /// Where to go instead; empty if it did not say.
         address: String,
+    },
+    /// A message that was queued before the session stood is longer than the peer takes, and was dropped.
+    MessageTooLarge {
+        /// Its class.
+        class: Class,
+        /// Its length, in bytes.
+        len: u64,
+        /// The longest that the peer takes.
+        max: u64,
     },
     /// This many events were dropped because nobody read them in time.
     Lagged(u64),
@@ -166,6 +175,7 @@ impl Subscribers {
                 reason,
                 address,
             },
+            Event::MessageTooLarge { class, len, max } => SessionEvent::MessageTooLarge { class, len, max },
             _ => return,
         };
         for subscriber in &mut self.all {

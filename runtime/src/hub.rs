@@ -8,11 +8,12 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use sheetbend_core::server::registry::Ended;
 use sheetbend_core::server::{Acceptor, Routed, SessionToken};
-use sheetbend_core::session::{Incoming, State as Lifecycle};
+use sheetbend_core::session::{Cause, Incoming, State as Lifecycle};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::ErrorCode;
 
 use crate::driver::{Driver, Role};
+use crate::intake::RequestLimits;
 use crate::observer::Observer;
 use crate::rt::{Runtime, Socket};
 use crate::session::Session;
@@ -35,7 +36,7 @@ pub(crate) struct HubState {
     /// The task that listens and watches the acceptor's deadlines.
     pub(crate) task: Option<Waker>,
     pub(crate) stopped: bool,
-    /// Connections whose first message has not come.
+    /// Connections whose first message has not come, and those that are told why they are refused.
     pub(crate) handshakes: usize,
     drained: Vec<Waker>,
     observer: Option<Box<dyn Observer>>,
@@ -58,7 +59,7 @@ pub(crate) struct Hub {
     state: Mutex<HubState>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) max_handshakes: usize,
-    max_request: usize,
+    limits: RequestLimits,
 }
 
 fn wake_all(wakers: Vec<Waker>) {
@@ -78,7 +79,7 @@ impl Hub {
         acceptor: Acceptor,
         runtime: Arc<dyn Runtime>,
         max_handshakes: usize,
-        max_request: usize,
+        limits: RequestLimits,
     ) -> Hub {
         let state = HubState {
             acceptor,
@@ -95,7 +96,7 @@ impl Hub {
             state: Mutex::new(state),
             runtime,
             max_handshakes,
-            max_request,
+            limits,
         }
     }
 
@@ -122,7 +123,7 @@ impl Hub {
                 None => return Err((socket, Bytes::new())),
             },
             Routed::New { token, session } => {
-                let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.max_request));
+                let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.limits));
                 let fresh = Some(Arc::new(Owner(shared.clone())));
                 hub.known.insert(
                     token,
@@ -136,6 +137,7 @@ impl Hub {
                     token,
                     confirmed: false,
                     ended: false,
+                    held: None,
                 };
                 (
                     shared.clone(),
@@ -181,13 +183,8 @@ impl Hub {
         wake_all(acceptors);
     }
 
-    fn closed(&self, now: Timestamp, token: SessionToken, state: Lifecycle) {
+    fn closed(&self, now: Timestamp, token: SessionToken, why: Ended) {
         let mut hub = self.lock();
-        let why = if state == Lifecycle::Failed {
-            Ended::Expired
-        } else {
-            Ended::Closed
-        };
         hub.acceptor.ended(now, token, why);
         let known = hub.known.remove(&token);
         let mut wakers = Vec::new();
@@ -259,12 +256,25 @@ impl Hub {
             hub.acceptor.poll_timeout()
         };
         for shared in expired {
-            shared
-                .lock()
-                .core
-                .close(now, ErrorCode::TIMEOUT, "not confirmed in time");
+            let mut state = shared.lock();
+            if state.core.is_established() {
+                state.core.expire(now);
+            } else {
+                state.core.close(now, ErrorCode::TIMEOUT, "not confirmed in time");
+            }
         }
         deadline
+    }
+
+    fn held(&self, now: Timestamp, token: SessionToken, bytes: Option<u64>) {
+        {
+            let mut hub = self.lock();
+            match bytes {
+                Some(bytes) => hub.acceptor.detached(now, token, bytes),
+                None => hub.acceptor.attached(token),
+            }
+        }
+        self.expire(now);
     }
 }
 
@@ -274,16 +284,32 @@ pub(crate) struct Attachment {
     token: SessionToken,
     confirmed: bool,
     ended: bool,
+    /// What the session holds, as it was told last, while it has no path.
+    held: Option<u64>,
 }
 
 impl Attachment {
     /// The session moved to another state.
-    pub(crate) fn report(&mut self, now: Timestamp, to: Lifecycle) {
+    pub(crate) fn report(&mut self, now: Timestamp, to: Lifecycle, cause: &Cause) {
         if to == Lifecycle::Connected && !std::mem::replace(&mut self.confirmed, true) {
             self.hub.confirmed(now, self.token);
         }
         if to.is_terminal() && !std::mem::replace(&mut self.ended, true) {
-            self.hub.closed(now, self.token, to);
+            // A client that comes back is told EXPIRED only where it was away for too long.
+            let why = match cause {
+                Cause::ResumeTimeout => Ended::Expired,
+                _ => Ended::Closed,
+            };
+            self.hub.closed(now, self.token, why);
+        }
+    }
+}
+
+impl Attachment {
+    /// The session holds this while it has no path; `None` while it has one.
+    pub(crate) fn hold(&mut self, now: Timestamp, bytes: Option<u64>) {
+        if !self.ended && std::mem::replace(&mut self.held, bytes) != bytes {
+            self.hub.held(now, self.token, bytes);
         }
     }
 }
@@ -292,7 +318,7 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         if !self.ended {
             let now = self.hub.runtime.now();
-            self.hub.closed(now, self.token, Lifecycle::Failed);
+            self.hub.closed(now, self.token, Ended::Closed);
         }
     }
 }

@@ -6,19 +6,24 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use sheetbend_core::session::{Read, StreamError, StreamKey};
+use parking_lot::Mutex;
+use sheetbend_core::session::{Read, State as Lifecycle, StreamError, StreamKey};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, Kind, varint};
 use smallvec::SmallVec;
 
-use crate::calls::CallId;
+use crate::calls::{CallId, Calls, READY_BYTES};
 use crate::dispatch::{LongCall, Parts};
 use crate::shared::State;
+use crate::waits::WakeList;
 
 /// The longest method name, in bytes.
 pub const MAX_METHOD_LEN: usize = 255;
 /// Bytes of unfinished requests that one session holds. Beyond it only the oldest is read on.
 pub const MAX_UNFINISHED: usize = 64 * 1024 * 1024;
+/// Bytes of whole requests that wait to be accepted, by default. See
+/// [`ServerBuilder::max_unaccepted`](crate::ServerBuilder::max_unaccepted).
+pub const DEFAULT_MAX_UNACCEPTED: usize = 32 * 1024 * 1024;
 
 /// Status of an answer that is a success.
 pub(crate) const STATUS_OK: u64 = 0;
@@ -30,6 +35,24 @@ pub const STATUS_MALFORMED: u64 = 1;
 pub const STATUS_TOO_LARGE: u64 = 2;
 /// The handler dropped the request without an answer.
 pub const STATUS_DROPPED: u64 = 3;
+
+/// What the requests of a session may cost, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestLimits {
+    /// The longest request or answer.
+    pub(crate) max_request: usize,
+    /// Whole requests that the application has not accepted.
+    pub(crate) max_unaccepted: usize,
+}
+
+impl RequestLimits {
+    pub(crate) fn new(max_request: Option<usize>, max_unaccepted: Option<usize>) -> RequestLimits {
+        RequestLimits {
+            max_request: max_request.unwrap_or(crate::client::DEFAULT_MAX_REQUEST),
+            max_unaccepted: max_unaccepted.unwrap_or(DEFAULT_MAX_UNACCEPTED).max(1),
+        }
+    }
+}
 
 /// What the driver does for a stream.
 #[derive(Default)]
@@ -61,9 +84,16 @@ pub(crate) type Method = SmallVec<[u8; 16]>;
 #[derive(Default)]
 pub(crate) struct Intake {
     ready: VecDeque<Arrived>,
+    /// Bytes of those in `ready`.
+    unaccepted: usize,
     /// On their way to the handles.
-    pub(crate) collected: Vec<Arrived>,
+    collected: Vec<Arrived>,
+    /// Bytes of those in `collected`, and of those that lay ready for the handles when they were last looked at.
+    laid: usize,
+    /// Whether there is more to collect; `None` while nothing is wanted.
+    more: Option<bool>,
     unfinished: usize,
+    /// Accepted from the core and not read on, for now.
     stalled: VecDeque<StreamKey>,
     /// Reads on although too much is unfinished, so that something gets finished.
     privileged: Option<StreamKey>,
@@ -94,24 +124,89 @@ fn parse(key: StreamKey, mut body: Bytes) -> Option<Arrived> {
     })
 }
 
+impl Arrived {
+    pub(crate) fn len(&self) -> usize {
+        self.method.len() + self.payload.len()
+    }
+}
+
+impl Intake {
+    /// Bytes of requests that the application has not accepted.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        (self.unfinished + self.unaccepted + self.laid) as u64
+    }
+
+    /// How many whole requests nobody has collected.
+    pub(crate) fn whole(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Gives back what an idle session does not need.
+    pub(crate) fn shrink(&mut self) {
+        self.collected.shrink_to_fit();
+    }
+
+    /// Whether as much of whole requests is held as may be.
+    fn is_full(&self, limits: RequestLimits) -> bool {
+        self.unaccepted + self.laid >= limits.max_unaccepted
+    }
+
+    /// Whether too much is unfinished already for another to be begun.
+    fn is_crowded(&self) -> bool {
+        self.unfinished > MAX_UNFINISHED && self.privileged.is_some()
+    }
+
+    /// Whether a request may be read on. What is not read holds its credit back, so that the peer waits.
+    fn may_read(&mut self, key: StreamKey, limits: RequestLimits) -> bool {
+        if self.is_full(limits) {
+            return false;
+        }
+        if self.unfinished <= MAX_UNFINISHED || self.privileged == Some(key) {
+            return true;
+        }
+        let first = self.privileged.is_none();
+        if first {
+            self.privileged = Some(key);
+        }
+        first
+    }
+
+    fn settled(&mut self, key: StreamKey) {
+        if self.privileged == Some(key) {
+            self.privileged = None;
+        }
+    }
+}
+
 impl State {
     /// The next whole request, in the order in which they became whole.
     pub(crate) fn next_request(&mut self, now: Timestamp) -> Option<Arrived> {
         if let Some(arrived) = self.intake.ready.pop_front() {
+            self.intake.unaccepted = self.intake.unaccepted.saturating_sub(arrived.len());
             return Some(arrived);
         }
-        while let Some(key) = self.core.accept(Kind::Bi, Class::REQUESTS) {
+        while !self.intake.is_crowded() {
+            let key = self.core.accept(Kind::Bi, Class::REQUESTS)?;
             self.fresh_slot(key);
+            if self.intake.unfinished > MAX_UNFINISHED {
+                self.intake.privileged = Some(key);
+            }
             match self.read_on(now, key, BytesMut::new(), self.longest_request()) {
-                Step::Whole(body) => match parse(key, body) {
-                    Some(arrived) => return Some(arrived),
-                    None => self.respond_malformed(key),
-                },
+                Step::Whole(body) => {
+                    self.intake.settled(key);
+                    match parse(key, body) {
+                        Some(arrived) => return Some(arrived),
+                        None => self.respond_malformed(key),
+                    }
+                }
                 Step::Unfinished(body) => {
                     self.intake.unfinished += body.len();
                     self.slot(key).work = Work::Request(Box::new(body));
                 }
-                step => self.give_up(key, &step),
+                step => {
+                    self.intake.settled(key);
+                    self.give_up(key, &step);
+                }
             }
         }
         None
@@ -119,7 +214,16 @@ impl State {
 
     /// Bytes of the longest request, with its method.
     fn longest_request(&self) -> usize {
-        self.max_request.saturating_add(MAX_METHOD_LEN + varint::MAX_LEN)
+        self.limits
+            .max_request
+            .saturating_add(MAX_METHOD_LEN + varint::MAX_LEN)
+    }
+
+    /// The next whole request once the session has ended and none lies ready for the handles any more.
+    pub(crate) fn last_request(&mut self, now: Timestamp) -> Option<Arrived> {
+        self.intake.laid = 0;
+        self.resume_requests(now);
+        self.next_request(now)
     }
 
     fn respond_malformed(&mut self, key: StreamKey) {
@@ -169,44 +273,108 @@ impl State {
         }
     }
 
-    /// Reads on in unfinished requests, from `key` on, as far as memory allows.
+    /// Reads on in an unfinished request, if memory allows, and then in those that had to wait for it.
     pub(crate) fn pump_request(&mut self, now: Timestamp, key: StreamKey) {
-        let mut next = Some(key);
-        while let Some(key) = next {
-            let body = match std::mem::take(&mut self.slot(key).work) {
-                Work::Request(body) => body,
-                other => {
-                    self.slot(key).work = other;
-                    return;
-                }
-            };
-            if self.intake.unfinished > MAX_UNFINISHED && self.intake.privileged != Some(key) {
-                if self.intake.privileged.is_some() {
-                    self.slot(key).work = Work::Request(body);
-                    self.intake.stalled.push_back(key);
-                    return;
-                }
-                self.intake.privileged = Some(key);
-            }
-            let held = body.len();
-            match self.read_on(now, key, *body, self.longest_request()) {
-                Step::Unfinished(body) => {
-                    self.intake.unfinished += body.len() - held;
-                    self.slot(key).work = Work::Request(Box::new(body));
-                    return;
-                }
-                Step::Whole(body) => match parse(key, body) {
-                    Some(arrived) => self.intake.ready.push_back(arrived),
-                    None => self.respond_malformed(key),
-                },
-                step => self.give_up(key, &step),
-            }
-            self.intake.unfinished = self.intake.unfinished.saturating_sub(held);
-            if self.intake.privileged == Some(key) {
-                self.intake.privileged = None;
-            }
-            next = self.intake.stalled.pop_front();
+        if self.intake.may_read(key, self.limits) {
+            self.read_request(now, key);
+            self.resume_requests(now);
+        } else {
+            self.intake.stalled.push_back(key);
         }
+    }
+
+    /// Reads on in requests that had to wait, as far as memory allows.
+    pub(crate) fn resume_requests(&mut self, now: Timestamp) {
+        while let Some(&key) = self.intake.stalled.front() {
+            if !self.intake.may_read(key, self.limits) {
+                return;
+            }
+            self.intake.stalled.pop_front();
+            self.read_request(now, key);
+        }
+    }
+
+    fn read_request(&mut self, now: Timestamp, key: StreamKey) {
+        let body = match std::mem::take(&mut self.slot(key).work) {
+            Work::Request(body) => body,
+            other => {
+                self.slot(key).work = other;
+                return self.intake.settled(key);
+            }
+        };
+        let held = body.len();
+        match self.read_on(now, key, *body, self.longest_request()) {
+            Step::Unfinished(body) => {
+                self.intake.unfinished += body.len() - held;
+                self.slot(key).work = Work::Request(Box::new(body));
+                return;
+            }
+            Step::Whole(body) => match parse(key, body) {
+                Some(arrived) => {
+                    self.intake.unaccepted += arrived.len();
+                    self.intake.ready.push_back(arrived);
+                }
+                None => self.respond_malformed(key),
+            },
+            step => self.give_up(key, &step),
+        }
+        self.intake.unfinished = self.intake.unfinished.saturating_sub(held);
+        self.intake.settled(key);
+    }
+
+    // ---- between the driver and the handles ----
+
+    /// Takes in what the peer asks, as far as there is room for it, and collects what the handles want.
+    pub(crate) fn take_in(&mut self, calls: &Mutex<Calls>) {
+        let (wanted, laid) = calls.lock().wanted();
+        self.intake.laid = laid;
+        self.intake.more = None;
+        loop {
+            self.resume_requests(self.now);
+            // What is whole when the session ends stays here: from then on those who accept look for it here.
+            if wanted > 0 && self.end.is_none() {
+                self.intake.more = Some(self.collect(wanted));
+            }
+            // One that was collected may have been what others waited for.
+            let next = self.intake.stalled.front().copied();
+            if next.is_none_or(|key| !self.intake.may_read(key, self.limits)) {
+                return;
+            }
+        }
+    }
+
+    /// Collects whole requests. Tells whether there may be others.
+    fn collect(&mut self, wanted: usize) -> bool {
+        while self.intake.collected.len() < wanted && self.intake.laid < READY_BYTES {
+            if self.intake.ready.is_empty() && self.intake.is_full(self.limits) {
+                return true;
+            }
+            let Some(arrived) = self.next_request(self.now) else {
+                return false;
+            };
+            self.intake.laid += arrived.len();
+            if self.intake.collected.capacity() == 0 {
+                self.intake.collected.reserve_exact(1);
+            }
+            self.intake.collected.push(arrived);
+        }
+        true
+    }
+
+    /// Lays what was collected ready for the handles.
+    pub(crate) fn lay_ready(&mut self, calls: &mut Calls, wakes: &mut WakeList) {
+        let Intake {
+            collected,
+            laid,
+            more,
+            ..
+        } = &mut self.intake;
+        calls.lay_ready(collected, more.take(), wakes);
+        let known = std::mem::replace(laid, calls.ready_bytes());
+        // Reading on waits for room, or what a session without paths holds is counted elsewhere.
+        let matters = known >= self.limits.max_unaccepted.saturating_sub(self.intake.unaccepted)
+            || self.core.state() == Lifecycle::Reconnecting;
+        calls.tell_of_taking(matters, known > self.intake.laid);
     }
 }
 
@@ -232,3 +400,6 @@ where
     let left = rest.len();
     out.extend_from_slice(&bytes[..varint::MAX_LEN - left]);
 }
+
+#[cfg(test)]
+mod tests;

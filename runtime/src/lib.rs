@@ -33,12 +33,14 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod blocking;
 mod calls;
 mod client;
 mod dial;
 mod dispatch;
 mod driver;
 mod events;
+mod files;
 mod hub;
 mod intake;
 mod link;
@@ -57,12 +59,14 @@ mod wait;
 mod waits;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
+pub use blocking::Blocking;
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
+pub use files::Files;
 pub use hub::ACCEPT_QUEUE;
 pub use intake::{
-    FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, MAX_UNFINISHED, STATUS_DROPPED, STATUS_MALFORMED,
-    STATUS_TOO_LARGE,
+    DEFAULT_MAX_UNACCEPTED, FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, MAX_UNFINISHED, STATUS_DROPPED,
+    STATUS_MALFORMED, STATUS_TOO_LARGE,
 };
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use observer::Observer;

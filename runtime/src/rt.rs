@@ -4,18 +4,20 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use sheetbend_core::time::Timestamp;
 
 use crate::address::Address;
+use crate::files::{Files, NoFiles};
 use crate::observer::Observer;
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The runtime behind the handles: clock, timers, tasks, sockets, names and randomness.
+/// The runtime behind the handles: clock, timers, tasks, sockets, names, files and randomness.
 ///
 /// Object-safe, so that handles are the same type under every runtime. Implementations are meant to
 /// be a few hundred lines; the simulator is one of them.
@@ -49,6 +51,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Fresh randomness for the seed of one machine.
     fn seed(&self) -> [u8; 32];
+
+    /// Its files. Where there are none, every operation says `Unsupported`.
+    fn files(&self) -> Arc<dyn Files> {
+        Arc::new(NoFiles)
+    }
 
     /// Who looks on, asked once for each session and each server; nobody by default.
     fn observer(&self) -> Option<Box<dyn Observer>> {

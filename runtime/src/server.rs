@@ -14,13 +14,14 @@ use sheetbend_core::session::{Config, Incoming, PathInfo};
 use sheetbend_core::time::Timestamp;
 
 use crate::address::{Address, AddressError, ToAddress};
-use crate::client::DEFAULT_MAX_REQUEST;
 use crate::dial::security;
 use crate::hub::Hub;
+use crate::intake::RequestLimits;
 use crate::rt::{Listener, Runtime, Socket, Timer};
 use crate::session::Session;
 
-/// Connections in their handshake at a time, by default; more are closed at once.
+/// Connections at a time whose first message has not come, or that are told why they are refused, by
+/// default; more are closed at once.
 pub const DEFAULT_MAX_HANDSHAKES: usize = 4096;
 /// Bytes that a connection is read by until its first message is complete.
 const FIRST_READ: usize = 4096;
@@ -28,7 +29,7 @@ const FIRST_READ: usize = 4096;
 const LISTEN_REST: Duration = Duration::from_millis(50);
 /// How long a refused connection may take to read why.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
-/// Connections accepted before other tasks get their turn.
+/// Connections accepted on one listener before the others, and other tasks, get their turn.
 const ACCEPT_BATCH: usize = 64;
 
 /// Why an address cannot be served.
@@ -57,6 +58,7 @@ pub struct ServerBuilder {
     config: Config,
     registry: RegistryConfig,
     max_request: Option<usize>,
+    max_unaccepted: Option<usize>,
     max_handshakes: Option<usize>,
 }
 
@@ -89,7 +91,14 @@ impl ServerBuilder {
         self
     }
 
-    /// How many connections may be in their handshake at a time.
+    /// How many bytes of whole requests may wait for [`Session::accept_request`] in one session; the last
+    /// of them may exceed it. Beyond it no request is read on, so that flow control holds the peer back.
+    pub fn max_unaccepted(mut self, bytes: usize) -> ServerBuilder {
+        self.max_unaccepted = Some(bytes);
+        self
+    }
+
+    /// How many connections may be in their handshake, or be told why they are refused, at a time.
     pub fn max_handshakes(mut self, count: usize) -> ServerBuilder {
         self.max_handshakes = Some(count);
         self
@@ -122,8 +131,8 @@ impl ServerBuilder {
             .collect();
         let acceptor = Acceptor::new(self.registry, self.config, runtime.seed(), runtime.now());
         let max_handshakes = self.max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
-        let max_request = self.max_request.unwrap_or(DEFAULT_MAX_REQUEST);
-        let hub = Arc::new(Hub::new(acceptor, runtime.clone(), max_handshakes, max_request));
+        let limits = RequestLimits::new(self.max_request, self.max_unaccepted);
+        let hub = Arc::new(Hub::new(acceptor, runtime.clone(), max_handshakes, limits));
         let task = Listening {
             hub: hub.clone(),
             listeners,
@@ -197,9 +206,15 @@ struct Listening {
 }
 
 impl Listening {
+    /// Accepts what waits, a batch on each listener. Tells whether more may wait.
     fn accept(&mut self, cx: &mut Context<'_>, now: Timestamp) -> bool {
+        let mut again = false;
         for listener in &self.listeners {
             for round in 0.. {
+                if round >= ACCEPT_BATCH {
+                    again = true;
+                    break;
+                }
                 match listener.poll_accept(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Ok(socket)) => self.hub.clone().welcome(socket, &listener.local_address()),
@@ -208,12 +223,9 @@ impl Listening {
                         break;
                     }
                 }
-                if round >= ACCEPT_BATCH {
-                    return true;
-                }
             }
         }
-        false
+        again
     }
 
     fn sleep(&mut self, cx: &mut Context<'_>, deadline: Option<Timestamp>) -> bool {
@@ -278,13 +290,12 @@ impl Hub {
         let info = PathInfo::new(name, at.transport(), security(at));
         let runtime = self.runtime.clone();
         runtime.spawn(Box::pin(async move {
-            let received = receive(&self, &*socket, info).await;
-            self.lock().handshakes -= 1;
-            if let Some((incoming, rest)) = received
+            if let Some((incoming, rest)) = receive(&self, &*socket, info).await
                 && let Err((socket, record)) = self.attach(incoming, socket, rest)
             {
                 refuse(&*self.runtime, &*socket, &record).await;
             }
+            self.lock().handshakes -= 1;
         }));
     }
 }

@@ -17,10 +17,10 @@ use crate::events::Events;
 use crate::open::open;
 use crate::request::{IncomingRequest, Request, next_request};
 use crate::rt::{BoxFuture, Runtime, Timer};
-use crate::shared::{Owner, Shared, State};
+use crate::shared::{Owner, Shared, State, Tracking, store};
 use crate::stream::{BiStream, RecvStream, SendStream};
 use crate::wait::wait_for;
-use crate::waits::{Interest, Ticket};
+use crate::waits::Interest;
 
 /// One session between two programs. Clones are handles of the same session.
 ///
@@ -54,7 +54,11 @@ impl Session {
         Session { owner }
     }
 
-    fn shared(&self) -> &Shared {
+    pub(crate) fn is_same(&self, other: &Session) -> bool {
+        Arc::ptr_eq(&self.owner, &other.owner)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
         &self.owner.0
     }
 
@@ -80,7 +84,7 @@ impl Session {
         // What was whole when the session ended may still be asked for.
         wait_for(shared, Interest::Lifecycle, |state: &mut State| {
             let now = state.now;
-            let next = state.next_request(now);
+            let next = state.last_request(now);
             next.map(Ok).or_else(|| ended(state).map(Err))
         })
         .await
@@ -192,7 +196,6 @@ impl Session {
         Ok(Tracked {
             shared: self.owner.0.clone(),
             id: id.0,
-            ticket: None,
         })
     }
 
@@ -221,7 +224,7 @@ impl Session {
             {
                 Ok(id) => {
                     if track {
-                        state.outcomes.insert(id.0, None);
+                        state.outcomes.insert(id.0, Tracking::default());
                     }
                     Some(Ok(id))
                 }
@@ -374,26 +377,26 @@ impl std::fmt::Debug for Session {
 pub struct Tracked {
     shared: Arc<Shared>,
     id: u64,
-    ticket: Option<Ticket>,
 }
 
 impl Future for Tracked {
     type Output = Outcome;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let this = &mut *self;
-        let mut state = this.shared.lock();
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.shared.lock();
         let state = state.quiet();
-        match state.outcomes.get(&this.id) {
-            Some(Some(outcome)) => Poll::Ready(*outcome),
-            // The session reports every outcome before it ends; one that it did not is not known.
-            _ if state.end.is_some() => Poll::Ready(Outcome::Maybe),
-            _ => {
-                state
-                    .waits
-                    .register(Interest::Outcome(this.id), &mut this.ticket, cx);
+        let ended = state.end.is_some();
+        match state.outcomes.get_mut(&self.id) {
+            Some(Tracking {
+                outcome: Some(outcome),
+                ..
+            }) => Poll::Ready(*outcome),
+            Some(tracking) if !ended => {
+                store(&mut tracking.waker, cx);
                 Poll::Pending
             }
+            // The session reports every outcome before it ends; one that it did not is not known.
+            _ => Poll::Ready(Outcome::Maybe),
         }
     }
 }
@@ -401,11 +404,7 @@ impl Future for Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        let state = state.quiet();
-        state.outcomes.remove(&self.id);
-        if let Some(own) = self.ticket.take() {
-            state.waits.forget(Interest::Outcome(self.id), own);
-        }
+        state.quiet().outcomes.remove(&self.id);
     }
 }
 

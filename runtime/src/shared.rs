@@ -13,7 +13,7 @@ use sheetbend_core::time::Timestamp;
 
 use crate::calls::{Calls, Carried};
 use crate::events::Subscribers;
-use crate::intake::{Intake, Work};
+use crate::intake::{Intake, RequestLimits, Work};
 use crate::open::Openers;
 use crate::pool::give_batch;
 use crate::rt::{Runtime, Socket};
@@ -55,6 +55,13 @@ pub(crate) fn store(slot: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
+/// A tracked message: what became of it, or who waits to learn it.
+#[derive(Default)]
+pub(crate) struct Tracking {
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) waker: Option<Waker>,
+}
+
 /// A socket that the server hands to a session's driver.
 pub(crate) struct NewPath {
     pub(crate) key: PathKey,
@@ -71,13 +78,12 @@ pub(crate) struct State {
     pub(crate) openers: Openers,
     pub(crate) intake: Intake,
     pub(crate) carried: Carried,
-    pub(crate) outcomes: BTreeMap<u64, Option<Outcome>>,
+    pub(crate) outcomes: BTreeMap<u64, Tracking>,
     pub(crate) subscribers: Subscribers,
     pub(crate) inbox: Vec<NewPath>,
     /// When the driver last looked at the clock.
     pub(crate) now: Timestamp,
-    /// The longest request or answer, in bytes.
-    pub(crate) max_request: usize,
+    pub(crate) limits: RequestLimits,
     /// The driver, while it sleeps.
     pub(crate) driver: Option<Waker>,
     /// All handles are gone.
@@ -91,7 +97,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn new(core: Box<session::Session>, now: Timestamp, max_request: usize) -> State {
+    pub(crate) fn new(core: Box<session::Session>, now: Timestamp, limits: RequestLimits) -> State {
         State {
             core,
             slots: Vec::new(),
@@ -103,7 +109,7 @@ impl State {
             subscribers: Subscribers::default(),
             inbox: Vec::new(),
             now,
-            max_request,
+            limits,
             driver: None,
             orphaned: false,
             end: None,
@@ -161,7 +167,8 @@ impl State {
             }
             Event::Writable(key) => {
                 let slot = self.slot(key);
-                wakes.extend(slot.write.take());
+                let waker = slot.write.take();
+                wakes.extend(waker.filter(|_| !sheetbend_core::canary!(WritableTaskNotWoken)));
                 self.pump_written(key);
             }
             Event::Finished(key) => wakes.extend(self.slot(key).progress.take()),
@@ -178,9 +185,9 @@ impl State {
             Event::DatagramReady => self.waits.wake(Interest::Datagram, wakes),
             Event::MessageSpace => self.waits.wake(Interest::Space, wakes),
             Event::Outcome { id, outcome } => {
-                if let Some(slot) = self.outcomes.get_mut(&id.0) {
-                    *slot = Some(outcome);
-                    self.waits.wake(Interest::Outcome(id.0), wakes);
+                if let Some(tracking) = self.outcomes.get_mut(&id.0) {
+                    tracking.outcome = Some(outcome);
+                    wakes.extend(tracking.waker.take());
                 }
             }
             Event::Quiet => self.shrink(),
@@ -208,7 +215,7 @@ impl State {
         self.slots.shrink_to_fit();
         self.inbox.shrink_to_fit();
         self.carried.shrink();
-        self.intake.collected.shrink_to_fit();
+        self.intake.shrink();
         self.waits.shrink();
     }
 
@@ -220,6 +227,11 @@ impl State {
                 self.waits.wake_all(wakes);
                 self.end_lines(wakes);
                 self.end_calls();
+                wakes.extend(
+                    self.outcomes
+                        .values_mut()
+                        .filter_map(|tracking| tracking.waker.take()),
+                );
                 for slot in &mut self.slots {
                     slot.wake_all(wakes);
                 }
@@ -248,8 +260,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(core: Box<session::Session>, runtime: Arc<dyn Runtime>, max_request: usize) -> Shared {
-        let state = Mutex::new(State::new(core, runtime.now(), max_request));
+    pub(crate) fn new(
+        core: Box<session::Session>,
+        runtime: Arc<dyn Runtime>,
+        limits: RequestLimits,
+    ) -> Shared {
+        let state = Mutex::new(State::new(core, runtime.now(), limits));
         Shared {
             state,
             calls: Mutex::default(),

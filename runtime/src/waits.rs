@@ -25,8 +25,6 @@ pub(crate) enum Interest {
     Lifecycle,
     /// A new event for subscriber `n`.
     Event(u64),
-    /// The outcome of message `n`.
-    Outcome(u64),
 }
 
 /// Names one waiting task, so that a dropped future leaves nothing behind.
@@ -83,8 +81,8 @@ impl Waits {
         if let Some(index) = self.lists.iter().position(|(of, _)| *of == interest) {
             let list = &mut self.lists[index].1;
             wakes.extend(list.drain(..).map(|(_, waker)| waker));
-            // The list stays with its memory for those who wait again; events and outcomes are named once.
-            if matches!(interest, Interest::Event(_) | Interest::Outcome(_)) || list.capacity() > 64 {
+            // The list stays with its memory for those who wait again; subscribers come and go.
+            if matches!(interest, Interest::Event(_)) || list.capacity() > 64 {
                 self.lists.swap_remove(index);
             }
         }

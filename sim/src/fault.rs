@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::DiskConfig;
 use crate::host::{HostId, Power};
 use crate::net::{AttachmentId, Fabric, LinkConfig, Middlebox};
+use crate::relay::RelayConfig;
 use crate::state::State;
 
 /// A fault, or the end of one. Hosts and networks are named; what names nothing does nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "kebab-case")]
 pub enum Fault {
-    /// Changes one direction of a link. What is under way arrives as it would have.
+    /// Changes one direction of a link. What waits in its queue leaves at the new rate; what is past the
+    /// queue arrives as it would have.
     Link {
         /// The host that sends.
         from: String,
@@ -108,6 +111,20 @@ pub enum Fault {
         /// By how much.
         by: Duration,
     },
+    /// Changes what a relay does to the connections through it, those that stand included.
+    Relay {
+        /// The host that it runs on.
+        host: String,
+        /// What it does from here on.
+        config: RelayConfig,
+    },
+    /// Changes how a host's disk behaves.
+    Disk {
+        /// The host.
+        host: String,
+        /// How it is from here on.
+        config: DiskConfig,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -161,6 +178,8 @@ impl fmt::Display for Fault {
             Fault::Suspend { host } => write!(f, "{host} is suspended"),
             Fault::Resume { host, .. } => write!(f, "{host} goes on"),
             Fault::Skew { host, ppm } => write!(f, "{host}'s clock runs {ppm} ppm fast"),
+            Fault::Relay { host, config } => write!(f, "{host} relays with {config:?}"),
+            Fault::Disk { host, config } => write!(f, "{host}'s disk is now {config:?}"),
             Fault::Step { host, by } => write!(f, "{host}'s clock jumps by {by:?}"),
         }
     }
@@ -252,10 +271,9 @@ impl State {
         };
         let (from, to) = (self.interface(from, network)?, self.interface(to, network)?);
         let id = self.link_between(from, to);
-        let link = self.net.link_mut(id);
         match fault {
-            Fault::Link { config, .. } => link.config = config.clone(),
-            Fault::Partition { cut, .. } => link.cut = *cut,
+            Fault::Link { config, .. } => self.set_link(id, config.clone()),
+            Fault::Partition { cut, .. } => self.net.link_mut(id).cut = *cut,
             _ => {}
         }
         Some(())
@@ -268,7 +286,9 @@ impl State {
         | Fault::Suspend { host: name }
         | Fault::Resume { host: name, .. }
         | Fault::Skew { host: name, .. }
-        | Fault::Step { host: name, .. }) = fault
+        | Fault::Step { host: name, .. }
+        | Fault::Relay { host: name, .. }
+        | Fault::Disk { host: name, .. }) = fault
         else {
             return None;
         };
@@ -283,6 +303,8 @@ impl State {
                 host.held_connections.clear();
                 host.held_timers.clear();
                 host.mem = Default::default();
+                host.disk.crash();
+                host.relay.forget();
                 self.forget_host(id);
                 return Some(Consequence::Crashed(id));
             }
@@ -309,6 +331,11 @@ impl State {
                 host.clock.set_skew(now, *ppm);
                 self.rearm_timers(id);
             }
+            Fault::Relay { config, .. } => {
+                let woken = host.relay.set(config.clone());
+                self.wakes.extend(woken);
+            }
+            Fault::Disk { config, .. } => host.disk.config = config.clone(),
             Fault::Step { by, .. } => {
                 host.clock.step(now, *by);
                 self.rearm_timers(id);

@@ -10,7 +10,9 @@ use sheetbend_core::rng::Rng;
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{BoxFuture, MemNetwork, Runtime};
 
+use crate::disk::Disk;
 use crate::net::{ConnectionKey, TcpConfig, TcpListener, TcpStream, UdpSocket, listen, start_connect};
+use crate::relay::RelayState;
 use crate::runtime::HostRuntime;
 use crate::state::{Shared, State};
 
@@ -106,6 +108,8 @@ pub(crate) struct HostState {
     pub(crate) program: Option<Program>,
     pub(crate) rng: Rng,
     pub(crate) mem: MemNetwork,
+    pub(crate) disk: Disk,
+    pub(crate) relay: RelayState,
     /// Connections whose timers were due while the host was suspended.
     pub(crate) held_connections: Vec<ConnectionKey>,
     pub(crate) held_timers: Vec<u32>,
@@ -113,7 +117,8 @@ pub(crate) struct HostState {
 }
 
 impl HostState {
-    pub(crate) fn new(name: &str, rng: Rng, clock: Clock) -> HostState {
+    pub(crate) fn new(name: &str, mut rng: Rng, clock: Clock) -> HostState {
+        let disk = Disk::new(rng.fork("disk"));
         HostState {
             name: name.to_owned(),
             power: Power::Running,
@@ -124,6 +129,8 @@ impl HostState {
             program: None,
             rng,
             mem: MemNetwork::new(),
+            disk,
+            relay: RelayState::default(),
             held_connections: Vec::new(),
             held_timers: Vec::new(),
             port: FIRST_PORT - 1,
@@ -219,6 +226,11 @@ impl Host {
         Timestamp::from_nanos(self.shared.with(|state| state.local_now(self.id)))
     }
 
+    /// The world's own time, which no program of a real host can see: for whoever measures.
+    pub fn world_now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.shared.with(|state| state.now))
+    }
+
     /// Runs a task on this host until it ends or the host crashes.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.shared.spawn(self.id, self.incarnation, Box::pin(task));
@@ -228,6 +240,12 @@ impl Host {
     pub async fn sleep(&self, time: Duration) {
         let mut timer = self.runtime().timer(self.now() + time);
         std::future::poll_fn(|cx| timer.poll_expired(cx)).await;
+    }
+
+    /// Says that a program on this host came forward. A task that runs again and again without anybody coming
+    /// forward has stalled; one that comes forward when it is run although nobody woke it had lost its wake-up.
+    pub fn progressed(&self) {
+        self.shared.with(|state| state.progress += 1);
     }
 
     /// A fresh generator for what a program does at random.

@@ -31,6 +31,12 @@
 //! assert_eq!(answer, "hello");
 //! ```
 //!
+//! # Your own code
+//!
+//! `docs/SIMULATION.md` is a short guide, and `sim/tests/kv.rs` an example to copy from: a service of a user's own that
+//! runs for real and simulated, a swarm that checks it against a model, and two planted mistakes that the swarm finds.
+//! [`scenario::all`] has a world for every [`Fault`], each of which shows the fault's effect.
+//!
 //! # What came of it
 //!
 //! A run that goes wrong returns a [`Failure`]. [`World::keep_records`] before it has the world remember what happens,
@@ -45,6 +51,7 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+mod disk;
 mod failure;
 mod fault;
 mod host;
@@ -52,12 +59,19 @@ mod leaks;
 mod net;
 mod observe;
 mod queue;
+mod quiet;
+mod relay;
 mod runtime;
 pub mod scenario;
+mod schedule;
+pub mod shrink;
 mod state;
+pub mod swarm;
+mod token;
 pub mod trace;
 mod world;
 
+pub use disk::{DiskConfig, DiskStats};
 pub use failure::{Failure, FailureKind};
 pub use fault::Fault;
 pub use host::{Host, HostId};
@@ -65,7 +79,13 @@ pub use leaks::{detects_leaks, unsimulated};
 pub use net::{
     Burst, Drop, LinkConfig, LinkStats, Middlebox, TcpConfig, TcpListener, TcpStream, UdpSocket, Unknown,
 };
+pub use quiet::quietly;
+pub use relay::{RelayConfig, RelayStats};
+pub use schedule::{Schedule, ScheduleError, Step};
+pub use token::{MAX_TOKEN_LEN, Token, TokenError};
 pub use trace::{Record, What};
-pub use world::{Join, World};
+pub use world::{Join, Leftovers, World};
 
+pub use sheetbend_core::marks::{Mark, Marks};
+pub use sheetbend_core::rng::Rng;
 pub use sheetbend_core::time::Timestamp;

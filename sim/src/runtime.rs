@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Address, BoxFuture, Listener, Observer, Runtime, Socket, Timer};
+use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Observer, Runtime, Socket, Timer};
 
+use crate::disk::SimFiles;
 use crate::host::Host;
 use crate::net::{listen, start_connect};
 use crate::observe;
@@ -100,6 +101,10 @@ impl Runtime for HostRuntime {
         self.host
             .shared
             .with(|state| state.hosts[self.host.id.index()].rng.bytes())
+    }
+
+    fn files(&self) -> Arc<dyn Files> {
+        Arc::new(SimFiles::new(self.host.clone()))
     }
 
     fn observer(&self) -> Option<Box<dyn Observer>> {

@@ -15,6 +15,7 @@ use slab::Slab;
 
 pub use join::Join;
 
+use crate::disk::DiskStats;
 use crate::failure::Failure;
 use crate::fault::{Consequence, Fault};
 use crate::host::{Clock, Host, HostId, HostState, Power, Program};
@@ -53,12 +54,46 @@ pub struct Totals {
     pub trace_hash: u64,
 }
 
+/// What is there at a moment, to be looked at when nothing should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Leftovers {
+    /// Tasks that have not ended.
+    pub tasks: usize,
+    /// Timers that tasks hold.
+    pub timers: usize,
+    /// Ends of TCP connections, those included that only kernels know of.
+    pub connections: usize,
+    /// Listening sockets.
+    pub listeners: usize,
+    /// UDP sockets.
+    pub udp_sockets: usize,
+}
+
+impl Leftovers {
+    /// Whether there is nothing.
+    pub fn is_none(&self) -> bool {
+        *self == Leftovers::default()
+    }
+}
+
+impl std::fmt::Display for Leftovers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} tasks, {} timers, {} connections, {} listeners, {} UDP sockets",
+            self.tasks, self.timers, self.connections, self.listeners, self.udp_sockets
+        )
+    }
+}
+
 /// A simulated world. See the [crate](crate) for an example.
 pub struct World {
     pub(crate) shared: Arc<Shared>,
     pub(crate) seed: u64,
     rng: Rng,
     shuffle: bool,
+    /// One in so many quiet moments is probed for lost wake-ups.
+    probe: u64,
     tasks: Slab<Task>,
     next_generation: u32,
     /// Tasks of hosts that are paused.
@@ -89,6 +124,7 @@ impl World {
             seed,
             rng,
             shuffle: false,
+            probe: 0,
             tasks: Slab::new(),
             next_generation: 0,
             held: Vec::new(),
@@ -108,9 +144,20 @@ impl World {
         self.seed
     }
 
+    /// A generator for what the world's owner plans at random: the same for one seed and purpose, whenever asked.
+    pub fn rng(&self, purpose: &str) -> Rng {
+        Rng::from_seed(seed_bytes(self.seed)).fork("owner").fork(purpose)
+    }
+
     /// Runs tasks that are ready at one moment in random order rather than in the order of their wake-ups.
     pub fn shuffle(&mut self, shuffle: bool) {
         self.shuffle = shuffle;
+    }
+
+    /// Looks for lost wake-ups: at one in so many quiet moments, chosen at random, runs one task, any one, although
+    /// nobody woke it. If it then comes forward, it had something to do, and the run fails. 0 is never.
+    pub fn probe_wakeups(&mut self, one_in: u64) {
+        self.probe = one_in;
     }
 
     /// Remembers what happens from here on, and what each link carries, for [`World::records`] and the writers of
@@ -214,6 +261,22 @@ impl World {
         })
     }
 
+    /// How the link from one host to another is; nothing if they share no such network.
+    pub fn link_config(&self, from: &str, to: &str, network: &str) -> Option<LinkConfig> {
+        self.shared.with(|state| {
+            let network = state.net.find_network(network)?;
+            let (from, to) = (state.find_host(from)?, state.find_host(to)?);
+            let (from, to) = (state.net.on(from, network)?, state.net.on(to, network)?);
+            let id = state.link_between(from, to);
+            Some(state.net.link_mut(id).config.clone())
+        })
+    }
+
+    /// What a host's disk has been through.
+    pub fn disk_stats(&self, host: &Host) -> DiskStats {
+        self.shared.with(|state| state.hosts[host.id.index()].disk.stats)
+    }
+
     // ---- what goes wrong, and when ----
 
     /// Does something at a moment, counted from the world's beginning.
@@ -301,6 +364,23 @@ impl World {
             polls: self.polls,
             trace_hash: hash.finish(),
         }
+    }
+
+    /// Whether a host has not crashed, or has come back.
+    pub fn is_up(&self, host: HostId) -> bool {
+        self.shared
+            .with(|state| state.hosts[host.index()].power != Power::Crashed)
+    }
+
+    /// What there still is of tasks, timers, sockets and connections.
+    pub fn leftovers(&self) -> Leftovers {
+        self.shared.with(|state| Leftovers {
+            tasks: self.tasks.len(),
+            timers: state.timers.len(),
+            connections: state.net.connections.len(),
+            listeners: state.net.listeners.len(),
+            udp_sockets: state.net.udp.len(),
+        })
     }
 
     /// Tasks that have not ended.

@@ -101,15 +101,24 @@ struct Path {
     since: Timestamp,
     /// Told to go; does not count any more.
     surplus: bool,
+    /// Nothing comes back over it: another is to take its place, and it does not count meanwhile.
+    silent: bool,
     /// It carried data, and the peer acknowledged it.
     worked: bool,
+}
+
+impl Path {
+    fn counts(&self) -> bool {
+        !self.surplus && !self.silent
+    }
 }
 
 /// Keeps paths up: the machine that decides when to connect to which endpoint.
 ///
 /// - Inputs: [`handle_connect_failed`](Self::handle_connect_failed),
 ///   [`handle_path_up`](Self::handle_path_up), [`handle_path_worked`](Self::handle_path_worked),
-///   [`handle_path_down`](Self::handle_path_down),
+///   [`handle_path_silent`](Self::handle_path_silent),
+///   [`handle_path_recovered`](Self::handle_path_recovered), [`handle_path_down`](Self::handle_path_down),
 ///   [`handle_network_change`](Self::handle_network_change), [`handle_timeout`](Self::handle_timeout).
 /// - Commands: [`set_target`](Self::set_target), [`stop`](Self::stop).
 /// - Outputs, to be drained in this order after any of them: [`poll_connect`](Self::poll_connect),
@@ -188,6 +197,7 @@ impl Connector {
             attempt,
             since: now,
             surplus: false,
+            silent: false,
             worked: false,
         });
         self.trim();
@@ -203,6 +213,30 @@ impl Connector {
             .find(|path| path.attempt.attempt_id == attempt_id)
         {
             path.worked = true;
+        }
+    }
+
+    /// A path no longer answers, but is not given up while there is no other: one is to be made.
+    pub fn handle_path_silent(&mut self, now: Timestamp, attempt_id: AttemptId) {
+        self.advance(now);
+        self.set_silent(attempt_id, true);
+        if self.paths_up() == 0 && self.outage.is_none() {
+            self.gate = now;
+            self.begin_outage(now);
+        }
+    }
+
+    /// A silent path answers again.
+    pub fn handle_path_recovered(&mut self, now: Timestamp, attempt_id: AttemptId) {
+        self.advance(now);
+        self.set_silent(attempt_id, false);
+        self.trim();
+    }
+
+    fn set_silent(&mut self, id: AttemptId, silent: bool) {
+        let mut paths = self.paths.iter_mut();
+        if let Some(path) = paths.find(|path| path.attempt.attempt_id == id) {
+            path.silent = silent;
         }
     }
 
@@ -338,9 +372,9 @@ impl Connector {
         give_up.chain(start).min()
     }
 
-    /// How many paths are up, those not counted that are to go.
+    /// How many paths are up, those not counted that are to go or silent.
     pub fn paths_up(&self) -> usize {
-        self.paths.iter().filter(|path| !path.surplus).count()
+        self.paths.iter().filter(|path| path.counts()).count()
     }
 
     /// How many attempts are under way.
@@ -351,7 +385,7 @@ impl Connector {
     /// Takes note of the time, and of a path that has proven itself by it.
     fn advance(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
-        let proven = |path: &Path| now.since(path.since) > self.config.proven_after;
+        let proven = |path: &Path| !path.silent && now.since(path.since) > self.config.proven_after;
         if self.outage.is_some() && self.paths.iter().any(proven) {
             self.outage = None;
         }
@@ -395,10 +429,16 @@ impl Connector {
         for _ in target..up {
             sometimes!(self.marks, SurplusPath);
             let loads = self.loads();
-            let candidates = self.paths.iter_mut().filter(|path| !path.surplus);
+            let candidates = self.paths.iter_mut().filter(|path| path.counts());
             let worst = candidates.max_by_key(|path| {
                 let endpoint = path.attempt.endpoint;
-                (loads[endpoint].paths, endpoint, path.attempt.attempt_id)
+                // Of two alike the newer goes, not the older attempt: the other is in use.
+                (
+                    loads[endpoint].paths,
+                    endpoint,
+                    path.since,
+                    path.attempt.attempt_id,
+                )
             });
             let Some(worst) = worst else { break };
             worst.surplus = true;

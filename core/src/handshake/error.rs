@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use super::RejectCode;
 use super::params::ParamError;
+use super::{RejectCode, Security};
 
 /// A handshake message or proof that the peer got wrong. PROTOCOL 5.7.
 ///
@@ -92,6 +92,14 @@ pub enum HandshakeError {
     /// A MAC or proof does not match. PROTOCOL 5.3, 5.4, 6.2 to 6.4.
     #[error("the proof does not match")]
     BadProof,
+    /// The ends agreed on a floor that this carrier, as this end sees it, does not reach. PROTOCOL 6.5.
+    #[error("the session accepts no carrier below {floor:?}, and this one is {carrier:?} as seen from here")]
+    BelowFloor {
+        /// The stronger of both ends' floors.
+        floor: Security,
+        /// What the carrier is.
+        carrier: Security,
+    },
     /// The carrier has a TLS exporter, but JOIN is not bound to it. PROTOCOL 6.2.
     #[error("JOIN is not bound to the carrier's TLS exporter")]
     Unbound,
@@ -111,6 +119,7 @@ impl HandshakeError {
         match self {
             HandshakeError::BadProof => RejectCode::BAD_PROOF,
             HandshakeError::Unbound | HandshakeError::NoExporter => RejectCode::UNBOUND,
+            HandshakeError::BelowFloor { .. } => RejectCode::SECURITY_FLOOR,
             HandshakeError::VersionNotOffered { .. } => RejectCode::VERSION,
             _ => RejectCode::MALFORMED,
         }

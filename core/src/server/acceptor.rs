@@ -32,7 +32,8 @@ pub enum Routed {
 /// Makes sessions of HELLOs and finds those that JOINs name; owns none of them.
 ///
 /// - Inputs: [`route`](Self::route) for every [`Incoming`] whose first message is there;
-///   [`confirmed`](Self::confirmed) and [`ended`](Self::ended) with what sessions report.
+///   [`confirmed`](Self::confirmed), [`detached`](Self::detached), [`attached`](Self::attached) and
+///   [`ended`](Self::ended) with what sessions report.
 /// - Commands: [`drain`](Self::drain).
 /// - Outputs: [`poll_expired`](Self::poll_expired), then [`poll_timeout`](Self::poll_timeout) and
 ///   [`handle_timeout`](Self::handle_timeout).
@@ -117,11 +118,22 @@ impl Acceptor {
         self.registry.drain(address);
     }
 
-    /// The next session that nobody confirmed in time: drop it and its connections.
+    /// The session has no path, and holds so many bytes ([`Session::held_bytes`]); to be told again when that
+    /// changes. Too much of it, and [`poll_expired`](Self::poll_expired) names who has to go.
+    pub fn detached(&mut self, now: Timestamp, token: SessionToken, bytes: u64) {
+        self.registry.detached(now, token, bytes);
+    }
+
+    /// The session has a path again.
+    pub fn attached(&mut self, token: SessionToken) {
+        self.registry.attached(token);
+    }
+
+    /// The next session that nobody confirmed in time, or whose memory is needed: drop it and its connections.
     pub fn poll_expired(&mut self) -> Option<SessionToken> {
-        self.registry
-            .poll_event()
-            .map(|registry::Event::Unconfirmed { token }| token)
+        self.registry.poll_event().map(|event| match event {
+            registry::Event::Unconfirmed { token } | registry::Event::Evicted { token } => token,
+        })
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout).

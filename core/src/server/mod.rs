@@ -1,6 +1,7 @@
 //! The server's side: which session an incoming path belongs to.
 
 pub mod acceptor;
+mod detached;
 pub mod registry;
 
 pub use acceptor::{Acceptor, Routed};

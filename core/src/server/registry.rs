@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::detached::Detached;
 use crate::handshake::{Hello, Reject, RejectCode, Routing, Security, SessionId, VERSION};
 use crate::marks::{Marks, sometimes};
 use crate::rng::Rng;
@@ -65,6 +66,11 @@ pub enum Event {
         /// The session.
         token: SessionToken,
     },
+    /// Sessions without paths hold more than they may, and this one has been so for longest: drop it.
+    Evicted {
+        /// The session.
+        token: SessionToken,
+    },
 }
 
 /// Says who owns a session that this server does not know: an address, or `None`.
@@ -85,6 +91,9 @@ pub struct Config {
     pub max_unconfirmed: usize,
     /// The most ended sessions that are remembered; beyond it the oldest are forgotten early.
     pub max_remembered: usize,
+    /// The most bytes that all sessions without paths may hold together: what they have written and was not
+    /// acknowledged, and what was not read. Beyond it the one that has been without for longest is dropped.
+    pub max_detached_bytes: u64,
     /// A session that is not confirmed by then is dropped.
     pub confirm_timeout: Duration,
     /// For how long the nonce and the id of an ended session are remembered.
@@ -102,6 +111,7 @@ impl Default for Config {
             max_sessions: 100_000,
             max_unconfirmed: 4096,
             max_remembered: 65_536,
+            max_detached_bytes: 256 * 1024 * 1024,
             confirm_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(600),
             owner: None,
@@ -156,8 +166,8 @@ struct Entry {
 /// The sessions of a server, by HELLO nonce and by session id.
 ///
 /// - Inputs: [`route_hello`](Self::route_hello), [`route_join`](Self::route_join),
-///   [`confirmed`](Self::confirmed), [`ended`](Self::ended),
-///   [`handle_timeout`](Self::handle_timeout).
+///   [`confirmed`](Self::confirmed), [`detached`](Self::detached),
+///   [`attached`](Self::attached), [`ended`](Self::ended), [`handle_timeout`](Self::handle_timeout).
 /// - Commands: [`drain`](Self::drain).
 /// - Outputs: [`poll_event`](Self::poll_event), [`poll_timeout`](Self::poll_timeout).
 ///
@@ -184,6 +194,7 @@ pub struct Registry {
     unconfirmed: usize,
     /// Ended before they were confirmed: they count with the unconfirmed.
     stillborn: usize,
+    detached: Detached,
     next_token: u64,
     events: VecDeque<Event>,
     marks: Marks,
@@ -204,6 +215,7 @@ impl Registry {
             remembered: BTreeSet::new(),
             unconfirmed: 0,
             stillborn: 0,
+            detached: Detached::default(),
             next_token: 0,
             events: VecDeque::new(),
             marks: Marks::new(),
@@ -263,6 +275,9 @@ impl Registry {
     /// keys while its CONFIRM was lost.
     pub fn route_join(&mut self, now: Timestamp, session_id: &SessionId, routing: &Routing) -> Route {
         self.handle_timeout(now);
+        if self.draining.is_some() && crate::canary!(DrainRefusesJoin) {
+            return reject(RejectCode::DRAINING, "the server is draining");
+        }
         let entry = self
             .ids
             .get(session_id)
@@ -319,11 +334,35 @@ impl Registry {
         }
     }
 
+    /// The session has no path, and holds so many bytes; to be told again when that changes.
+    pub fn detached(&mut self, now: Timestamp, token: SessionToken, bytes: u64) {
+        self.now = self.now.max(now);
+        let alive = |entry: &Entry| matches!(entry.state, State::Confirmed);
+        if !self.sessions.get(&token).is_some_and(alive) {
+            return;
+        }
+        self.detached.hold(token, bytes);
+        while let Some(token) = self.detached.evict(self.config.max_detached_bytes) {
+            self.events.push_back(Event::Evicted { token });
+        }
+    }
+
+    /// The session has a path again.
+    pub fn attached(&mut self, token: SessionToken) {
+        self.detached.release(token);
+    }
+
+    /// Bytes that sessions without paths hold.
+    pub fn detached_bytes(&self) -> u64 {
+        self.detached.total()
+    }
+
     /// The session is over; it is remembered for [`Config::grace`]. One that was never confirmed is
     /// remembered only as long as its handshake could have taken, so that strangers push nothing
     /// out of memory.
     pub fn ended(&mut self, now: Timestamp, token: SessionToken, why: Ended) {
         self.now = self.now.max(now);
+        self.detached.release(token);
         let Some(entry) = self.sessions.get_mut(&token) else {
             return;
         };

@@ -16,14 +16,15 @@ use crate::time::Timestamp;
 use crate::wire::Kind;
 
 impl Session {
-    /// PROTOCOL 4.2: `count` records of the lane have been received in order.
+    /// PROTOCOL 4.2: `count` records of the lane have been received in order. Without a delay it is told
+    /// afterwards, in a handshake (PROTOCOL 6.3): it settles what was sent, and is no measurement.
     pub(super) fn take_ack(
         &mut self,
         now: Timestamp,
         id: u64,
         lane: u64,
         count: u64,
-        delay_us: u64,
+        delay_us: Option<u64>,
     ) -> Result<(), PathError> {
         let Some(slot) = self.slot_of_path_id(id) else {
             return self.ack_unsettled(id, lane, count);
@@ -46,6 +47,8 @@ impl Session {
                 sent: log.sent(),
             });
         }
+        let extra = u64::from(crate::canary!(AckOffByOne));
+        let count = (count + extra).min(log.sent());
         if count <= log.acknowledged {
             return Ok(());
         }
@@ -67,11 +70,21 @@ impl Session {
         let max_delay = self.peer.max_ack_delay;
         let path = &mut self.paths[slot];
         path.lanes[place].sent = log;
+        let Some(delay_us) = delay_us else {
+            // What came over the path once is no evidence that anything still does.
+            if path.suspicion.is_none() && newest.is_some() {
+                self.progress(now, slot);
+            }
+            return Ok(());
+        };
         if let Some(record) = newest {
             let delay = Duration::from_micros(delay_us).min(max_delay);
-            path.rtt.sample(now, now.since(record.sent_at), delay);
+            let recovered = path.take_rtt(now, now.since(record.sent_at), delay);
             path.rate.on_delivered(now, bytes, &record, &mut path.rtt);
             self.progress(now, slot);
+            if recovered {
+                self.choose_active(SwitchCause::Preferred);
+            }
         }
         Ok(())
     }
@@ -169,8 +182,11 @@ impl Session {
         }
         if let Some(sent) = path.ping_sent.take() {
             sometimes!(self.marks, PongReceived);
-            path.rtt.sample(now, now.since(sent), Duration::ZERO);
+            let recovered = path.take_rtt(now, now.since(sent), Duration::ZERO);
             self.progress(now, slot);
+            if recovered {
+                self.choose_active(SwitchCause::Preferred);
+            }
         }
     }
 
@@ -235,6 +251,7 @@ impl Session {
                     return;
                 };
                 let Some(send) = stream.send.as_mut() else { return };
+                let fin = fin && !crate::canary!(FinLost);
                 if send.on_lost(offset, len as usize, fin) {
                     sometimes!(self.marks, FinResent, fin && !send.is_end_under_way());
                     // What was sent once has its credit; it does not wait for the class's.
@@ -248,6 +265,7 @@ impl Session {
                         .send
                         .as_ref()
                         .is_some_and(|send| send.state() == SendState::ResetSent);
+                    let due = due && !crate::canary!(ResetNotResent);
                     if due {
                         stream.flags.set(Flags::RESET_DUE);
                     }
@@ -261,6 +279,7 @@ impl Session {
             Item::Stop { key } => self.requeue_control(key.slot, key, Flags::STOP_DUE, |stream| {
                 !stream.flags.has(Flags::RECV_DONE)
             }),
+            Item::MaxStreamData { .. } | Item::MaxData { .. } if crate::canary!(CreditNotResent) => {}
             Item::MaxStreamData { key, value } => {
                 self.requeue_control(key.slot, key, Flags::CREDIT_DUE, |stream| {
                     stream

@@ -44,7 +44,7 @@ impl Opening {
 
     /// Grants what there is, if it is time to; tells whether it did.
     pub(super) fn renew(&mut self) -> bool {
-        let wanted = self.wants_renewal();
+        let wanted = self.wants_renewal() && !crate::canary!(OpeningNotRenewed);
         if wanted {
             self.granted = self.gone.saturating_add(self.concurrent);
             self.due = true;
@@ -64,7 +64,9 @@ pub(super) struct ClassState {
     /// Writers that found no room in the session's buffer.
     pub(super) waiters: VecDeque<StreamKey>,
     /// Streams that have data but no class credit.
-    pub(super) blocked: VecDeque<u32>,
+    pub(super) blocked: VecDeque<StreamKey>,
+    /// How many in these two lists are gone.
+    pub(super) stale: usize,
     pub(super) window: Window,
     pub(super) received: u64,
     /// Bytes that the application has taken, or that were dropped.
@@ -258,6 +260,7 @@ fn new_class(config: &Config, credit: &Credit, index: usize) -> ClassState {
         sent: 0,
         buffered: 0,
         waiters: VecDeque::new(),
+        stale: 0,
         blocked: VecDeque::new(),
         window: Window::new(config.params.max_data[index], config.max_class_window),
         received: 0,

@@ -3,9 +3,10 @@
 use super::Session;
 use super::classes::opening_index;
 use super::event::{Event, PathEnd};
-use super::lifecycle::Cause;
+use super::lifecycle::{Cause, State};
 use super::path::Stage;
 use super::streams::Flags;
+use super::timers::TimerKind;
 use crate::marks::sometimes;
 use crate::time::Timestamp;
 use crate::wire::{Class, ErrorCode, Kind, MAX_REASON};
@@ -18,6 +19,36 @@ impl Session {
         self.end_session(now, Cause::LocalClose { code, reason });
     }
 
+    /// Ends a session that no further path will come to: whoever connects has given up. Without effect while
+    /// a path is attached. `detail` tells why.
+    pub fn give_up(&mut self, now: Timestamp, detail: &str) {
+        if self.paths.iter().all(|(_, path)| path.stage == Stage::Closing) {
+            let detail = detail.to_owned();
+            self.end_session(now, Cause::GivenUp { detail });
+        }
+    }
+
+    /// What the session holds of its application's and its peer's data, in bytes: written and not acknowledged,
+    /// or received and not read.
+    pub fn held_bytes(&self) -> u64 {
+        let classes = self.classes.all_used().into_iter();
+        let unread = classes
+            .filter_map(|index| self.classes.used(index))
+            .map(|class| class.received.saturating_sub(class.consumed))
+            .fold(0, u64::saturating_add);
+        self.buffered
+            .saturating_add(unread)
+            .saturating_add(self.datagrams.held_bytes())
+    }
+
+    /// Ends a session that has no path as if it had been without for too long: its memory is needed. Without
+    /// effect where it has one.
+    pub fn expire(&mut self, now: Timestamp) {
+        if self.state == State::Reconnecting {
+            self.end_session(now, Cause::ResumeTimeout);
+        }
+    }
+
     /// Finishes what is open and takes nothing new; the peer is told, and where to go instead. The
     /// session closes by itself once nothing is open and everything is acknowledged.
     pub fn drain(&mut self, now: Timestamp, address: &str) {
@@ -27,8 +58,35 @@ impl Session {
         self.drain_address = Some(shorten(address).to_owned());
         sometimes!(self.marks, DrainedWhileOpen, !self.is_settled());
         self.goaway_due = true;
+        self.drain_moved = self.moved();
+        self.timers
+            .set(TimerKind::DrainIdle, now + self.config.max_drain_idle);
         self.wake_openers();
         self.close_if_drained(now);
+    }
+
+    /// Grows with every byte that goes either way, or is read.
+    fn moved(&self) -> u64 {
+        let classes = self.classes.all_used().into_iter();
+        classes
+            .filter_map(|index| self.classes.used(index))
+            .flat_map(|class| [class.sent, class.received, class.consumed])
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// PROTOCOL 8.1: what nobody goes on with does not keep a drained session.
+    pub(super) fn drain_idle(&mut self, now: Timestamp) {
+        let moved = self.moved();
+        if std::mem::replace(&mut self.drain_moved, moved) != moved {
+            self.timers
+                .set(TimerKind::DrainIdle, now + self.config.max_drain_idle);
+            return;
+        }
+        let cause = Cause::LocalClose {
+            code: ErrorCode::DRAINED,
+            reason: "drained, but for what nobody went on with".to_owned(),
+        };
+        self.end_session(now, cause);
     }
 
     fn wake_openers(&mut self) {
@@ -47,7 +105,10 @@ impl Session {
 
     /// Whether nothing written is unacknowledged and no stream is open.
     pub fn is_settled(&self) -> bool {
-        self.buffered == 0 && self.streams.only_message_channels() && !self.datagrams.has_outgoing()
+        self.buffered == 0
+            && self.streams.only_message_channels()
+            && !self.datagrams.has_outgoing()
+            && !self.has_early_messages()
     }
 
     /// The drained session's last step, looked for wherever something may have finished.

@@ -39,8 +39,9 @@ pub struct Config {
     pub early_data: bool,
     /// Bytes that all streams together may hold unsent or unacknowledged. A writer beyond it waits.
     pub max_send_buffer: u64,
-    /// Bytes of reliable messages that may wait or be unacknowledged; also counts of messages, at
-    /// 64 bytes each. Beyond it [`super::SendError::Full`] is the answer.
+    /// Bytes of reliable messages that may wait or be unacknowledged. What is kept for a single one counts
+    /// too: 64 bytes for each ordered one that is tracked, 256 for each unordered one. Beyond it
+    /// [`super::SendError::Full`] is the answer.
     pub max_message_queue: u64,
     /// Received unreliable messages and datagrams that wait to be read, in bytes. The oldest goes.
     pub max_datagram_queue: u64,
@@ -50,13 +51,17 @@ pub struct Config {
     pub max_class_window: u64,
     /// A path that has not finished its handshake by then ends.
     pub handshake_timeout: Duration,
+    /// A session that is being drained, and in which nothing has moved for this long, closes with what is
+    /// still open: streams that nobody reads or writes would keep it for ever.
+    pub max_drain_idle: Duration,
     /// Time without progress, at least, before a path is suspect.
     pub min_suspicion: Duration,
     /// Time without progress or answer, at least, before a suspect path is dead.
     pub min_death: Duration,
 }
 
-/// Upper bound on paths attached to one session at a time, those in handshake included.
+/// Upper bound on paths attached to one session at a time, those in handshake included. As many more may be
+/// closing.
 pub const MAX_PATHS: usize = 8;
 
 impl Default for Config {
@@ -78,6 +83,7 @@ impl Default for Config {
             max_stream_window: 32 * 1024 * 1024,
             max_class_window: 48 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            max_drain_idle: Duration::from_secs(300),
             min_suspicion: Duration::from_millis(50),
             min_death: Duration::from_secs(1),
         }

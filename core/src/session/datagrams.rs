@@ -106,6 +106,13 @@ impl Datagrams {
         self.outgoing.push_front(datagram);
     }
 
+    /// Bytes of what waits to go out or to be read.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.outgoing_bytes
+            .saturating_add(self.waiting_bytes)
+            .saturating_add(self.received_bytes)
+    }
+
     /// Part of [`Session::audit`]; `unread` is what unreliable messages that wait to be read cost.
     pub(super) fn audit(&self, session: &Session, unread: u64) -> Result<(), Violation> {
         let limit = session.config.max_datagram_queue;
@@ -382,6 +389,7 @@ impl Session {
             .seen
             .get_or_insert_with(Seen::default)
             .insert(number)
+            && !crate::canary!(DatagramRepeated)
         {
             sometimes!(self.marks, DatagramRepeated);
             return;

@@ -71,7 +71,7 @@ impl Session {
         if self.state.is_terminal() {
             return Err(OpenPathError::Ended);
         }
-        if self.paths.len() >= MAX_PATHS {
+        if !self.has_room_for_path() {
             return Err(OpenPathError::TooMany);
         }
         if self.floor.is_some_and(|floor| info.security < floor) {
@@ -90,6 +90,12 @@ impl Session {
         self.paths[slot].handshake.push(frame);
         self.transition(Cause::Opening);
         Ok(self.path_key(slot))
+    }
+
+    /// Whether another path may be attached. Those that only close count to a limit of their own, as many more.
+    pub(super) fn has_room_for_path(&self) -> bool {
+        let attached = self.paths.iter().filter(|(_, path)| path.stage != Stage::Closing);
+        attached.count() < MAX_PATHS && self.paths.len() < 2 * MAX_PATHS
     }
 
     pub(super) fn insert_path(&mut self, now: Timestamp, id: u64, info: PathInfo, stage: Stage) -> usize {
@@ -202,8 +208,9 @@ impl Session {
             (Handshake::Client { secret, hello }, None) => {
                 let keys = SessionKeys::client(secret, hello, welcome)?;
                 let floor = hello.params().agree(welcome.params()).floor;
-                if self.paths[slot].info.security < floor {
-                    return Err(HandshakeError::BadProof.into());
+                let carrier = self.paths[slot].info.security;
+                if carrier < floor {
+                    return Err(HandshakeError::BelowFloor { floor, carrier }.into());
                 }
                 self.floor = Some(floor);
                 self.handshake = Handshake::Done;
@@ -381,7 +388,7 @@ impl Session {
     /// Acknowledgements that came with JOINED or CONFIRM (PROTOCOL 6.3).
     fn take_counts(&mut self, now: Timestamp, counts: &Counts) -> Result<(), PathError> {
         for count in counts {
-            self.take_ack(now, count.path, count.lane, count.count, 0)?;
+            self.take_ack(now, count.path, count.lane, count.count, None)?;
         }
         Ok(())
     }
@@ -464,6 +471,7 @@ impl Session {
             self.make_ready(key.slot);
             self.tell_writable(key);
         }
+        self.release_early_messages();
     }
 
     /// Early data is bounded before the server has decided who this is (PROTOCOL 5.6).
@@ -472,7 +480,9 @@ impl Session {
             return Ok(());
         }
         self.early_received = self.early_received.saturating_add(bytes);
+        sometimes!(self.marks, EarlyDataAccepted);
         if self.early_received > EARLY_BYTES {
+            sometimes!(self.marks, EarlyDataRefused);
             Err(Misbehaviour::EarlyData)
         } else {
             Ok(())

@@ -19,6 +19,12 @@ pub enum Outcome {
     Maybe,
     /// No byte of it was ever put on a path.
     NotSent,
+    /// It was queued before the peer said how long a message may be, and is longer than that. No byte of it
+    /// was put on a path.
+    TooLarge {
+        /// The longest that the peer takes, in bytes.
+        max: u64,
+    },
 }
 
 /// How a message is to travel (REQUIREMENTS W8).
@@ -106,6 +112,8 @@ pub enum Event {
     PathUp(PathKey),
     /// A path makes no progress; it is probed and its data sent elsewhere.
     PathSuspect(PathKey),
+    /// A suspect path has had its time to answer, and there is none to take its place: it is kept until there is.
+    PathSilent(PathKey),
     /// A suspect path made progress again.
     PathRecovered(PathKey),
     /// A path ended. Its key names nothing from here on.
@@ -164,6 +172,15 @@ pub enum Event {
         id: MessageId,
         /// What.
         outcome: Outcome,
+    },
+    /// A message that was queued before the peer said how long one may be is longer than that, and was dropped.
+    MessageTooLarge {
+        /// Its class.
+        class: Class,
+        /// Its length, in bytes.
+        len: u64,
+        /// The longest that the peer takes.
+        max: u64,
     },
     /// Nothing has been sent for a moment, and the session gave back the memory that it does not
     /// need: a driver may do likewise.

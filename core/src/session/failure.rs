@@ -15,7 +15,7 @@ use super::{Abandon, Session};
 use crate::handshake::PathCount;
 use crate::marks::sometimes;
 use crate::time::Timestamp;
-use crate::wire::WireError;
+use crate::wire::{Side, WireError};
 
 /// Probes without an answer before a suspect path is dead.
 const PROBES: u32 = 3;
@@ -81,7 +81,9 @@ impl Session {
             return;
         };
         suspicion.probes += 1;
+        let before = suspicion.condemned;
         suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
+        let news = suspicion.condemned && !before;
         sometimes!(self.marks, LastPathSpared, suspicion.condemned && !elsewhere);
         if suspicion.condemned && elsewhere {
             sometimes!(self.marks, PathSilent);
@@ -95,6 +97,9 @@ impl Session {
             interval
         };
         path.timers.set(TimerKind::Probe, now + wait);
+        if news {
+            self.events.push_back(Event::PathSilent(self.path_key(slot)));
+        }
     }
 
     /// Whether another path has proven since then that the peer is there.
@@ -124,7 +129,8 @@ impl Session {
                 if !record.reinjected {
                     sometimes!(self.marks, Reinjected, items > 0);
                     record.reinjected = true;
-                    for index in first..first + items {
+                    let skip = usize::from(crate::canary!(ReinjectionForgets));
+                    for index in first + skip..first + items {
                         if let Some(&item) = log.items.get(index) {
                             self.item_lost(now, item);
                         }
@@ -232,6 +238,9 @@ impl Session {
     }
 
     fn lose_lanes(&mut self, now: Timestamp, lanes: SmallVec<[Lane; 1]>) {
+        if crate::canary!(DeadPathForgotten) {
+            return;
+        }
         for lane in lanes {
             let mut items = lane.sent.items.into_iter();
             for record in &lane.sent.records {
@@ -272,7 +281,7 @@ impl Session {
             self.dead_counts.push(PathCount {
                 path: id,
                 lane: lane.id,
-                count: lane.received,
+                count: lane.received + u64::from(crate::canary!(DeadCountOff)),
             });
         }
     }
@@ -312,6 +321,7 @@ impl Session {
                     path.peer_wants_leave,
                     current != Some(*slot) && path.rtt.is_degraded(),
                     path.info.rank,
+                    std::cmp::Reverse(path.peer_sends),
                     current != Some(*slot),
                     path.rtt.get(),
                     path.id,
@@ -338,11 +348,25 @@ impl Session {
         }
         self.active = Some(slot);
         self.switches += 1;
+        self.tell_switch(current, slot);
         self.events.push_back(Event::Switched {
             from,
             to: self.path_key(slot),
             cause,
         });
+    }
+
+    /// PROTOCOL 4.7: the server learns which path the client sends on, so that it follows.
+    fn tell_switch(&mut self, from: Option<usize>, to: usize) {
+        if self.side == Side::Server || self.paths.len() < 2 {
+            return;
+        }
+        for slot in from.into_iter().chain([to]) {
+            if let Some(path) = self.paths.get_mut(slot) {
+                path.status_seq += 1;
+                path.status_due = true;
+            }
+        }
     }
 
     /// A path has proven itself.

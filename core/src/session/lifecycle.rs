@@ -48,6 +48,11 @@ pub enum Cause {
     ResumeTimeout,
     /// Not confirmed within the handshake deadline.
     HandshakeTimeout,
+    /// The client gave up connecting: no endpoint is to be tried again.
+    GivenUp {
+        /// What went wrong at each.
+        detail: String,
+    },
     /// The server refused the session, or no longer has it.
     Rejected {
         /// Why.
@@ -85,6 +90,7 @@ impl Cause {
             Cause::LocalClose { .. } | Cause::PeerClose { .. } => Step::Close,
             Cause::ResumeTimeout
             | Cause::HandshakeTimeout
+            | Cause::GivenUp { .. }
             | Cause::Rejected { .. }
             | Cause::PeerMisbehaved { .. } => Step::Break,
         }

@@ -20,6 +20,10 @@ use crate::wire::{Class, Kind, varint};
 /// What an unordered message costs the queue beyond its bytes: a stream of its own.
 const UNORDERED_COST: u64 = 256;
 
+/// What a tracked ordered message costs the queue beyond its bytes: its place, and its outcome. Others are
+/// bytes of their class's stream and nothing else.
+const TRACKED_COST: u64 = 64;
+
 /// A message of which a part was taken out of its stream.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -33,6 +37,8 @@ pub(super) struct Channel {
     pub(super) out: Option<StreamKey>,
     /// Once opened by the peer; its stream is never freed while the session lives.
     pub(super) inbound: Option<StreamKey>,
+    /// Ordered messages queued before WELCOME has told how long one may be.
+    pub(super) early: Vec<(Bytes, MessageId)>,
     /// Tracked messages by the offsets at which they begin and end.
     pub(super) tracked: VecDeque<(u64, u64, MessageId)>,
     pub(super) partial: Option<Partial>,
@@ -90,6 +96,13 @@ impl Messages {
                 }
                 _ => {}
             }
+        }
+        for channel in &self.channels {
+            queued += channel.tracked.len() as u64 * TRACKED_COST;
+            let early = channel.early.iter();
+            queued += early
+                .map(|(payload, id)| ordered_cost(payload, id.0 != 0))
+                .sum::<u64>();
         }
         for index in session.classes.all_used() {
             let class = session.classes.used(index);
@@ -158,12 +171,27 @@ impl Session {
     }
 
     fn send_ordered(&mut self, class: Class, payload: Bytes, track: bool) -> Result<MessageId, SendError> {
-        let len = payload.len() as u64;
-        let framed = len + varint::len(len) as u64;
-        self.reserve(framed)?;
         let key = self.ordered_out(class)?;
+        self.reserve(ordered_cost(&payload, track))?;
         let messages = self.messages.get_or_insert_default();
         let id = if track { messages.id() } else { MessageId(0) };
+        if self.identity.is_none() {
+            messages.channels[class.index()].early.push((payload, id));
+            return Ok(id);
+        }
+        self.append_ordered(class, key, payload, id)?;
+        Ok(id)
+    }
+
+    fn append_ordered(
+        &mut self,
+        class: Class,
+        key: StreamKey,
+        payload: Bytes,
+        id: MessageId,
+    ) -> Result<(), SendError> {
+        let len = payload.len() as u64;
+        let framed = framed_len(len);
         let Some(send) = self.streams.get_mut(key).and_then(|stream| stream.send.as_mut()) else {
             return Err(SendError::Ended);
         };
@@ -176,13 +204,48 @@ impl Session {
         send.append_bytes(payload);
         let end = send.written();
         self.hold_buffer(class, framed);
-        if track {
+        if id.0 != 0 {
             self.messages.get_or_insert_default().channels[class.index()]
                 .tracked
                 .push_back((start, end, id));
         }
         self.make_ready(key.slot);
-        Ok(id)
+        Ok(())
+    }
+
+    /// The peer's limit is known (PROTOCOL 5.5): what was queued before goes on its way, or is refused.
+    pub(super) fn release_early_messages(&mut self) {
+        let max = self.peer.max_message;
+        for class in Class::ALL {
+            let Some(messages) = &mut self.messages else {
+                return;
+            };
+            let channel = &mut messages.channels[class.index()];
+            let (early, out) = (std::mem::take(&mut channel.early), channel.out);
+            for (payload, id) in early {
+                let len = payload.len() as u64;
+                if len <= max {
+                    if let Some(key) = out {
+                        let _ = self.append_ordered(class, key, payload, id);
+                    }
+                    continue;
+                }
+                self.events.push_back(Event::MessageTooLarge { class, len, max });
+                if id.0 != 0 {
+                    let outcome = Outcome::TooLarge { max };
+                    self.events.push_back(Event::Outcome { id, outcome });
+                }
+                self.messages_freed(ordered_cost(&payload, id.0 != 0));
+            }
+        }
+    }
+
+    /// Whether messages wait for the peer's limit.
+    pub(super) fn has_early_messages(&self) -> bool {
+        self.messages.as_ref().is_some_and(|messages| {
+            let mut channels = messages.channels.iter();
+            channels.any(|channel| !channel.early.is_empty())
+        })
     }
 
     fn ordered_out(&mut self, class: Class) -> Result<StreamKey, SendError> {
@@ -252,15 +315,20 @@ impl Session {
             return;
         };
         let tracked = &mut messages.channels[class.index()].tracked;
+        let mut freed = 0;
         while let Some(&(_, end, id)) = tracked.front() {
             if end > acked_to {
-                return;
+                break;
             }
             tracked.pop_front();
+            freed += TRACKED_COST;
             self.events.push_back(Event::Outcome {
                 id,
                 outcome: Outcome::Acknowledged,
             });
+        }
+        if freed > 0 {
+            self.messages_freed(freed);
         }
     }
 
@@ -307,6 +375,10 @@ impl Session {
             return;
         };
         for channel in &mut messages.channels {
+            for (_, id) in channel.early.drain(..).filter(|(_, id)| id.0 != 0) {
+                let outcome = Outcome::NotSent;
+                self.events.push_back(Event::Outcome { id, outcome });
+            }
             let sent = channel
                 .out
                 .and_then(|key| self.streams.get(key))
@@ -327,6 +399,15 @@ impl Session {
         }
     }
 }
+fn framed_len(len: u64) -> u64 {
+    len.saturating_add(varint::len(len) as u64)
+}
+
+/// What an ordered message costs the queue.
+fn ordered_cost(payload: &Bytes, tracked: bool) -> u64 {
+    framed_len(payload.len() as u64) + if tracked { TRACKED_COST } else { 0 }
+}
+
 fn send_error(error: OpenError) -> SendError {
     match error {
         OpenError::Exhausted => SendError::Full,

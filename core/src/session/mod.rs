@@ -20,6 +20,7 @@
 mod accept;
 mod acks;
 mod audit;
+mod audit_paths;
 mod classes;
 mod close;
 mod config;
@@ -144,6 +145,8 @@ pub struct Session {
     /// The path that carried data last, while none does, and why it ended.
     switch_from: Option<(PathKey, SwitchCause)>,
     switches: u64,
+    /// PATH_STATUS frames heard.
+    statuses: u64,
     next_path_id: u64,
     path_ids: PathIdWindow,
     /// Server: ids of paths that began with HELLO, which proves nothing.
@@ -168,6 +171,8 @@ pub struct Session {
 
     peer_draining: bool,
     drain_address: Option<String>,
+    /// How much had moved when a drained session was last looked at.
+    drain_moved: u64,
     goaway_due: bool,
     /// The peer has acknowledged it: nothing that it sent before it knew is still under way.
     goaway_told: bool,
@@ -211,6 +216,7 @@ impl Session {
             active: None,
             switch_from: None,
             switches: 0,
+            statuses: 0,
             next_path_id: 0,
             path_ids: PathIdWindow::new(),
             hello_ids: SmallVec::new(),
@@ -229,6 +235,7 @@ impl Session {
             datagram_sender_blocked: false,
             peer_draining: false,
             drain_address: None,
+            drain_moved: 0,
             goaway_due: false,
             goaway_told: false,
             close_reason: None,
@@ -304,6 +311,9 @@ impl Session {
         if self.timers.take_due(TimerKind::Ttl, now) {
             self.expire_datagrams(now);
         }
+        if self.timers.take_due(TimerKind::DrainIdle, now) {
+            self.drain_idle(now);
+        }
         if self.timers.take_due(TimerKind::Tidy, now) {
             self.tidy(now);
         }
@@ -347,7 +357,7 @@ impl Session {
             return;
         };
         if path.timers.take_due(TimerKind::Ack, now) {
-            path.ack_due = true;
+            path.ack_due = !crate::canary!(AckTimerForgotten);
         }
         if path.timers.take_due(TimerKind::Heartbeat, now) && path.is_live() {
             let idle = now.since(path.last_sent);
@@ -361,6 +371,9 @@ impl Session {
                     now + heartbeat.saturating_sub(idle).max(heartbeat / 8),
                 );
             }
+        }
+        if path.timers.take_due(TimerKind::Recheck, now) {
+            path.recheck(now);
         }
         if path.timers.take_due(TimerKind::Handshake, now) {
             sometimes!(self.marks, PathHandshakeExpired);

@@ -101,6 +101,10 @@ impl ControlBudget {
     }
 }
 
+/// How long a path that has become slow rests before it is looked at again; twice as long each time.
+const RECHECK: Duration = Duration::from_millis(10);
+const MAX_RECHECK: Duration = Duration::from_secs(2);
+
 /// What is kept of a handshake between its messages.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
@@ -137,6 +141,8 @@ pub(super) struct Path {
     pub(super) exchange: Exchange,
     pub(super) timers: Timers,
     pub(super) suspicion: Option<Suspicion>,
+    /// How long a slow path rests between two looks at it.
+    pub(super) recheck: Duration,
     /// When what we sent last made progress, or began to wait for it.
     pub(super) progress_at: Timestamp,
     /// When the peer last proved that it is there: by an answer to what this end sent.
@@ -152,6 +158,8 @@ pub(super) struct Path {
     pub(super) status_due: bool,
     pub(super) peer_status_seq: Option<u64>,
     pub(super) peer_wants_leave: bool,
+    /// Server: the client says that it sends on this path; greater the later it was heard. 0 if it does not.
+    pub(super) peer_sends: u64,
     pub(super) close_due: bool,
     /// Set while [`Stage::Closing`]: what ended it.
     pub(super) error: Option<PathError>,
@@ -189,6 +197,7 @@ impl Path {
             exchange: Exchange::default(),
             timers: Timers::default(),
             suspicion: None,
+            recheck: RECHECK,
             progress_at: now,
             proven_at: Timestamp::ZERO,
             last_sent: now,
@@ -201,6 +210,7 @@ impl Path {
             status_due: false,
             peer_status_seq: None,
             peer_wants_leave: false,
+            peer_sends: 0,
             close_due: false,
             error: None,
             budget: ControlBudget::new(now),
@@ -238,6 +248,37 @@ impl Path {
         let queue = self.rate.time_for(self.in_flight());
         let judged = self.rtt.get() * 3 + self.rtt.variance * 4 + max_ack_delay + queue;
         judged.max(floor)
+    }
+
+    /// Takes in a round trip. Tells whether the path, having been slow, is itself again.
+    pub(super) fn take_rtt(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) -> bool {
+        let was_degraded = self.rtt.is_degraded();
+        self.rtt.sample(now, measured, ack_delay);
+        if self.in_flight() == 0 {
+            self.rtt.renew_minimum(now);
+        }
+        if self.rtt.is_degraded() {
+            if !self.timers.is_set(TimerKind::Recheck) {
+                self.timers.set(TimerKind::Recheck, now + self.recheck);
+                self.recheck = (self.recheck * 2).min(MAX_RECHECK);
+            }
+            return false;
+        }
+        self.recheck = RECHECK;
+        self.timers.clear(TimerKind::Recheck);
+        was_degraded
+    }
+
+    /// A slow path that carries nothing would stay slow for ever, as far as this end knows.
+    pub(super) fn recheck(&mut self, now: Timestamp) {
+        if !self.is_live() || !self.rtt.is_degraded() {
+            return;
+        }
+        if self.in_flight() == 0 && self.ping_sent.is_none() {
+            self.ping_due = true;
+        } else {
+            self.timers.set(TimerKind::Recheck, now + self.recheck);
+        }
     }
 
     /// (Re)arms suspicion from `from`, or disarms it where nothing waits for an answer.

@@ -13,7 +13,7 @@ use crate::marks::sometimes;
 use crate::stream::Source;
 use crate::time::Timestamp;
 use crate::wire::{
-    Class, ErrorCode, Frame, HandshakeKind, PathStatus, RecordLimits, complete_prefix, split_record,
+    Class, ErrorCode, Frame, HandshakeKind, PathStatus, RecordLimits, Side, complete_prefix, split_record,
 };
 
 /// Records of acknowledgements and answers alone that may be unacknowledged on a path; each costs memory.
@@ -217,7 +217,7 @@ impl Session {
                 // the next acknowledgement makes up for it.
                 if path.is_live() {
                     let id = path.id;
-                    self.take_ack(now, id, 0, count, delay_us)?;
+                    self.take_ack(now, id, 0, count, Some(delay_us))?;
                 }
                 Ok(false)
             }
@@ -242,11 +242,14 @@ impl Session {
                 delay_us,
             } => {
                 self.spend_budget(now, slot, "ACK for other paths")?;
-                self.take_ack(now, path, lane, count, delay_us)?;
+                self.take_ack(now, path, lane, count, Some(delay_us))?;
                 return Ok(false);
             }
             Frame::Ping { seq } => {
                 self.spend_budget(now, slot, "PING")?;
+                if crate::canary!(PingUnanswered) {
+                    return Ok(true);
+                }
                 let pongs = &mut self.paths[slot].pongs;
                 if pongs.len() >= 8 {
                     pongs.remove(0);
@@ -325,6 +328,15 @@ impl Session {
         if path.peer_wants_leave {
             self.choose_active(SwitchCause::Abandoned);
         }
+        if self.side == Side::Server {
+            // PROTOCOL 4.7: a server follows its client to the path that this sends on.
+            self.statuses += 1;
+            self.paths[slot].peer_sends = match status {
+                PathStatus::Active => self.statuses,
+                _ => 0,
+            };
+            self.choose_active(SwitchCause::Preferred);
+        }
     }
 
     fn take_goaway(&mut self, code: u64, reason: &str, address: &str) {
@@ -359,7 +371,7 @@ impl Session {
         counts: &[(u64, u64)],
     ) -> Result<(), PathError> {
         for &(lane, count) in counts {
-            self.take_ack(now, id, lane, count, 0)?;
+            self.take_ack(now, id, lane, count, None)?;
         }
         if let Some(slot) = self.slot_of_path_id(id) {
             sometimes!(self.marks, PathAbandoned);

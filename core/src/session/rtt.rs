@@ -28,6 +28,8 @@ pub(super) struct Rtt {
     minimum_at: Timestamp,
     /// The shortest since the last draining began.
     fresh: Duration,
+    /// The newest.
+    latest: Duration,
 }
 
 impl Rtt {
@@ -38,6 +40,7 @@ impl Rtt {
             minimum: Duration::MAX,
             minimum_at: Timestamp::ZERO,
             fresh: Duration::MAX,
+            latest: Duration::ZERO,
         }
     }
 
@@ -69,10 +72,18 @@ impl Rtt {
             Some(rest) if rest >= self.minimum => rest,
             _ => measured,
         };
+        let was_degraded = self.is_degraded();
+        self.latest = adjusted;
         match self.smoothed {
             None => {
                 self.smoothed = Some(adjusted);
                 self.variance = adjusted / 2;
+            }
+            // The path is itself again: what a stall took is no part of its round trip. That such things
+            // happen on it, the variance tells for a while.
+            Some(_) if was_degraded && !self.is_degraded() => {
+                self.smoothed = Some(adjusted);
+                self.variance = (self.variance / 2).max(adjusted / 2);
             }
             Some(smoothed) => {
                 let difference = smoothed.abs_diff(adjusted);
@@ -82,15 +93,28 @@ impl Rtt {
         }
     }
 
-    /// Whether round trips take much longer than the path's own shortest of late.
+    /// Whether the newest round trip took much longer than the path's own shortest of late.
     pub(super) fn is_degraded(&self) -> bool {
-        self.smoothed
-            .is_some_and(|smoothed| smoothed > self.base().saturating_mul(4).saturating_add(DEGRADED))
+        self.latest > self.base().saturating_mul(4).saturating_add(DEGRADED)
+    }
+
+    /// Whether it took longer than the way and a queue of the path's own explain.
+    fn exceeds(&self, queue: Duration) -> bool {
+        let usual = self.base().saturating_mul(2).saturating_add(DEGRADED);
+        self.latest > usual.saturating_add(queue)
     }
 
     /// Whether the path may have become longer since its shortest round trip was seen.
     fn minimum_is_old(&self, now: Timestamp) -> bool {
         now.since(self.minimum_at) > Duration::from_secs(10)
+    }
+
+    /// Nothing waited for the path: what round trips take is its own, if the shortest is long ago.
+    pub(super) fn renew_minimum(&mut self, now: Timestamp) {
+        if self.minimum_is_old(now) {
+            self.minimum = self.get();
+            self.minimum_at = now;
+        }
     }
 
     /// What was seen while the queue was drained is the path's round trip from here on.
@@ -171,7 +195,12 @@ impl Rate {
             return;
         }
         let sample = (self.delivered - record.delivered).saturating_mul(1_000_000) / micros;
+        if self.best > 0 && rtt.exceeds(self.time_for(self.limit)) {
+            self.outlast(now, sample, rtt);
+            return;
+        }
         if record.app_limited && sample <= self.bytes_per_second() {
+            rtt.renew_minimum(now);
             return;
         }
         if now.since(self.epoch) > (rtt.get() * 10).max(Duration::from_millis(200)) {
@@ -185,6 +214,27 @@ impl Rate {
         if !record.app_limited || limit > self.limit {
             self.limit = limit;
         }
+    }
+
+    /// A stall, or a path that has become longer or narrower. Its samples would push the rate down, and with
+    /// it the bound, and thereby the rate: the bound stays, until the path's own round trip is known again.
+    fn outlast(&mut self, now: Timestamp, sample: u64, rtt: &mut Rtt) {
+        match self.phase {
+            Phase::Startup | Phase::Steady if rtt.minimum_is_old(now) => self.drain(now, rtt),
+            Phase::Startup | Phase::Steady => return,
+            Phase::Drain(until) if now < until => {}
+            Phase::Drain(_) => {
+                // This is another path than the one that was known: it is searched anew.
+                rtt.adopt_fresh(now);
+                self.best = sample;
+                self.previous_best = 0;
+                self.epoch = now;
+                self.phase = Phase::Startup;
+                self.round_best = 0;
+                self.flat_rounds = 0;
+            }
+        }
+        self.limit = self.limit.min(self.limit_from(rtt));
     }
 
     fn advance(&mut self, now: Timestamp, app_limited: bool, rtt: &mut Rtt) {

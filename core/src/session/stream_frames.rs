@@ -111,6 +111,7 @@ impl Session {
             Kind::Bi | Kind::Uni => {
                 if stream.flags.take(Flags::READ_BLOCKED)
                     && let Some(key) = self.streams.key_of(slot)
+                    && !crate::canary!(ReaderNotWoken)
                 {
                     self.events.push_back(Event::Readable(key));
                 }
@@ -308,7 +309,7 @@ impl Session {
             .send
             .as_ref()
             .is_some_and(|send| !send.state().is_terminal());
-        if !open || stream.flags.has(Flags::STOPPED) {
+        if !open || stream.flags.has(Flags::STOPPED) || crate::canary!(StopIgnored) {
             return Ok(());
         }
         let ended = stream
@@ -362,11 +363,12 @@ impl Session {
         }
         state.send_limit = value;
         sometimes!(self.marks, ClassUnblocked, !state.blocked.is_empty());
-        for slot in std::mem::take(&mut state.blocked) {
-            if let Some(stream) = self.streams.slot_mut(slot)
-                && stream.flags.take(Flags::CLASS_BLOCKED)
-            {
-                self.make_ready(slot);
+        for key in std::mem::take(&mut state.blocked) {
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.flags.clear(Flags::IN_BLOCKED);
+                if stream.flags.take(Flags::CLASS_BLOCKED) {
+                    self.make_ready(key.slot);
+                }
             }
         }
     }

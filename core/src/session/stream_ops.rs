@@ -205,8 +205,9 @@ impl Session {
             {
                 stream.flags.set(Flags::WRITE_BLOCKED);
                 sometimes!(self.marks, StreamBlocked, !full);
-                if full {
-                    sometimes!(self.marks, BufferFull);
+                sometimes!(self.marks, BufferFull, full);
+                if full && !stream.flags.has(Flags::IN_WAITERS) {
+                    stream.flags.set(Flags::IN_WAITERS);
                     self.classes.at(class.index()).waiters.push_back(key);
                 }
             }
@@ -237,7 +238,14 @@ impl Session {
     /// Ends the stream after what was written.
     pub fn finish(&mut self, key: StreamKey) -> Result<(), StreamError> {
         let stream = self.streams.get_mut(key).ok_or(StreamError::Unknown)?;
+        if stream.flags.has(Flags::STOPPED) {
+            return Err(StreamError::Stopped(stream.send_code));
+        }
         let send = stream.send.as_mut().ok_or(StreamError::Unknown)?;
+        // Being stopped resets the stream: the code says more than that.
+        if stream.flags.has(Flags::STOPPED) {
+            return Err(StreamError::Stopped(stream.send_code));
+        }
         match send.state() {
             SendState::Open => {}
             SendState::Finished | SendState::DataAcked => return Err(StreamError::Finished),
@@ -530,7 +538,8 @@ impl Session {
         }
     }
 
-    /// Gives buffer back and lets waiting writers know once half of it is free.
+    /// Gives buffer back and lets waiting writers know once half of it is free. Should others hold more than
+    /// that for long, the first of each class is told as soon as there is a class's share.
     #[inline]
     pub(super) fn credit_buffer(&mut self, class: Class, freed: u64, ordered_messages: bool) {
         if freed == 0 {
@@ -551,18 +560,49 @@ impl Session {
             }
         } else if own {
             self.wake_writers(class);
+        } else if self.config.max_send_buffer.saturating_sub(self.buffered) >= self.buffer_share() {
+            self.wake_first_writers();
         }
     }
 
     fn wake_writers(&mut self, class: Class) {
         for key in std::mem::take(&mut self.classes.at(class.index()).waiters) {
-            self.tell_writable(key);
+            self.wake_writer(key);
+        }
+    }
+
+    /// Tells whether somebody was waiting.
+    fn wake_writer(&mut self, key: StreamKey) -> bool {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return false;
+        };
+        stream.flags.clear(Flags::IN_WAITERS);
+        let waits = stream.flags.has(Flags::WRITE_BLOCKED);
+        self.tell_writable(key);
+        waits
+    }
+
+    fn wake_first_writers(&mut self) {
+        for index in 0..Class::COUNT {
+            if self
+                .classes
+                .used(index)
+                .is_none_or(|state| state.waiters.is_empty())
+            {
+                continue;
+            }
+            while let Some(key) = self.classes.at(index).waiters.pop_front() {
+                if self.wake_writer(key) {
+                    break;
+                }
+            }
         }
     }
 
     pub(super) fn tell_writable(&mut self, key: StreamKey) {
         if let Some(stream) = self.streams.get_mut(key)
             && stream.flags.take(Flags::WRITE_BLOCKED)
+            && !crate::canary!(WriterNotWoken)
         {
             sometimes!(self.marks, WriterWoken);
             self.events.push_back(Event::Writable(key));
@@ -583,15 +623,34 @@ impl Session {
             .is_none_or(|send| matches!(send.state(), SendState::DataAcked | SendState::ResetAcked));
         let received = stream.recv.is_none() || stream.flags.has(Flags::RECV_DONE);
         let ended = self.state.is_terminal();
-        if !(sent && received || ended) {
+        if !(sent && received || ended)
+            || (stream.id.initiator() != self.side && crate::canary!(StreamLeaked))
+        {
             return;
         }
         let id = stream.id;
+        let listed = usize::from(stream.flags.has(Flags::IN_BLOCKED))
+            + usize::from(stream.flags.has(Flags::IN_WAITERS));
         let held = stream.send.as_ref().map_or(0, SendHalf::buffered);
         self.streams.remove(self.side, slot);
         self.credit_buffer(id.class(), held, false);
+        if listed > 0 {
+            self.forget_listed(id.class(), listed);
+        }
         if id.initiator() != self.side {
             self.remote_gone(id);
+        }
+    }
+
+    /// A stream that is gone stood in `listed` lists of its class: they are cleared of such once they are many.
+    fn forget_listed(&mut self, class: Class, listed: usize) {
+        let Session { classes, streams, .. } = self;
+        let state = classes.at(class.index());
+        state.stale += listed;
+        if state.stale > 16 && state.stale * 2 > state.blocked.len() + state.waiters.len() {
+            state.blocked.retain(|key| streams.get(*key).is_some());
+            state.waiters.retain(|key| streams.get(*key).is_some());
+            state.stale = 0;
         }
     }
 

@@ -9,7 +9,7 @@ use crate::wire::{Kind, Side, StreamId};
 
 /// Single-bit facts about a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Flags(u16);
+pub(super) struct Flags(u32);
 
 impl Flags {
     /// In a ready queue of the scheduler.
@@ -44,6 +44,10 @@ impl Flags {
     pub(super) const TOUCHED: Flags = Flags(1 << 14);
     /// An unordered message that waits in its class's queue.
     pub(super) const MESSAGE_WAITS: Flags = Flags(1 << 15);
+    /// In its class's list of those blocked for class credit; it may be so no more.
+    pub(super) const IN_BLOCKED: Flags = Flags(1 << 16);
+    /// In its class's list of waiting writers; it may be told already.
+    pub(super) const IN_WAITERS: Flags = Flags(1 << 17);
 
     pub(super) fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

@@ -12,6 +12,8 @@ pub enum TimerKind {
     Suspect,
     /// A suspect path did not answer its probe (PROTOCOL 6.6).
     Probe,
+    /// A path that has become slow, and carries nothing for that, is looked at again (PROTOCOL 6.6).
+    Recheck,
     /// A path has been idle for the heartbeat interval (PROTOCOL 6.7).
     Heartbeat,
     /// A path's or a session's handshake is overdue (PROTOCOL 5).
@@ -20,20 +22,24 @@ pub enum TimerKind {
     Resume,
     /// An unreliable message's time to live ends (PROTOCOL 4.6).
     Ttl,
+    /// Nothing has moved in a session that is being drained (PROTOCOL 8.1).
+    DrainIdle,
     /// The session has been quiet for a moment and gives memory back.
     Tidy,
 }
 
-pub(super) const TIMERS: usize = 8;
+pub(super) const TIMERS: usize = 10;
 
 const KINDS: [TimerKind; TIMERS] = [
     TimerKind::Ack,
     TimerKind::Suspect,
     TimerKind::Probe,
+    TimerKind::Recheck,
     TimerKind::Heartbeat,
     TimerKind::Handshake,
     TimerKind::Resume,
     TimerKind::Ttl,
+    TimerKind::DrainIdle,
     TimerKind::Tidy,
 ];
 

@@ -333,12 +333,16 @@ impl Session {
         // Room for data behind the longest header: type, id, offset, length.
         let space = draft.builder.remaining().saturating_sub(24);
         let mut most = space.min(usize::try_from(room).unwrap_or(usize::MAX));
-        if !send.has_lost() {
+        if !send.has_lost() && !crate::canary!(ClassCreditIgnored) {
             let credit = class.send_limit - class.sent;
             if credit == 0 && send.unsent() > 0 {
                 sometimes!(self.marks, ClassBlocked);
                 stream.flags.set(Flags::CLASS_BLOCKED);
-                class.blocked.push_back(slot);
+                if !stream.flags.has(Flags::IN_BLOCKED) {
+                    stream.flags.set(Flags::IN_BLOCKED);
+                    let generation = stream.generation;
+                    class.blocked.push_back(StreamKey { slot, generation });
+                }
                 return Some(0);
             }
             most = most.min(usize::try_from(credit).unwrap_or(usize::MAX));

@@ -58,6 +58,11 @@ impl Session {
         if std::mem::take(&mut self.paths[slot].close_due)
             && let Some((code, reason)) = &self.close_reason
         {
+            let reason = if crate::canary!(CloseReasonLost) {
+                ""
+            } else {
+                reason
+            };
             draft.builder.frame(&Frame::Close {
                 code: code.value(),
                 reason,
@@ -140,6 +145,9 @@ impl Session {
         self.class_control = false;
         for index in self.classes.all_used() {
             let class = class_at(index);
+            if crate::canary!(WindowUpdateDropped) {
+                self.classes.at(index).credit_due = false;
+            }
             if self.classes.at(index).credit_due {
                 let value = self.classes.at(index).window.limit();
                 if draft.builder.frame(&Frame::MaxData { class, value }) {

@@ -200,7 +200,7 @@ fn check_crc(record: &[u8]) -> Result<&[u8], WireError> {
     };
     let received = u32::from_le_bytes(*trailer);
     let computed = crc::checksum(covered);
-    if computed != received {
+    if computed != received && !crate::canary!(ChecksumIgnored) {
         return Err(WireError::CrcMismatch { computed, received });
     }
     Ok(covered)

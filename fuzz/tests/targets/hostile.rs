@@ -107,71 +107,75 @@ fn busy(session: &mut Session, pair_now: sheetbend_core::time::Timestamp) {
 /// NUMBERS "Remote panics": any bytes at every stage, at both ends; what they do is a typed error.
 #[test]
 fn any_stage() {
-    check!().with_iterations(500).for_each(|bytes: &[u8]| {
-        let mut input = Input::new(bytes);
-        let mut pair = Pair::new(Config::default(), Config::default(), 77);
-        pair.check = life::check;
-        let mut link = pair.connect(plain()).expect("the first");
-        let stage = input.byte() % 6;
-        match stage {
-            // HELLO under way, WELCOME under way, live.
-            0 => pair.run_for(Duration::from_micros(100)),
-            1 => pair.run_for(Duration::from_micros(600)),
-            _ => pair.run_for(Duration::from_millis(50)),
+    check!().with_iterations(500).for_each(attack_ends);
+}
+
+pub(crate) fn attack_ends(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let mut pair = Pair::new(Config::default(), Config::default(), 77);
+    pair.check = life::check;
+    let mut link = pair.connect(plain()).expect("the first");
+    let stage = input.byte() % 6;
+    match stage {
+        // HELLO under way, WELCOME under way, live.
+        0 => pair.run_for(Duration::from_micros(100)),
+        1 => pair.run_for(Duration::from_micros(600)),
+        _ => pair.run_for(Duration::from_millis(50)),
+    }
+    if stage == 3 {
+        link = pair.connect(plain()).expect("a second");
+        pair.run_for(Duration::from_micros(u64::from(input.byte()) * 10));
+    }
+    if stage >= 4 {
+        let now = pair.now;
+        busy(&mut pair.client, now);
+        pair.server.iter_mut().for_each(|server| busy(server, now));
+        pair.run_for(Duration::from_micros(u64::from(input.byte()) * 10));
+    }
+    for _ in 0..24 {
+        if input.is_empty() {
+            break;
         }
-        if stage == 3 {
-            link = pair.connect(plain()).expect("a second");
-            pair.run_for(Duration::from_micros(u64::from(input.byte()) * 10));
+        let up = input.flag();
+        let bytes = attack(&mut input);
+        if up {
+            pair.inject_up(link, &bytes);
+        } else {
+            pair.inject_down(link, &bytes);
         }
-        if stage >= 4 {
-            let now = pair.now;
-            busy(&mut pair.client, now);
-            pair.server.iter_mut().for_each(|server| busy(server, now));
-            pair.run_for(Duration::from_micros(u64::from(input.byte()) * 10));
+        pair.run_for(Duration::from_micros(input.size(50_000) as u64));
+        if input.flag() {
+            use_up(&mut pair);
         }
-        for _ in 0..24 {
-            if input.is_empty() {
-                break;
-            }
-            let up = input.flag();
-            let bytes = attack(&mut input);
-            if up {
-                pair.inject_up(link, &bytes);
-            } else {
-                pair.inject_down(link, &bytes);
-            }
-            pair.run_for(Duration::from_micros(input.size(50_000) as u64));
-            if input.flag() {
-                use_up(&mut pair);
-            }
-        }
-        pair.run_for(Duration::from_millis(500));
-        use_up(&mut pair);
-        pair.run_for(Duration::from_secs(30));
-    });
+    }
+    pair.run_for(Duration::from_millis(500));
+    use_up(&mut pair);
+    pair.run_for(Duration::from_secs(30));
 }
 
 /// PROTOCOL 6: whoever has proven nothing harms nothing: a session of somebody else's goes on.
 #[test]
 fn strangers() {
-    check!().with_iterations(500).for_each(|bytes: &[u8]| {
-        let mut input = Input::new(bytes);
-        let mut pair = Pair::connected(Config::default(), Config::default(), 78, plain());
-        pair.check = life::check;
-        for _ in 0..12 {
-            if input.is_empty() {
-                break;
-            }
-            let link = pair.stranger(plain());
-            for _ in 0..1 + input.below(3) {
-                let bytes = attack(&mut input);
-                pair.inject_up(link, &bytes);
-                pair.run_for(Duration::from_micros(input.size(5000) as u64));
-            }
+    check!().with_iterations(500).for_each(attack_as_stranger);
+}
+
+pub(crate) fn attack_as_stranger(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let mut pair = Pair::connected(Config::default(), Config::default(), 78, plain());
+    pair.check = life::check;
+    for _ in 0..12 {
+        if input.is_empty() {
+            break;
         }
-        pair.run_for(Duration::from_millis(20));
-        exchange(&mut pair);
-    });
+        let link = pair.stranger(plain());
+        for _ in 0..1 + input.below(3) {
+            let bytes = attack(&mut input);
+            pair.inject_up(link, &bytes);
+            pair.run_for(Duration::from_micros(input.size(5000) as u64));
+        }
+    }
+    pair.run_for(Duration::from_millis(20));
+    exchange(&mut pair);
 }
 
 /// A stream goes through, both ways.

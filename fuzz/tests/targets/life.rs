@@ -49,7 +49,9 @@ const ELSEWHERE: &[Mark] = &[
     Mark::EarlyDataRefused,
     Mark::PeerMisbehaved,
     Mark::NonceReused,
-    // Of other configurations.
+    // Of other configurations, or luck.
+    Mark::TooManyPaths,
+    Mark::OutcomeNotSent,
     Mark::CarrierTooWeak,
     Mark::ConfirmLate,
     Mark::UseJoin,

@@ -1,6 +1,8 @@
 //! The fuzz targets. Each replays its corpus under `__fuzz__/` and a few random inputs as a test; `fuzz/run`
 //! has libFuzzer look for more.
 
+#[cfg(sheetbend_canary)]
+mod canaries;
 mod handshake;
 mod hostile;
 mod join;

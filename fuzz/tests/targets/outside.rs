@@ -46,8 +46,15 @@ fn transfers() {
         }
         let mut rest = bytes;
         if let Ok(reply) = now(Reply::read(&mut rest)) {
-            let again = reply.encode();
-            assert_eq!(now(Reply::read(&mut &again[..])).expect("as written"), reply);
+            let again = now(Reply::read(&mut &reply.encode()[..])).expect("as written");
+            match (again, reply) {
+                // What is no text grows as it is made one, and is cut where it is written.
+                (Reply::Refused(again), Reply::Refused(reply)) => {
+                    assert_eq!(again.reason, reply.reason);
+                    assert!(reply.message.starts_with(&again.message));
+                }
+                (again, reply) => assert_eq!(again, reply),
+            }
         }
     });
 }

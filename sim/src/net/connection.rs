@@ -268,7 +268,8 @@ impl State {
         if connection.tcp.is_over() {
             return self.remove(key);
         }
-        let deadline = connection.tcp.deadline();
+        // One that passed while the host was suspended is due at once.
+        let deadline = connection.tcp.deadline().max(now);
         if deadline < connection.armed {
             connection.armed = deadline;
             self.queue
@@ -307,9 +308,12 @@ impl State {
     }
 
     pub(crate) fn release_connections(&mut self, host: HostId) {
+        let now = self.now;
         for key in std::mem::take(&mut self.hosts[host.index()].held_connections) {
-            self.queue
-                .push(self.now, Due::Connection(key.index, key.generation));
+            if let Some(connection) = self.connection(key) {
+                connection.armed = now;
+                self.queue.push(now, Due::Connection(key.index, key.generation));
+            }
         }
     }
 
@@ -354,11 +358,14 @@ impl State {
 
     /// Gives a connection that waits at a listener to the program.
     pub(crate) fn accept(&mut self, index: usize) -> Option<ConnectionKey> {
-        let key = self.net.listeners[index].ready.pop_front()?;
-        if let Some(connection) = self.connection(key) {
-            connection.listener = None;
+        // One that was reset before it was accepted is passed over.
+        loop {
+            let key = self.net.listeners[index].ready.pop_front()?;
+            if let Some(connection) = self.connection(key) {
+                connection.listener = None;
+                return Some(key);
+            }
         }
-        Some(key)
     }
 
     /// A segment has come to the host of `destination`.

@@ -41,8 +41,8 @@ pub(crate) struct NetworkState {
 pub(crate) struct Flying {
     packet: Packet,
     to: AttachmentId,
-    keep: Option<u32>,
-    flip: Option<u32>,
+    link: LinkId,
+    arrival: Arrival,
 }
 
 /// Everything about the network.
@@ -197,21 +197,53 @@ impl State {
         let Ok(mut arrivals) = fate else { return };
         let last = arrivals.pop();
         for arrival in arrivals {
-            self.fly(packet.clone(), to, arrival);
+            self.fly(packet.clone(), to, id, arrival);
         }
         if let Some(arrival) = last {
-            self.fly(packet, to, arrival);
+            self.fly(packet, to, id, arrival);
         }
     }
 
-    fn fly(&mut self, packet: Packet, to: AttachmentId, arrival: Arrival) {
+    fn fly(&mut self, packet: Packet, to: AttachmentId, link: LinkId, arrival: Arrival) {
         let index = self.net.flying.insert(Flying {
             packet,
             to,
-            keep: arrival.keep,
-            flip: arrival.flip,
+            link,
+            arrival,
         });
         self.queue.push(arrival.at, Due::Packet(index as u32));
+    }
+
+    /// Changes a link; what still waits in its queue leaves at the new rate.
+    pub(crate) fn set_link(&mut self, id: LinkId, config: LinkConfig) {
+        let Some(change) = self.net.link_mut(id).set_config(self.now, config) else {
+            return;
+        };
+        let now = self.now;
+        let own = self.net.flying.iter_mut();
+        let own = own.filter(|(_, flying)| flying.link == id);
+        let mut all: Vec<(usize, &mut Arrival)> =
+            own.map(|(index, flying)| (index, &mut flying.arrival)).collect();
+        all.sort_by_key(|(index, arrival)| (arrival.departs, *index));
+        // Order is kept, whatever jitter each of them has.
+        let mut last = now;
+        for (index, arrival) in all {
+            if arrival.departs <= now {
+                if !arrival.late {
+                    last = last.max(arrival.at);
+                }
+                continue;
+            }
+            let departs = change.departs(arrival.departs);
+            let at = departs.saturating_add(arrival.at - arrival.departs);
+            arrival.departs = departs;
+            arrival.at = if arrival.late { at } else { at.max(last) };
+            if !arrival.late {
+                last = arrival.at;
+            }
+            self.queue.push(arrival.at, Due::Packet(index as u32));
+        }
+        self.net.link_mut(id).set_last_arrival(last);
     }
 
     fn drop_packet(&mut self, packet: &Packet, reason: Drop) {
@@ -227,13 +259,16 @@ impl State {
 
     /// A packet has come to the end of its link.
     pub(crate) fn arrive(&mut self, index: u32) {
-        let flying = self.net.flying.remove(index as usize);
+        let found = self.net.flying.get(index as usize);
+        if found.is_none_or(|flying| flying.arrival.at != self.now) {
+            return; // its link has changed, and it arrives at another time
+        }
         let Flying {
             mut packet,
             to,
-            keep,
-            flip,
-        } = flying;
+            arrival: Arrival { flip, keep, .. },
+            ..
+        } = self.net.flying.remove(index as usize);
         let target = &mut self.net.attachments[to.0 as usize];
         let host = target.host;
         if !target.up || !self.hosts[host.index()].hears() {

@@ -144,6 +144,10 @@ pub enum Drop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     pub(crate) at: u64,
+    /// When its last bit leaves the queue.
+    pub(crate) departs: u64,
+    /// It was held back, and is overtaken.
+    pub(crate) late: bool,
     /// A bit that is flipped although the checksum is right.
     pub(crate) flip: Option<u32>,
     /// How many bytes of the payload are left.
@@ -183,6 +187,28 @@ pub(crate) struct Link {
     /// When the last bit that is queued has left.
     free_at: u64,
     last_arrival: u64,
+}
+
+/// Another rate takes over while packets wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RateChange {
+    now: u64,
+    from: u64,
+    to: u64,
+}
+
+impl RateChange {
+    /// When a packet leaves that would have left at `departs`.
+    pub(crate) fn departs(&self, departs: u64) -> u64 {
+        let Some(wait) = departs.checked_sub(self.now) else {
+            return departs;
+        };
+        if self.to == 0 {
+            return self.now;
+        }
+        let wait = u128::from(wait) * u128::from(self.from) / u128::from(self.to);
+        self.now.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
+    }
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -237,20 +263,44 @@ impl Link {
         Some(self.free_at)
     }
 
-    fn arrival(&mut self, departed: u64) -> u64 {
+    /// When a packet that left at `departed` arrives, and whether it was held back.
+    fn arrival(&mut self, departed: u64) -> (u64, bool) {
         let mut at = departed.saturating_add(nanos(self.config.delay));
         if !self.config.jitter.is_zero() {
             at = at.saturating_add(nanos(self.rng.duration(Duration::ZERO, self.config.jitter)));
         }
         if self.chance(self.config.reorder) {
-            return at.saturating_add(nanos(self.config.reorder_by));
+            return (at.saturating_add(nanos(self.config.reorder_by)), true);
         }
         self.last_arrival = self.last_arrival.max(at);
-        self.last_arrival
+        (self.last_arrival, false)
     }
 
-    /// Damage to a packet whose payload has `payload` bytes. TCP does not deliver what is cut short.
-    fn damage(&mut self, at: u64, payload: usize, is_tcp: bool) -> Result<Arrival, Drop> {
+    /// Changes how the link is from here on. What still waits for the rate goes at the new one: the change
+    /// tells when, if anything may wait.
+    pub(crate) fn set_config(&mut self, now: u64, config: LinkConfig) -> Option<RateChange> {
+        let change = RateChange {
+            now,
+            from: self.config.rate,
+            to: config.rate,
+        };
+        self.config = config;
+        if change.from == change.to || self.free_at <= now {
+            return None;
+        }
+        self.free_at = change.departs(self.free_at);
+        Some(change)
+    }
+
+    /// The last of the packets that keep their order arrives then, after all.
+    pub(crate) fn set_last_arrival(&mut self, at: u64) {
+        self.last_arrival = at;
+    }
+
+    /// One copy of a packet whose payload has `payload` bytes, and the damage to it. TCP does not deliver
+    /// what is cut short.
+    fn copy(&mut self, departs: u64, payload: usize, is_tcp: bool) -> Result<Arrival, Drop> {
+        let (at, late) = self.arrival(departs);
         let (mut flip, mut keep) = (None, None);
         if self.chance(self.config.corrupt) {
             if !self.chance(self.config.corrupt_unseen) || payload == 0 {
@@ -264,7 +314,13 @@ impl Link {
             }
             keep = u32::try_from(self.rng.below(payload as u64)).ok();
         }
-        Ok(Arrival { at, flip, keep })
+        Ok(Arrival {
+            at,
+            departs,
+            late,
+            flip,
+            keep,
+        })
     }
 
     /// Puts a packet onto the link: `size` bytes in all, `payload` of them above TCP or UDP.
@@ -289,8 +345,7 @@ impl Link {
         let copies = 1 + usize::from(self.chance(self.config.duplicate));
         let mut fate = SmallVec::new();
         for _ in 0..copies {
-            let at = self.arrival(departed);
-            match self.damage(at, payload, is_tcp) {
+            match self.copy(departed, payload, is_tcp) {
                 Ok(arrival) => fate.push(arrival),
                 Err(_) => self.stats.damaged += 1,
             }
@@ -303,3 +358,6 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ pub(crate) use fabric::{AttachmentId, Fabric, LinkId};
 pub use link::{Burst, Drop, LinkConfig, LinkStats};
 pub(crate) use link::{Fate, Link};
 pub use middlebox::{Middlebox, Unknown};
-pub(crate) use socket::{listen, start_connect};
+pub(crate) use socket::{SimSocket, listen, start_connect};
 pub use stream::{TcpListener, TcpStream};
 pub use tcp::TcpConfig;
 pub use udp::UdpSocket;

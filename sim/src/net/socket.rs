@@ -50,6 +50,12 @@ impl SimSocket {
 }
 
 impl SimSocket {
+    /// Ends the connection by a reset.
+    pub(crate) fn reset(self) {
+        let kind = io::ErrorKind::ConnectionAborted;
+        self.shared.with(|state| state.abandon(self.key, Some(kind)));
+    }
+
     /// Reads what is there, as much as `buf` has room for.
     pub(crate) fn read(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         self.act(|connection| connection.tcp.read(buf))

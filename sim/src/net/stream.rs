@@ -21,6 +21,10 @@ impl TcpStream {
         TcpStream { socket }
     }
 
+    pub(crate) fn into_socket(self) -> SimSocket {
+        self.socket
+    }
+
     /// The other end.
     pub fn peer(&self) -> SocketAddrV4 {
         self.socket.remote

@@ -6,11 +6,21 @@ use std::time::Duration;
 
 use sheetbend_runtime::{Class, Client, Config, Delivery, PathMode, Server, Session};
 
-use super::{Outcome, Setup};
+use super::{Outcome, Scenario, Setup, scenario};
 use crate::failure::{Failure, FailureKind};
 use crate::host::Host;
 use crate::net::LinkConfig;
 use crate::world::World;
+
+pub(super) const ALL: &[Scenario] = &[
+    scenario(
+        "idle",
+        "a session over two paths that has nothing to say for thirty days",
+        idle,
+    ),
+    scenario("steady", "ten messages a second over two paths for a day", steady),
+    scenario("crowd", "a thousand hosts that talk for a minute", crowd),
+];
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Hosts of [`crowd`], a server for every ten of them.

@@ -1,6 +1,21 @@
 //! Scenarios by name: worlds in which one thing goes wrong, and one in which everything may.
 
+mod boxes;
+mod disks;
+mod hosts;
+mod links;
 mod load;
+mod partitions;
+mod proxies;
+mod raw;
+mod service;
+mod stage;
+mod tcp;
+mod truth;
+mod udp;
+mod work;
+
+use std::sync::LazyLock;
 
 use crate::failure::Failure;
 use crate::world::World;
@@ -50,25 +65,40 @@ pub struct Scenario {
     pub run: fn(&Setup) -> Outcome,
 }
 
+const fn scenario(name: &'static str, about: &'static str, run: fn(&Setup) -> Outcome) -> Scenario {
+    Scenario { name, about, run }
+}
+
+const SWARM: Scenario = scenario(
+    "swarm",
+    "random networks, work and faults of every kind",
+    crate::swarm::run,
+);
+
 /// Every scenario there is.
 pub fn all() -> &'static [Scenario] {
-    &[
-        Scenario {
-            name: "idle",
-            about: "a session over two paths that has nothing to say for thirty days",
-            run: load::idle,
-        },
-        Scenario {
-            name: "steady",
-            about: "ten messages a second over two paths for a day",
-            run: load::steady,
-        },
-        Scenario {
-            name: "crowd",
-            about: "a thousand hosts that talk for a minute",
-            run: load::crowd,
-        },
-    ]
+    static ALL: LazyLock<Vec<Scenario>> = LazyLock::new(|| {
+        let parts = [
+            &[SWARM] as &[Scenario],
+            load::ALL,
+            links::ALL,
+            tcp::ALL,
+            udp::ALL,
+            boxes::ALL,
+            proxies::ALL,
+            partitions::ALL,
+            hosts::ALL,
+            disks::ALL,
+        ];
+        parts.concat()
+    });
+    &ALL
+}
+
+impl std::fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Scenario").field(&self.name).finish()
+    }
 }
 
 /// The scenario of that name.

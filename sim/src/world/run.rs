@@ -33,7 +33,11 @@ enum Step {
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").to_owned()
+    let text = text.unwrap_or("a panic without words");
+    match crate::quiet::last_place() {
+        Some(place) => format!("{text} ({place})"),
+        None => text.to_owned(),
+    }
 }
 
 impl World {
@@ -101,6 +105,9 @@ impl World {
     fn run(&mut self, limit: u64, mut done: impl FnMut(&World) -> bool) -> Result<bool, Failure> {
         loop {
             self.run_ready();
+            if self.probe > 0 && self.failure.is_none() && self.rng.below(self.probe) == 0 {
+                self.probe_task();
+            }
             if let Some(failure) = &self.failure {
                 return Err(failure.clone());
             }
@@ -127,6 +134,7 @@ impl World {
                 }
                 return (state.now, Step::Quiet);
             };
+            debug_assert!(at >= state.now, "time does not run backwards");
             state.now = at;
             match due {
                 Due::Packet(index) => state.arrive(index),
@@ -173,6 +181,40 @@ impl World {
             }
             self.batch = batch;
         }
+    }
+
+    /// Runs one task, any one, although nobody woke it: it may not come forward by that.
+    fn probe_task(&mut self) {
+        let (due, before) = self.shared.with(|state| {
+            let due = state.queue.next_at().is_some_and(|at| at <= state.now);
+            (due, state.progress)
+        });
+        if due || self.tasks.is_empty() {
+            return;
+        }
+        let place = self.rng.below(self.tasks.len() as u64) as usize;
+        let Some((id, host)) = self.tasks.iter().nth(place).map(|(index, task)| {
+            let id = TaskId {
+                index: index as u32,
+                generation: task.generation,
+            };
+            (id, task.host)
+        }) else {
+            return;
+        };
+        if !self.runs(host) {
+            return;
+        }
+        self.poll(id);
+        let after = self.shared.with(|state| state.progress);
+        if after != before && self.failure.is_none() {
+            let text = format!(
+                "task {} came forward when it was run, and nobody had woken it",
+                id.index
+            );
+            self.failure = Some(self.failed(FailureKind::LostWakeup, host, &text));
+        }
+        self.run_ready();
     }
 
     fn insert(&mut self, host: HostId, future: sheetbend_runtime::BoxFuture<'static, ()>) -> TaskId {

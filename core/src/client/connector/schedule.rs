@@ -28,8 +28,12 @@ impl Connector {
 
     /// No path is up: every endpoint that is not backing off.
     fn next_in_race(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
-        let at = |index: usize| Some((self.race_start(index)?.max(gate), index));
-        (0..self.endpoints.len()).filter_map(at).min()
+        // Of those that may be tried at one moment, those that nothing is under way to come first: the
+        // pace at which one is tried again must not keep the others waiting.
+        let loads = self.loads();
+        let at = |index: usize| Some((self.race_start(index)?.max(gate), loads[index].total(), index));
+        let next = (0..self.endpoints.len()).filter_map(at).min();
+        next.map(|(at, _, index)| (at, index))
     }
 
     /// When an endpoint may be tried (once more) in a race.
@@ -110,7 +114,7 @@ impl Connector {
 
     pub(super) fn loads(&self) -> SmallVec<[Load; 8]> {
         let mut loads: SmallVec<[Load; 8]> = smallvec::smallvec![Load::default(); self.endpoints.len()];
-        for path in self.paths.iter().filter(|path| !path.surplus) {
+        for path in self.paths.iter().filter(|path| path.counts()) {
             loads[path.attempt.endpoint].paths += 1;
         }
         for attempt in &self.in_flight {

@@ -534,6 +534,48 @@ fn unknown_ids_and_no_endpoints() {
     connector.stop();
 }
 
+/// The pace at which one endpoint is tried again early in an outage keeps no other waiting.
+#[test]
+fn a_mute_endpoint_does_not_starve_one_that_answers() {
+    let mut world = World::new(8, &[UP, UP], standby(2));
+    world.run_to(4999);
+    world.at(5000, Happens::Change(0, Server::Mute));
+    world.at(6000, Happens::Change(1, REFUSES));
+    world.at(6001, Happens::Change(1, UP));
+    world.run_to(8000);
+    let back = world
+        .ups
+        .iter()
+        .find(|(at, endpoint)| *at > 6000 && *endpoint == 1);
+    let (at, _) = back.expect("it answers");
+    assert!(*at < 6400, "up again at {at} ms; starts {:?}", world.starts);
+}
+
+/// Of two paths to one endpoint of which one is too many, the one that came up first stays, however old the
+/// other's attempt is: it is in use.
+#[test]
+fn a_late_attempt_does_not_displace_a_path_in_use() {
+    let mut connector = Connector::new(Config::new(1), Rng::from_seed([9; 32]), ms(0));
+    let slow = connector.poll_connect(ms(0)).expect("due at once");
+    let (at, _) = connector.next_start().expect("a hedge");
+    let quick = connector.poll_connect(at).expect("a hedge");
+    assert_eq!(connector.handle_path_up(at, quick.attempt_id), Verdict::Keep);
+    let given_up = connector.poll_event();
+    if given_up == Some(Event::GiveUp(slow)) {
+        assert_eq!(connector.handle_path_up(at, slow.attempt_id), Verdict::Drop);
+    }
+    connector.set_target(Mode::Standby { paths: 2 });
+    let third = connector
+        .poll_connect(at + 5000 * MS)
+        .expect("a second path is wanted");
+    assert_eq!(
+        connector.handle_path_up(at + 6000 * MS, third.attempt_id),
+        Verdict::Keep
+    );
+    connector.set_target(Mode::Single);
+    assert_eq!(connector.poll_event(), Some(Event::Surplus(third)));
+}
+
 /// Random worlds: the invariants of `World::check` hold all along, and once all endpoints are up
 /// for good every wanted path stands within the longest delay.
 #[test]
@@ -572,4 +614,23 @@ fn random_worlds_heal() {
             assert_eq!(spread.len(), n.min(paths));
             assert_eq!(world.connector.poll_timeout(), None);
         });
+}
+
+#[test]
+fn a_silent_path_is_replaced_and_a_recovered_one_is_not() {
+    let mut connector = Connector::new(Config::new(1), Rng::from_seed([3; 32]), Timestamp::ZERO);
+    let first = connector.poll_connect(ms(0)).expect("it starts at once");
+    assert_eq!(connector.handle_path_up(ms(10), first.attempt_id), Verdict::Keep);
+    assert_eq!(connector.poll_timeout(), None);
+
+    connector.handle_path_silent(ms(5000), first.attempt_id);
+    assert_eq!(connector.paths_up(), 0);
+    let at = connector.poll_timeout().expect("another is wanted");
+    assert!(in_ms(at) <= 5100, "at {} ms", in_ms(at));
+    let second = connector.poll_connect(at).expect("it starts");
+
+    connector.handle_path_recovered(at + 10 * MS, first.attempt_id);
+    assert_eq!(connector.poll_event(), Some(Event::GiveUp(second)));
+    assert_eq!(connector.poll_timeout(), None);
+    assert_eq!(connector.paths_up(), 1);
 }

@@ -417,3 +417,35 @@ fn model() {
         }
     });
 }
+
+/// DESIGN §2: what sessions without paths hold has a budget for all of them: the longest away goes first.
+#[test]
+fn sessions_without_paths_share_a_budget() {
+    let mut r = registry(|config| config.max_detached_bytes = 1000);
+    let mut all = Vec::new();
+    for nonce in 0..4 {
+        let (token, _) = new(r.route_hello(at(0), &hello(nonce), Security::Plain));
+        assert!(r.confirmed(at(0), token));
+        all.push(token);
+    }
+    r.detached(at(1), all[0], 400);
+    r.detached(at(2), all[1], 400);
+    r.detached(at(3), all[2], 200);
+    assert_eq!((r.poll_event(), r.detached_bytes()), (None, 1000));
+    // The first has a path again; the others write on.
+    r.attached(all[0]);
+    r.detached(at(4), all[2], 700);
+    assert_eq!(
+        (r.poll_event(), r.detached_bytes()),
+        (Some(Event::Evicted { token: all[1] }), 700)
+    );
+    r.ended(at(4), all[1], Ended::Expired);
+    r.detached(at(5), all[0], 100);
+    r.detached(at(6), all[3], 5000);
+    for token in [all[2], all[0], all[3]] {
+        assert_eq!(r.poll_event(), Some(Event::Evicted { token }));
+        r.ended(at(6), token, Ended::Expired);
+        r.detached(at(7), token, 5000);
+    }
+    assert_eq!((r.poll_event(), r.detached_bytes()), (None, 0));
+}

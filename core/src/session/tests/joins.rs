@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::*;
 use super::handshakes::{encrypted, exchange, handshake, messages, plain, reject_of};
 use super::{Options, World, record, records};
-use crate::handshake::{Join, Reject, Security, Welcome};
+use crate::handshake::{HandshakeError, Join, Reject, Security, Welcome};
 use crate::wire::{Frame, HandshakeKind, RejectCode};
 
 // ---- joining ----
@@ -456,8 +456,7 @@ fn a_ninth_path_is_refused() {
         Err(OpenPathError::TooMany)
     );
     // The client's end of one is gone, and the server has not noticed.
-    let (now, key) = (world.now, world.links[3].client.take().expect("live"));
-    world.client.handle_path_closed(now, key, PathEnd::Reset);
+    world.take_client_end(3);
     let ninth = world.connect();
     world.settle();
     assert_eq!(reject_of(&world, ninth), Some(RejectCode::TOO_MANY_PATHS));
@@ -466,4 +465,69 @@ fn a_ninth_path_is_refused() {
     world.settle();
     assert_eq!(reject_of(&world, tenth), None);
     exchange(&mut world);
+}
+
+/// Connections that died in their handshake, which only the client knows, do not keep the next one out.
+#[test]
+fn joins_that_came_to_nothing_make_room() {
+    let mut world = World::connected(Options::default());
+    for _ in 0..MAX_PATHS {
+        let link = world.connect();
+        // JOIN arrives, JOINED does not, and the client gives the connection up.
+        world.stall(link, false, true);
+        world.run_for(Duration::from_millis(5));
+        let key = world.links[link].client.take().expect("live");
+        let now = world.now;
+        world.client.handle_path_closed(now, key, PathEnd::Reset);
+    }
+    let link = world.connect();
+    world.run_for(Duration::from_millis(50));
+    assert_eq!(world.links[link].rejected, None);
+    let key = world.links[link].client.expect("live");
+    let stats = world.client.path_stats(key).expect("live");
+    assert_eq!(stats.state, PathState::Standby);
+}
+
+/// Nor do paths whose connections take long to close.
+#[test]
+fn paths_that_close_make_room() {
+    let mut world = World::connected(Options::default());
+    let now = world.now;
+    for _ in 1..MAX_PATHS {
+        let info = PathInfo::new("mem://test", "mem", Security::Plain);
+        let key = world.client.open_path(now, info).expect("room");
+        let slot = world.client.path_slot(key).expect("there");
+        world
+            .client
+            .retire_path(now, slot, PathEnd::Local, Some(PathError::HandshakeTimeout));
+    }
+    let link = world.connect();
+    world.settle();
+    let key = world.links[link].client.expect("live");
+    assert!(world.client.path_stats(key).is_some());
+}
+
+/// PROTOCOL 6.5: behind a proxy the server sees another carrier than the client does. A floor that only the
+/// server's side of it reaches is named as what is wrong.
+#[test]
+fn a_floor_that_only_the_server_sees_reached_is_named() {
+    let server = Config {
+        security_floor: Some(Security::Encrypted),
+        ..Config::default()
+    };
+    let mut world = World::new(Options {
+        server,
+        ..Options::default()
+    });
+    let now = world.now;
+    let key = world.client.open_path(now, plain()).expect("a path opens");
+    let link = world.stranger(encrypted());
+    world.links[link].client = Some(key);
+    world.settle();
+    let error = PathError::Handshake(HandshakeError::BelowFloor {
+        floor: Security::Encrypted,
+        carrier: Security::Plain,
+    });
+    let named = |event: &Event| matches!(event, Event::PathDown { error: Some(why), .. } if *why == error);
+    assert!(world.client_saw(named), "{:?}", world.client_events);
 }

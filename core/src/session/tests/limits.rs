@@ -346,3 +346,109 @@ fn an_ended_session_holds_nothing() {
     assert_eq!(client.stats().buffered, 0);
     assert_eq!(client.state(), State::Closed);
 }
+
+/// A stream stands once in the list of those that wait for class credit, however often its paths die, and
+/// none stays there that is gone.
+#[test]
+fn waiting_for_class_credit_takes_one_place_each() {
+    let mut options = Options::default();
+    options.server.params.max_data[Class::BULK.index()] = 20_000;
+    let mut world = World::connected(options);
+    let blocked = |world: &World| {
+        let class = world.client.classes.used(Class::BULK.index());
+        class.expect("used").blocked.len()
+    };
+    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    assert_eq!(world.client.write(key, &[0; 50_000]), Ok(50_000));
+    let mut link = 0;
+    for round in 0..20 {
+        // The path dies with the first bytes under way: they are sent again on the next.
+        while world.links[link].client.is_none_or(|path| {
+            let stats = world.client.path_stats(path).expect("live");
+            stats.in_flight < 20_000
+        }) {
+            world.run_for(Duration::from_micros(50));
+        }
+        assert!(blocked(&world) <= 1, "round {round}: {}", blocked(&world));
+        world.cut(link);
+        link = world.connect();
+    }
+    world.settle();
+    for _ in 0..1000 {
+        let other = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+        assert_eq!(world.client.write(other, &[0; 10]), Ok(10));
+        world.run_for(MS);
+        world.client.release(other);
+        world.run_for(MS * 3);
+        while let Some(there) = world.server().accept(Kind::Uni, Class::BULK) {
+            if world.server().stream_count() > 1 {
+                world.server().release(there);
+            }
+        }
+    }
+    assert!(blocked(&world) <= 64, "{}", blocked(&world));
+}
+
+/// Whoever finishes a stream that the peer wants no more of is told so, with the peer's code.
+#[test]
+fn finishing_a_stopped_stream_tells_the_code() {
+    let mut world = World::connected(Options::default());
+    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.client.write(key, b"unwanted").expect("open");
+    world.settle();
+    let there = world.server().accept(Kind::Uni, Class::BULK).expect("opened");
+    world.server().stop_sending(there, 77).expect("open");
+    world.settle();
+    assert_eq!(world.client.finish(key), Err(StreamError::Stopped(77)));
+    assert_eq!(world.client.write(key, b"x"), Err(StreamError::Stopped(77)));
+}
+
+/// PROTOCOL 8.1: a drained session waits for what goes on, however slowly, and not for what nobody reads.
+#[test]
+fn an_unread_stream_does_not_keep_a_drained_session() {
+    let mut options = Options::default();
+    options.server.max_drain_idle = Duration::from_secs(60);
+    let mut world = World::connected(options);
+    let unread = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.client.write(unread, b"nobody reads this").expect("open");
+    world.client.finish(unread).expect("open");
+    let slow = world.client.open(Kind::Uni, Class::EVENTS).expect("credit");
+    world.client.write(slow, b"a").expect("open");
+    world.settle();
+    let now = world.now;
+    world.server().drain(now, "");
+    for _ in 0..10 {
+        world.run_for(Duration::from_secs(30));
+        world.client.write(slow, b"b").expect("open");
+        assert_eq!(world.server().state(), State::Connected);
+    }
+    world.client.finish(slow).expect("open");
+    world.run_for(Duration::from_secs(130));
+    assert_eq!(world.server().state(), State::Closed);
+    assert_eq!(world.client.state(), State::Closed);
+}
+
+/// A session whose server needs its memory ends as one that was away for too long, unless it has a path.
+#[test]
+fn a_session_without_paths_can_be_expired() {
+    let mut world = World::connected(Options::default());
+    let now = world.now;
+    world.server().expire(now);
+    assert_eq!(world.server().state(), State::Connected);
+    let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.client.write(key, &[1; 3000]).expect("open");
+    world.settle();
+    let answer = world.server().open(Kind::Uni, Class::BULK).expect("credit");
+    world.cut(0);
+    world.server().write(answer, &[2; 500]).expect("open");
+    assert_eq!(world.server().held_bytes(), 3500, "unread, and unsent");
+    let now = world.now;
+    world.server().expire(now);
+    assert_eq!(world.server().state(), State::Failed);
+    world.settle();
+    let why = |event: &Event| {
+        let cause = Cause::ResumeTimeout;
+        matches!(event, Event::State { cause: told, .. } if *told == cause)
+    };
+    assert!(world.server_saw(why));
+}

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::super::*;
 use super::basics::read_all;
 use super::faults::over;
@@ -510,4 +512,72 @@ fn far_offsets_and_indexes_cost_no_more() {
     let far = StreamId::new(Side::Client, Kind::Uni, Class::BULK, 1 << 28).expect("in range");
     assert!(cost(far, 0) <= 12, "{}", cost(far, 0));
     assert!(cost(far, 1 << 40) <= 12);
+}
+
+/// Many small messages are bounded by what is kept for each, not by their bytes alone.
+#[test]
+fn tracked_messages_count_by_number_too() {
+    let mut options = Options::default();
+    options.client.max_message_queue = 64 * 100;
+    let mut world = World::new(options);
+    let fill = |world: &mut World| {
+        let payload = Bytes::from_static(b"x");
+        let now = world.now;
+        let mut send = || {
+            world
+                .client
+                .send_message(now, Class::EVENTS, Delivery::Ordered, payload.clone(), true)
+        };
+        let count = std::iter::repeat_with(&mut send)
+            .take_while(Result::is_ok)
+            .count();
+        assert_eq!(send(), Err(SendError::Full));
+        count
+    };
+    let count = fill(&mut world);
+    assert!((90..=100).contains(&count), "{count}");
+    world.connect();
+    world.settle();
+    let acknowledged = world.client_events.iter().filter(|event| {
+        let acknowledged = Outcome::Acknowledged;
+        matches!(event, Event::Outcome { outcome, .. } if *outcome == acknowledged)
+    });
+    assert_eq!(acknowledged.count(), count);
+    assert!(world.client_saw(|event| matches!(event, Event::MessageSpace)));
+    assert_eq!(fill(&mut world), count, "all of it is given back");
+}
+
+/// PROTOCOL 5.5: how long a message may be is known with WELCOME. One that was queued before, and is longer, is
+/// refused by name instead of breaking the session.
+#[test]
+fn a_message_queued_before_welcome_is_checked_again() {
+    let mut options = Options::default();
+    options.server.params.max_message = 1000;
+    let mut world = World::new(options);
+    let now = world.now;
+    let class = Class::EVENTS;
+    let mut ids = Vec::new();
+    for len in [10, 5000, 1000] {
+        let payload = Bytes::from(vec![7; len]);
+        let sent = world
+            .client
+            .send_message(now, class, Delivery::Ordered, payload, true);
+        ids.push(sent.expect("room"));
+    }
+    assert!(!world.client.is_settled());
+    world.connect();
+    world.settle();
+    assert_eq!(world.client.state(), State::Connected);
+    let now = world.now;
+    for len in [10, 1000] {
+        let message = world.server().recv_message(now, class).expect("sound");
+        assert_eq!(message.expect("there").payload.len(), len);
+    }
+    assert_eq!(world.server().recv_message(now, class), Ok(None));
+    let too_large = Outcome::TooLarge { max: 1000 };
+    let expected = [Outcome::Acknowledged, too_large, Outcome::Acknowledged];
+    for (id, word) in ids.into_iter().zip(expected) {
+        assert_eq!(outcome(&world, id), Some(word));
+    }
+    assert!(world.client.is_settled());
 }

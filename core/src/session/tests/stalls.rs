@@ -174,6 +174,25 @@ fn a_condemned_path_ends_when_another_stands() {
     flow.finish(&mut world, Duration::from_secs(1));
 }
 
+/// So does one over which this end's data still came: the counts that JOINED tells are no sign of life.
+#[test]
+fn a_condemned_path_is_not_revived_by_counts() {
+    let mut world = over(1, MS);
+    let mut flow = Flow::new(&mut world, 100_000);
+    world.stall(0, false, true);
+    for _ in 0..2000 {
+        flow.step(&mut world, 100);
+    }
+    assert!(world.client_saw(|event| matches!(event, Event::PathSilent(_))));
+    let next = world.connect();
+    for _ in 0..5 {
+        flow.step(&mut world, 100);
+    }
+    assert_eq!(world.client.active_path(), world.links[next].client);
+    assert!(!world.client_saw(|event| matches!(event, Event::PathRecovered(_))));
+    flow.finish(&mut world, Duration::from_secs(1));
+}
+
 /// All paths stall; the one that comes to life first carries what the others hold, at once.
 #[test]
 fn the_first_path_to_recover_relieves_the_others() {
@@ -350,4 +369,121 @@ fn a_suspect_path_that_comes_back_slow_is_not_preferred() {
     let recovered = |event: &Event| matches!(event, Event::PathRecovered(_));
     assert!(world.client_events.iter().any(recovered));
     assert_eq!(world.client.active_path(), world.links[1].client);
+}
+
+/// A session over links of this delay, the first preferred, under a flow that has run for a second.
+fn ranked(links: u32, delay: Duration) -> (World, Flow) {
+    let mut world = World::new(Options::default());
+    for rank in 0..links {
+        let mut info = plain();
+        info.rank = rank;
+        let link = world.connect_with(info).expect("room");
+        world.links[link].delay = delay;
+        world.settle();
+    }
+    world.run_for(Duration::from_secs(1));
+    let mut flow = Flow::new(&mut world, 64 << 20);
+    for _ in 0..1000 {
+        flow.step(&mut world, 1024);
+    }
+    (world, flow)
+}
+
+/// Lengthens the first link for a while, and tells how long nothing came from the first byte after it.
+fn gap_after_delay(world: &mut World, flow: &mut Flow, extra: Duration, time: Duration) -> Duration {
+    let delay = world.links[0].delay;
+    world.links[0].delay = delay + extra;
+    longest_gap(world, flow, time);
+    world.links[0].delay = delay;
+    while flow.step(world, 1024) == 0 {}
+    longest_gap(world, flow, Duration::from_secs(2))
+}
+
+/// PROTOCOL 4.7: the server follows its client to the path that this sends on, and back.
+#[test]
+fn both_directions_leave_a_path_and_come_back_together() {
+    let (mut world, mut flow) = ranked(2, MS);
+    assert_eq!(world.client.active_path(), world.links[0].client);
+    // Only what the client sends is lost: the server has no evidence of its own.
+    world.stall(0, true, false);
+    longest_gap(&mut world, &mut flow, Duration::from_millis(300));
+    assert_eq!(world.client.active_path(), world.links[1].client);
+    let theirs = world.links[1].server;
+    assert_eq!(world.server().active_path(), theirs, "it follows");
+    world.stall(0, false, false);
+    longest_gap(&mut world, &mut flow, Duration::from_secs(3));
+    assert_eq!(
+        world.client.active_path(),
+        world.links[0].client,
+        "it is preferred"
+    );
+    let theirs = world.links[0].server;
+    assert_eq!(world.server().active_path(), theirs, "and back");
+}
+
+/// NUMBERS: a path that was slow and comes back is used again without another gap than its round trip:
+/// neither before the late records on it have come through, nor by a bound that followed its slowness down.
+#[test]
+fn a_path_that_was_delayed_is_gone_back_to_without_a_gap() {
+    for delay in [1, 10] {
+        for time in [100, 600, 2000] {
+            let delay = Duration::from_millis(delay);
+            let (mut world, mut flow) = ranked(2, delay);
+            let gap = gap_after_delay(&mut world, &mut flow, 150 * MS, time * MS);
+            assert!(gap <= delay * 2 + 5 * MS, "{delay:?} for {time} ms: {gap:?}");
+            assert_eq!(
+                world.client.active_path(),
+                world.links[0].client,
+                "it is preferred"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_bound_in_flight_outlasts_a_delay() {
+    let (mut world, mut flow) = ranked(1, 40 * MS);
+    let key = world.client.active_path().expect("live");
+    let before = world.client.path_stats(key).expect("live");
+    let gap = gap_after_delay(&mut world, &mut flow, 150 * MS, 2000 * MS);
+    assert!(gap <= 80 * MS, "{gap:?}");
+    let after = world.client.path_stats(key).expect("live");
+    let rtt = (before.rtt.expect("measured"), after.rtt.expect("measured"));
+    assert!(rtt.0.abs_diff(rtt.1) <= MS, "{rtt:?}");
+    assert!(after.delivery_rate >= 1_000_000, "{}", after.delivery_rate);
+}
+
+/// The round trip is the path's own again with the first answer after a stall: only the variance remembers it
+/// for a while.
+#[test]
+fn a_second_stall_is_left_as_soon_as_the_first() {
+    let (mut world, mut flow) = ranked(2, 5 * MS);
+    world.stall(0, true, true);
+    let first = longest_gap(&mut world, &mut flow, 500 * MS);
+    world.stall(0, false, false);
+    longest_gap(&mut world, &mut flow, 500 * MS);
+    assert_eq!(world.client.active_path(), world.links[0].client);
+    world.stall(0, true, true);
+    let second = longest_gap(&mut world, &mut flow, 500 * MS);
+    assert!(second <= first * 2, "{first:?}, then {second:?}");
+}
+
+/// A path that has become longer for good carries as much as before; one that has become narrow is not
+/// filled for ever with what it carried before.
+#[test]
+fn a_path_that_has_changed_is_searched_anew() {
+    let (mut world, mut flow) = ranked(1, 5 * MS);
+    world.links[0].delay = 100 * MS;
+    longest_gap(&mut world, &mut flow, Duration::from_secs(16));
+    let before = flow.received.len();
+    longest_gap(&mut world, &mut flow, Duration::from_secs(4));
+    let rate = (flow.received.len() - before) / 4;
+    assert!(rate >= 1_000_000, "{rate} bytes a second");
+
+    let (mut world, mut flow) = ranked(1, 5 * MS);
+    let key = world.client.active_path().expect("live");
+    world.links[0].rate = 200_000;
+    longest_gap(&mut world, &mut flow, Duration::from_secs(25));
+    let stats = world.client.path_stats(key).expect("live");
+    assert!(stats.in_flight <= 64 * 1024, "{}", stats.in_flight);
 }

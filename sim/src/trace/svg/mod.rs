@@ -87,7 +87,9 @@ pub fn write_svg(world: &World, mut out: impl Write) -> io::Result<()> {
 }
 
 fn draw(story: &Story) -> String {
-    let sessions = scene::sessions(story);
+    let all = scene::sessions(story);
+    let there_are = all.len();
+    let sessions = scene::most_eventful(all, MAX_SESSIONS);
     let charts = scene::charts(story);
     let mut drawing = Drawing {
         back: Canvas::default(),
@@ -97,18 +99,18 @@ fn draw(story: &Story) -> String {
         },
         y: TOP,
     };
-    title(&mut drawing.front, story, sessions.len());
+    title(&mut drawing.front, story, there_are);
     legend(&mut drawing.front);
     let labels = drawing.labels(labels_of(story));
     let top = drawing.y;
-    for view in sessions.iter().take(MAX_SESSIONS) {
+    for view in &sessions {
         lanes::draw(&mut drawing, view);
     }
-    drawing.more(sessions.len(), MAX_SESSIONS, "sessions");
+    drawing.more(there_are, MAX_SESSIONS, "ends of sessions, with less to see");
     for view in charts.iter().take(MAX_CHARTS) {
         chart::draw(&mut drawing, story, view);
     }
-    drawing.more(charts.len(), MAX_CHARTS, "links");
+    drawing.more(charts.len(), MAX_CHARTS, "links, with less on them");
     drawing.notes(story);
     drawing.axis(story, top);
     let bottom = drawing.y;

@@ -255,6 +255,12 @@ impl SessionView {
         }
     }
 
+    /// How much there is to see.
+    fn eventful(&self) -> usize {
+        let lanes = self.lanes.iter().map(|lane| lane.phases.len() + lane.ends.len());
+        self.states.len() + 2 * self.moves.len() + lanes.sum::<usize>()
+    }
+
     /// Its host lost power.
     fn vanish(&mut self, at: u64) {
         self.end_state(at);
@@ -263,6 +269,16 @@ impl SessionView {
             self.lanes[place].current = None;
         }
     }
+}
+
+/// Of many sessions the most eventful ones, in their order.
+pub(super) fn most_eventful(all: Vec<SessionView>, most: usize) -> Vec<SessionView> {
+    let mut ranks: Vec<usize> = (0..all.len()).collect();
+    ranks.sort_by_key(|&index| (std::cmp::Reverse(all[index].eventful()), index));
+    ranks.truncate(most);
+    let kept = all.into_iter().enumerate();
+    let kept = kept.filter(|(index, _)| ranks.contains(index));
+    kept.map(|(_, view)| view).collect()
 }
 
 /// What a path is called in the picture: the network for a server, whose paths' ports say nothing.

@@ -96,7 +96,11 @@ impl App {
             Event::PathDown { path, .. } => {
                 self.up.remove(&path);
             }
-            Event::PathSuspect(_) | Event::PathRecovered(_) | Event::Switched { .. } | Event::Quiet => {}
+            Event::PathSuspect(_)
+            | Event::PathSilent(_)
+            | Event::PathRecovered(_)
+            | Event::Switched { .. }
+            | Event::Quiet => {}
             Event::Opened { kind, class } => {
                 self.may_accept
                     .insert((u8::from(kind == Kind::Uni), class.number()));
@@ -126,6 +130,7 @@ impl App {
                     .expect("only tracked messages are told of");
                 assert_eq!(told.replace(outcome), None, "{id:?} is told once");
             }
+            Event::MessageTooLarge { .. } => panic!("none is"),
             Event::GoAway { .. } => panic!("nobody drains"),
         }
     }

@@ -1,0 +1,144 @@
+//! Listening on several addresses, and for crowds: in memory, on a clock that only moves when everything waits.
+
+mod common;
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use common::free_address;
+use sheetbend_tokio::core::handshake::Security;
+use sheetbend_tokio::core::session::{self, PathInfo};
+use sheetbend_tokio::core::time::Timestamp;
+use sheetbend_tokio::core::wire::OutBuffer;
+use sheetbend_tokio::{
+    Address, BoxFuture, Client, Config, Listener, Runtime, Server, Socket, Timer, mem_pair, runtime,
+};
+
+/// How many connections the crowd makes.
+const CROWD: usize = 50_000;
+
+/// A runtime on which `mem://crowd` is an address where somebody connects without end.
+struct Crowded {
+    inner: Arc<dyn Runtime>,
+    accepted: Arc<AtomicUsize>,
+}
+
+struct Crowd(Arc<AtomicUsize>);
+
+impl Listener for Crowd {
+    fn poll_accept(&self, _: &mut Context<'_>) -> Poll<io::Result<Box<dyn Socket>>> {
+        if self.0.fetch_add(1, Ordering::Relaxed) >= CROWD {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(Box::new(mem_pair("crowd", 16).0)))
+    }
+
+    fn local_address(&self) -> Address {
+        Address::Mem("crowd".to_owned())
+    }
+}
+
+impl Runtime for Crowded {
+    fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+    fn timer(&self, deadline: Timestamp) -> Box<dyn Timer> {
+        self.inner.timer(deadline)
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.inner.spawn(task);
+    }
+    fn connect(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Socket>>> {
+        self.inner.connect(address)
+    }
+    fn listen(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        if address == Address::Mem("crowd".to_owned()) {
+            let crowd: Box<dyn Listener> = Box::new(Crowd(self.accepted.clone()));
+            return Box::pin(std::future::ready(Ok(crowd)));
+        }
+        self.inner.listen(address)
+    }
+    fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        self.inner.resolve(host, port)
+    }
+    fn seed(&self) -> [u8; 32] {
+        self.inner.seed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_on_one_address_does_not_keep_others_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_address("mem", &dir);
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let crowded = Crowded {
+        inner: runtime(),
+        accepted: accepted.clone(),
+    };
+    let server = Server::builder()
+        .listen("mem://crowd")
+        .unwrap()
+        .listen(&address)
+        .unwrap()
+        .bind(Arc::new(crowded))
+        .await
+        .unwrap();
+    let client = Client::builder().endpoint(&address).unwrap();
+    let (session, peer) = tokio::join!(client.connect(runtime()), server.accept());
+    assert!(session.is_ok() && peer.is_some());
+    let before = accepted.load(Ordering::Relaxed);
+    assert!(before < CROWD, "{before} had to be accepted first");
+}
+
+/// A connection's first bytes.
+fn hello(seed: u8) -> Vec<u8> {
+    let now = Timestamp::ZERO;
+    let mut client = session::Session::client(Config::default(), [seed; 32], now);
+    let path = PathInfo::new("mem://test", "mem", Security::Local);
+    let path = client.open_path(now, path).unwrap();
+    let mut out = OutBuffer::new();
+    client.poll_transmit(now, path, &mut out);
+    out.chunk().to_vec()
+}
+
+/// How many bytes a socket has to read; 0 is its end.
+fn answer(socket: &dyn Socket) -> io::Result<usize> {
+    socket.try_read(&mut BytesMut::with_capacity(4096))
+}
+
+/// Whoever is refused and reads the reason slowly is one of those who may be in their handshake.
+#[tokio::test(start_paused = true)]
+async fn refused_connections_that_linger_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::builder()
+        .listen(free_address("mem", &dir))
+        .unwrap()
+        .max_handshakes(4)
+        .bind(runtime())
+        .await
+        .unwrap();
+    server.drain("");
+    let at = &server.addresses()[0];
+    let mut sockets = Vec::new();
+    for seed in 0..6 {
+        let socket = runtime().connect(at.clone()).await.unwrap();
+        socket.try_write_vectored(&[IoSlice::new(&hello(seed))]).unwrap();
+        sockets.push(socket);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let told: Vec<bool> = sockets
+        .iter()
+        .map(|socket| answer(&**socket).unwrap() > 0)
+        .collect();
+    assert_eq!(told, [true, true, true, true, false, false]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let socket = runtime().connect(at.clone()).await.unwrap();
+    socket.try_write_vectored(&[IoSlice::new(&hello(9))]).unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(answer(&*socket).unwrap() > 0, "there is room again");
+}

@@ -1,0 +1,189 @@
+//! The programs of a swarm's hosts.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use sheetbend_runtime::{Client, ErrorCode, Server, Session, SessionEvent, Side};
+
+use super::book::{Book, Phase};
+use super::pattern::Header;
+use super::plan::Plan;
+use super::receive;
+use crate::failure::FailureKind;
+use crate::host::Host;
+
+/// The method by which a client says which session it is.
+pub(super) const HELLO: &str = "hello";
+/// The item of payloads that belong to none.
+pub(super) const NO_ITEM: u32 = u32::MAX;
+/// How long a client waits before it makes another session.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What every task of a swarm has at hand.
+#[derive(Clone)]
+pub(super) struct Cx {
+    pub(super) host: Host,
+    pub(super) book: Arc<Book>,
+    pub(super) plan: Arc<Plan>,
+}
+
+impl Cx {
+    pub(super) fn fail(&self, kind: FailureKind, what: impl Into<String>) {
+        self.book.fail(kind, self.host.name(), what);
+    }
+
+    pub(super) fn unsafe_(&self, what: impl Into<String>) {
+        self.fail(FailureKind::Safety, what);
+    }
+
+    pub(super) async fn rest(&self, time: Duration) {
+        if !time.is_zero() {
+            self.host.sleep(time).await;
+        }
+    }
+
+    /// For an error that only the end of the session excuses.
+    pub(super) fn only_at_the_end(&self, session: &Session, what: impl FnOnce() -> String) {
+        if !session.state().is_terminal() {
+            self.unsafe_(format!(
+                "{} although the session is {:?}",
+                what(),
+                session.state()
+            ));
+        }
+    }
+}
+
+/// The first of two futures to be done.
+pub(super) enum Either<A, B> {
+    Left(A),
+    Right(B),
+}
+
+pub(super) async fn either<A: Future, B: Future>(left: A, right: B) -> Either<A::Output, B::Output> {
+    let (mut left, mut right) = (pin!(left), pin!(right));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = left.as_mut().poll(cx) {
+            return Poll::Ready(Either::Left(done));
+        }
+        right.as_mut().poll(cx).map(Either::Right)
+    })
+    .await
+}
+
+/// What both sides do with a session from its beginning to its end: they receive, and watch its lifecycle.
+fn attend(cx: &Cx, session: &Session, end: u32) {
+    receive::all(cx, session, end);
+    let mut events = session.events();
+    let (book, runtime) = (cx.book.clone(), session.runtime().clone());
+    session.spawn(async move {
+        while let Some(event) = events.next().await {
+            if let SessionEvent::State { from, to, cause } = event {
+                book.moved(end, from, to, &cause, runtime.now());
+            }
+        }
+    });
+}
+
+/// Waits for the end of a session, or closes it once the run has come to `phase`.
+async fn see_off(cx: &Cx, session: &Session, end: u32, phase: Phase, resume: Duration) {
+    let ended = match either(session.closed(), cx.book.reached(phase)).await {
+        Either::Left(ended) => ended,
+        Either::Right(()) => {
+            cx.book.closing(end);
+            session.close(ErrorCode::NONE, "done").await;
+            session.closed().await
+        }
+    };
+    cx.book.ended(end, &ended.cause, session.now(), resume);
+    cx.book.withdraw(end);
+}
+
+/// A client: it has a session, and makes another whenever it has lost one.
+pub(super) async fn client(cx: Cx, index: usize) {
+    cx.book.program_began();
+    let own = &cx.plan.clients[index];
+    let resume = own
+        .config
+        .params
+        .resume_timeout
+        .min(cx.plan.server.params.resume_timeout);
+    while cx.book.phase() == Phase::Working {
+        let mut builder = Client::builder()
+            .config(own.config.clone())
+            .standby_paths(own.standby_paths)
+            .keep_trying(true);
+        for endpoint in &own.endpoints {
+            builder = builder.endpoint(endpoint.as_str()).expect("a sound address");
+        }
+        let client = builder.build(cx.host.runtime()).expect("there are endpoints");
+        let end = cx.book.begin_end(Side::Client, Some(index));
+        let session = if own.hasty {
+            client.start_connecting()
+        } else {
+            match either(client.connect(), cx.book.reached(Phase::Closing)).await {
+                Either::Left(Ok(session)) => session,
+                Either::Left(Err(_)) => {
+                    cx.host.sleep(AGAIN).await;
+                    continue;
+                }
+                Either::Right(()) => break,
+            }
+        };
+        attend(&cx, &session, end);
+        introduce(&cx, &session, end);
+        cx.book.publish(index, Side::Client, end, &session);
+        see_off(&cx, &session, end, Phase::Closing, resume).await;
+        cx.rest(AGAIN).await;
+    }
+    cx.book.program_ended();
+}
+
+/// Tells the server which session this is.
+fn introduce(cx: &Cx, session: &Session, end: u32) {
+    let header = Header {
+        end,
+        item: NO_ITEM,
+        index: 0,
+        len: 0,
+    };
+    let (cx, own) = (cx.clone(), session.clone());
+    session.spawn(async move {
+        if let Err(error) = own.request(HELLO, header.payload()).await {
+            cx.only_at_the_end(&own, || format!("hello: {error}"));
+        }
+    });
+}
+
+/// The server: it takes every session in.
+pub(super) async fn server(cx: Cx) {
+    cx.book.program_began();
+    let bound = Server::builder()
+        .listen("tcp://server:4433")
+        .expect("a sound address")
+        .config(cx.plan.server.clone())
+        .bind(cx.host.runtime())
+        .await;
+    let server = match bound {
+        Ok(server) => server,
+        Err(error) => return cx.unsafe_(format!("cannot listen: {error}")),
+    };
+    while let Either::Left(Some(session)) = either(server.accept(), cx.book.reached(Phase::Stopping)).await {
+        let end = cx.book.begin_end(Side::Server, None);
+        let cx = cx.clone();
+        session.clone().spawn(async move {
+            attend(&cx, &session, end);
+            // The client's wish is not known to the server's program: the least that it may be.
+            let resume = cx.plan.clients.iter().map(|one| one.config.params.resume_timeout);
+            let resume = resume.min().unwrap_or_default();
+            let resume = resume.min(cx.plan.server.params.resume_timeout);
+            see_off(&cx, &session, end, Phase::Stopping, resume).await;
+        });
+    }
+    server.stop();
+    server.drained().await;
+    cx.book.program_ended();
+}

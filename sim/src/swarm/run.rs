@@ -1,0 +1,244 @@
+//! One run of a plan, from the first event to the last check.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::app::{self, Cx};
+use super::book::{Book, Phase};
+use super::jobs;
+use super::plan::{Plan, What};
+use crate::failure::{Failure, FailureKind};
+use crate::fault::Fault;
+use crate::host::HostId;
+use crate::scenario::{Outcome, Setup};
+use crate::world::World;
+
+/// How long everything promised may take once the world is sound.
+const LIVENESS: Duration = Duration::from_secs(60);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long sessions may take to close.
+const CLOSING: Duration = Duration::from_secs(20);
+/// When at the latest nothing is left, kernels' retransmissions to hosts that are gone included.
+const EMPTY: Duration = Duration::from_secs(200);
+
+struct Run {
+    world: World,
+    plan: Arc<Plan>,
+    book: Arc<Book>,
+    hosts: Vec<HostId>,
+}
+
+/// Runs what a seed stands for.
+pub fn run(setup: &Setup) -> Outcome {
+    let plan = Arc::new(Plan::from_seed(setup.seed));
+    let items = plan.items.len() as u32;
+    let book = Arc::new(Book::new(plan.clone()));
+    let mut world = World::new(setup.seed);
+    if setup.records {
+        world.keep_records();
+    }
+    if setup.capture {
+        world.keep_packets();
+    }
+    world.audit_sessions();
+    world.shuffle(plan.shuffle);
+    world.probe_wakeups(plan.probe);
+    let mut run = Run {
+        world,
+        plan,
+        book,
+        hosts: Vec::new(),
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        run.build();
+        run.schedule(setup.keep.as_deref());
+        run.go()
+    }));
+    run.book.clear();
+    let result = result.unwrap_or_else(|_| Err(run.failed(FailureKind::Panic, "swarm", "a check panicked")));
+    Outcome {
+        world: run.world,
+        failure: result.err(),
+        items,
+    }
+}
+
+impl Run {
+    fn failed(&self, kind: FailureKind, who: &str, what: impl Into<String>) -> Failure {
+        Failure::new(kind, self.world.now(), who, what)
+    }
+
+    fn build(&mut self) {
+        for network in &self.plan.networks {
+            self.world.network(network.name, network.link.clone());
+        }
+        let all: Vec<&str> = self.plan.networks.iter().map(|network| network.name).collect();
+        let (book, plan) = (self.book.clone(), self.plan.clone());
+        let server = self.world.boot("server", &all, move |host| {
+            app::server(Cx {
+                host,
+                book: book.clone(),
+                plan: plan.clone(),
+            })
+        });
+        for (index, client) in self.plan.clients.iter().enumerate() {
+            let own: Vec<&str> = client.networks.iter().map(|&place| all[place]).collect();
+            let (book, plan) = (self.book.clone(), self.plan.clone());
+            let host = self.world.boot(&client.name, &own, move |host| {
+                let (book, plan) = (book.clone(), plan.clone());
+                app::client(Cx { host, book, plan }, index)
+            });
+            self.hosts.push(host.id());
+        }
+        self.hosts.push(server.id());
+    }
+
+    /// The host of a client, or the server's.
+    fn host_of(&self, name: &str) -> (HostId, Option<usize>) {
+        let client = self.plan.clients.iter().position(|client| client.name == name);
+        (self.hosts[client.unwrap_or(self.plan.clients.len())], client)
+    }
+
+    fn schedule(&mut self, keep: Option<&[u32]>) {
+        let plan = self.plan.clone();
+        for item in &plan.items {
+            if keep.is_some_and(|keep| !keep.contains(&item.number)) {
+                continue;
+            }
+            match &item.what {
+                What::Work { client, side, job } => {
+                    let name = match side {
+                        sheetbend_runtime::Side::Client => plan.clients[*client].name.as_str(),
+                        sheetbend_runtime::Side::Server => "server",
+                    };
+                    let (id, _) = self.host_of(name);
+                    let (book, plan) = (self.book.clone(), plan.clone());
+                    let (number, client, side, job) = (item.number, *client, *side, job.clone());
+                    self.world.at(item.at, move |world| {
+                        // A host that is down runs nothing.
+                        if !world.is_up(id) {
+                            return;
+                        }
+                        let host = world.handle(id);
+                        world.note(&host.name(), &format!("item {number}: {job}"));
+                        book.due(number);
+                        let cx = Cx {
+                            host: host.clone(),
+                            book,
+                            plan,
+                        };
+                        host.spawn(jobs::run(cx, number, client, side, job));
+                    });
+                }
+                What::Fault { steps, .. } => {
+                    for (after, fault) in steps {
+                        self.schedule_fault(item.at + *after, fault.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn schedule_fault(&mut self, at: Duration, fault: Fault) {
+        let crash = match &fault {
+            Fault::Crash { host } => Some(self.host_of(host)),
+            _ => None,
+        };
+        let book = self.book.clone();
+        self.world.at(at, move |world| {
+            if let Some((id, client)) = crash
+                && world.is_up(id)
+            {
+                book.crashed(client);
+            }
+            world.apply(&fault);
+        });
+    }
+
+    /// Runs for a time, or until `done`; whether it was done.
+    fn run(&mut self, limit: Duration, mut done: impl FnMut(&Book) -> bool) -> Result<bool, Failure> {
+        let book = self.book.clone();
+        let done = self
+            .world
+            .run_while_not(limit, |_| book.failed() || done(&book))?;
+        match self.book.failure() {
+            Some((kind, who, what)) => Err(self.failed(kind, &who, what)),
+            None => Ok(done),
+        }
+    }
+
+    fn go(&mut self) -> Result<(), Failure> {
+        let horizon = self.plan.horizon;
+        self.run(horizon, |_| false)?;
+        self.heal();
+        self.live()?;
+        self.book.enter(Phase::Closing);
+        if !self.run(CLOSING, |book| book.programs() <= 1)? {
+            return Err(self.failed(
+                FailureKind::Liveness,
+                "close",
+                "a client's session does not close",
+            ));
+        }
+        self.run(Duration::from_secs(1), |_| false)?;
+        self.book.enter(Phase::Stopping);
+        if !self.run(CLOSING, |book| book.programs() == 0)? {
+            return Err(self.failed(FailureKind::Liveness, "close", "the server does not stop"));
+        }
+        self.book.clear();
+        self.empty()?;
+        match self.book.lost() {
+            Some(words) => Err(self.failed(FailureKind::Safety, "the end", words)),
+            None => Ok(()),
+        }
+    }
+
+    /// Every link is sound from here on.
+    fn heal(&mut self) {
+        for network in &self.plan.networks {
+            for client in &self.plan.clients {
+                for (from, to) in [(client.name.as_str(), "server"), ("server", client.name.as_str())] {
+                    self.world.apply(&Fault::Link {
+                        from: from.to_owned(),
+                        to: to.to_owned(),
+                        network: network.name.to_owned(),
+                        config: network.sound(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Everything that was promised happens.
+    fn live(&mut self) -> Result<(), Failure> {
+        let deadline = self.world.now() + LIVENESS;
+        loop {
+            let Some(unkept) = self.book.unkept() else {
+                return Ok(());
+            };
+            if self.world.now() >= deadline {
+                let what = format!("{LIVENESS:?} after the last fault: {unkept}");
+                return Err(self.failed(FailureKind::Liveness, "promises", what));
+            }
+            self.run(LOOK, |_| false)?;
+        }
+    }
+
+    /// Nothing is left.
+    fn empty(&mut self) -> Result<(), Failure> {
+        let deadline = self.world.now() + EMPTY;
+        loop {
+            let left = self.world.leftovers();
+            if left.is_none() {
+                return Ok(());
+            }
+            if self.world.now() >= deadline {
+                let what = format!("after the sessions were closed: {left}");
+                return Err(self.failed(FailureKind::Leftover, "the end", what));
+            }
+            self.run(Duration::from_secs(5), |_| false)?;
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Every scenario that has one thing go wrong, with five seeds: the fault is seen, and the session survives it.
+
+use sheetbend_sim::scenario::{self, Setup};
+
+/// Those that have a test, or a measurement, of their own.
+const APART: [&str; 4] = ["idle", "steady", "crowd", "swarm"];
+
+#[test]
+fn every_fault_shows_and_is_survived() {
+    let mut failures = Vec::new();
+    let only = std::env::var("SCENARIO").ok();
+    for scenario in scenario::all() {
+        if APART.contains(&scenario.name) || only.as_ref().is_some_and(|only| only != scenario.name) {
+            continue;
+        }
+        for seed in 0..5 {
+            let outcome = (scenario.run)(&Setup {
+                seed,
+                ..Setup::default()
+            });
+            if let Some(failure) = outcome.failure {
+                failures.push(format!("{} with seed {seed}: {failure}", scenario.name));
+            }
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} failed:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+#[test]
+fn names_are_unique() {
+    let mut names: Vec<&str> = scenario::all().iter().map(|scenario| scenario.name).collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
+}
+
+#[test]
+fn a_scenario_is_the_same_every_time() {
+    for name in ["partition", "torn-write", "mute-proxy"] {
+        let scenario = scenario::find(name).expect("it is on the list");
+        let hash = || (scenario.run)(&Setup::default()).world.totals().trace_hash;
+        assert_eq!(hash(), hash(), "{name}");
+    }
+}
