@@ -212,7 +212,11 @@ impl Life {
             1 => {
                 session.drain(now, "tcp://elsewhere:1");
                 self.apps[end].draining = true;
-                self.pair.acceptor.drain(Some("tcp://elsewhere:1".to_owned()));
+                if end == 1 {
+                    // Its process takes no new sessions, and whoever never had one would not get one.
+                    let elsewhere = "tcp://elsewhere:1".to_owned();
+                    self.pair.acceptor.drain(Some(elsewhere));
+                }
             }
             2 => self.pair.run_for(Duration::from_secs(6)),
             3 => self.pair.run_for(Duration::from_secs(40)),

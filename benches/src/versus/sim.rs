@@ -3,7 +3,6 @@
 //!
 //! Both worlds have links with one fixed delay and nothing else. Neither is slowed to real time.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -216,15 +215,13 @@ async fn turmoil_server(mut stream: turmoil::net::TcpStream) {
     while stream.read_exact(&mut buf).await.is_ok() && stream.write_all(&buf).await.is_ok() {}
 }
 
-fn turmoil_client(pair: usize, messages: Arc<AtomicU64>) -> impl Future<Output = ()> {
-    async move {
-        let Ok(mut stream) = turmoil::net::TcpStream::connect((server_name(pair), PORT)).await else {
-            return;
-        };
-        let mut buf = [7; MESSAGE];
-        while stream.write_all(&buf).await.is_ok() && stream.read_exact(&mut buf).await.is_ok() {
-            messages.fetch_add(2, Ordering::Relaxed);
-        }
+async fn turmoil_client(pair: usize, messages: Arc<AtomicU64>) {
+    let Ok(mut stream) = turmoil::net::TcpStream::connect((server_name(pair), PORT)).await else {
+        return;
+    };
+    let mut buf = [7; MESSAGE];
+    while stream.write_all(&buf).await.is_ok() && stream.read_exact(&mut buf).await.is_ok() {
+        messages.fetch_add(2, Ordering::Relaxed);
     }
 }
 

@@ -13,3 +13,4 @@ mod ranges;
 mod reassembly;
 mod sending;
 mod wire;
+mod world;

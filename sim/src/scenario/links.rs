@@ -211,17 +211,20 @@ fn corruption(setup: &Setup) -> Outcome {
     let mut stage = Stage::one(setup);
     let (at, client, server) = (stage.at, stage.client.clone(), stage.server.clone());
     let config = LinkConfig {
-        corrupt: 0.03,
+        corrupt: 0.05,
         corrupt_unseen: 0.6,
         ..quick()
     };
     stage.link(at, "wifi", config);
     stage.link(at + ms(1500), "wifi", quick());
-    let pings = raw::ping(&mut stage.world, &client, "server", 500, ms(5), ms(4000));
+    let pings: Vec<_> = (0..4)
+        .map(|_| raw::ping(&mut stage.world, &client, "server", 500, ms(1), ms(4000)))
+        .collect();
     stage.run(|world, report| {
         let stats = world.link_stats(&client, &server, "wifi").unwrap_or_default();
         ensure!(stats.damaged > 0, "no checksum was wrong");
-        ensure!(pings.lock().changed > 0, "nothing came changed through plain TCP");
+        let changed: u32 = pings.iter().map(|pings| pings.lock().changed).sum();
+        ensure!(changed > 0, "nothing came changed through plain TCP");
         // One end sees that what came is not what was sent, and ends the path: nothing else does here.
         let (after, ..) = report.down(at, "wifi").ok_or("no path ended")?;
         ensure!(after < ms(1600), "a path ended only after {after:?}");
@@ -282,7 +285,7 @@ fn changing_link(setup: &Setup) -> Outcome {
         chunk: 1000,
         ..Plan::default()
     };
-    let mut stage = Stage::new(setup, &[("wifi", quick().rate(8_000_000, 100_000))], plan);
+    let mut stage = Stage::new(setup, &[("wifi", quick().rate(8_000_000, 400_000))], plan);
     let (at, client) = (stage.at, stage.client.clone());
     let step = |after: u64, rate| Step {
         at: at + ms(after),

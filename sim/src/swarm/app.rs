@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use sheetbend_runtime::{Client, ErrorCode, Server, Session, SessionEvent, Side};
+use sheetbend_runtime::{Client, ErrorCode, RegistryConfig, Server, Session, SessionEvent, Side};
 
 use super::book::{Book, Phase};
 use super::pattern::Header;
@@ -45,9 +45,9 @@ impl Cx {
         }
     }
 
-    /// For an error that only the end of the session excuses.
-    pub(super) fn only_at_the_end(&self, session: &Session, what: impl FnOnce() -> String) {
-        if !session.state().is_terminal() {
+    /// For an error that only the end of the session excuses, or that it is to end. `end` is either end of it.
+    pub(super) fn only_at_the_end(&self, session: &Session, end: u32, what: impl FnOnce() -> String) {
+        if !session.state().is_terminal() && !self.book.drains(end) {
             self.unsafe_(format!(
                 "{} although the session is {:?}",
                 what(),
@@ -102,6 +102,19 @@ async fn see_off(cx: &Cx, session: &Session, end: u32, phase: Phase, resume: Dur
     cx.book.withdraw(end);
 }
 
+/// What makes sessions of a client.
+pub(super) fn caller(cx: &Cx, index: usize) -> Client {
+    let own = &cx.plan.clients[index];
+    let mut builder = Client::builder()
+        .config(own.config.clone())
+        .standby_paths(own.standby_paths)
+        .keep_trying(true);
+    for endpoint in &own.endpoints {
+        builder = builder.endpoint(endpoint.as_str()).expect("a sound address");
+    }
+    builder.build(cx.host.runtime()).expect("there are endpoints")
+}
+
 /// A client: it has a session, and makes another whenever it has lost one.
 pub(super) async fn client(cx: Cx, index: usize) {
     cx.book.program_began();
@@ -112,14 +125,7 @@ pub(super) async fn client(cx: Cx, index: usize) {
         .resume_timeout
         .min(cx.plan.server.params.resume_timeout);
     while cx.book.phase() == Phase::Working {
-        let mut builder = Client::builder()
-            .config(own.config.clone())
-            .standby_paths(own.standby_paths)
-            .keep_trying(true);
-        for endpoint in &own.endpoints {
-            builder = builder.endpoint(endpoint.as_str()).expect("a sound address");
-        }
-        let client = builder.build(cx.host.runtime()).expect("there are endpoints");
+        let client = caller(&cx, index);
         let end = cx.book.begin_end(Side::Client, Some(index));
         let session = if own.hasty {
             client.start_connecting()
@@ -153,7 +159,7 @@ fn introduce(cx: &Cx, session: &Session, end: u32) {
     let (cx, own) = (cx.clone(), session.clone());
     session.spawn(async move {
         if let Err(error) = own.request(HELLO, header.payload()).await {
-            cx.only_at_the_end(&own, || format!("hello: {error}"));
+            cx.only_at_the_end(&own, end, || format!("hello: {error}"));
         }
     });
 }
@@ -161,10 +167,15 @@ fn introduce(cx: &Cx, session: &Session, end: u32) {
 /// The server: it takes every session in.
 pub(super) async fn server(cx: Cx) {
     cx.book.program_began();
+    let registry = RegistryConfig {
+        max_unconfirmed: cx.plan.max_unconfirmed,
+        ..RegistryConfig::default()
+    };
     let bound = Server::builder()
         .listen("tcp://server:4433")
         .expect("a sound address")
         .config(cx.plan.server.clone())
+        .registry(registry)
         .bind(cx.host.runtime())
         .await;
     let server = match bound {

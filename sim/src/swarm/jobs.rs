@@ -10,13 +10,20 @@ use sheetbend_runtime::{
     Side, State, StreamError, Tracked,
 };
 
-use super::app::{Cx, Either, either};
+use super::app::{Cx, Either, caller, either};
 use super::pattern::{Header, Way};
 use super::receive::{RESET_CODE, STOP_CODE, read_back};
 use super::work::{Answer, Ending, Job};
 
+/// How long a visit waits for its session.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Does a work item, over the session that is there, or the next one.
 pub(super) async fn run(cx: Cx, item: u32, client: usize, side: Side, job: Job) {
+    if let Job::Visit { class, count, size } = job {
+        visit(&cx, item, client, class, (count, size)).await;
+        return cx.book.done(item);
+    }
     let (end, session) = cx.book.session(client, side).await;
     cx.book.started(item, end);
     let header = Header {
@@ -48,6 +55,12 @@ pub(super) async fn run(cx: Cx, item: u32, client: usize, side: Side, job: Job) 
             let code = ErrorCode::application(code).unwrap_or(ErrorCode::NONE);
             session.close(code, "as planned").await;
         }
+        Job::Drain => {
+            cx.book.draining(end);
+            session.drain("");
+            session.closed().await;
+        }
+        Job::Visit { .. } => {}
     }
     cx.book.done(item);
 }
@@ -81,10 +94,12 @@ async fn request(cx: &Cx, session: &Session, header: Header, answer: Answer, can
         }
         (Err(RequestError::NotSent(words)), _) => {
             cx.book.told(&header, Outcome::NotSent, true);
-            cx.only_at_the_end(session, || format!("{header:?} was not sent: {words}"));
+            cx.only_at_the_end(session, header.end, || {
+                format!("{header:?} was not sent: {words}")
+            });
         }
         (Err(RequestError::Maybe(words)), _) => {
-            cx.only_at_the_end(session, || format!("{header:?} maybe: {words}"));
+            cx.only_at_the_end(session, header.end, || format!("{header:?} maybe: {words}"));
         }
         (outcome, answer) => cx.unsafe_(format!("{header:?}: {outcome:?} where {answer:?} was planned")),
     }
@@ -119,13 +134,19 @@ async fn stream(cx: &Cx, session: &Session, header: Header, job: &Job) {
     };
     let (mut send, recv) = match open(session, *class, back.is_some()).await {
         Ok(halves) => halves,
-        Err(error) => return cx.only_at_the_end(session, || format!("{header:?} cannot be opened: {error}")),
+        Err(error) => {
+            return cx.only_at_the_end(session, header.end, || {
+                format!("{header:?} cannot be opened: {error}")
+            });
+        }
     };
     cx.book.queued(&header, None);
     match write(cx, &mut send, &header, job).await {
         Ok(()) => {}
         Err(StreamError::Stopped(STOP_CODE)) if matches!(ending, Ending::StopAt(_)) => return,
-        Err(error) => return cx.only_at_the_end(session, || format!("{header:?}, written: {error}")),
+        Err(error) => {
+            return cx.only_at_the_end(session, header.end, || format!("{header:?}, written: {error}"));
+        }
     }
     if matches!(ending, Ending::ResetAt(_)) {
         return;
@@ -136,7 +157,7 @@ async fn stream(cx: &Cx, session: &Session, header: Header, job: &Job) {
     match send.acknowledged().await {
         Ok(()) => cx.book.told(&header, Outcome::Acknowledged, true),
         Err(StreamError::Stopped(STOP_CODE)) if matches!(ending, Ending::StopAt(_)) => {}
-        Err(error) => cx.only_at_the_end(session, || format!("{header:?}, finished: {error}")),
+        Err(error) => cx.only_at_the_end(session, header.end, || format!("{header:?}, finished: {error}")),
     }
 }
 
@@ -207,7 +228,9 @@ async fn messages(cx: &Cx, session: &Session, header: Header, job: &Job) {
             Ok(()) => cx.book.queued(&header, ordered),
             Err(SendError::TooLarge { .. }) if ordered.is_none() || session.state() != State::Connected => {}
             Err(error) => {
-                cx.only_at_the_end(session, || format!("{header:?} cannot be sent: {error}"));
+                cx.only_at_the_end(session, header.end, || {
+                    format!("{header:?} cannot be sent: {error}")
+                });
                 break;
             }
         }
@@ -227,9 +250,42 @@ async fn datagrams(cx: &Cx, session: &Session, header: Header, (count, size): (u
             Ok(()) => cx.book.queued(&header, None),
             Err(SendError::Full | SendError::TooLarge { .. }) => {}
             Err(error) => {
-                return cx.only_at_the_end(session, || format!("{header:?} cannot be sent: {error}"));
+                return cx.only_at_the_end(session, header.end, || {
+                    format!("{header:?} cannot be sent: {error}")
+                });
             }
         }
         cx.rest(pause).await;
+    }
+}
+
+/// A session of its own, which is let go once everything is queued: what was queued is still delivered, unless no
+/// connection lasts for long enough.
+async fn visit(cx: &Cx, item: u32, client: usize, class: Class, (count, size): (u32, u32)) {
+    let end = cx.book.begin_end(Side::Client, Some(client));
+    cx.book.started(item, end);
+    // Nobody watches this end: its peer may see it close at any time from here on.
+    cx.book.closing(end);
+    let Either::Left(Ok(session)) = either(caller(cx, client).connect(), cx.host.sleep(PATIENCE)).await
+    else {
+        return;
+    };
+    for index in 0..count {
+        let len = (u64::from(index) * 7919 % (u64::from(size) + 1)) as u32;
+        let header = Header {
+            end,
+            item,
+            index,
+            len,
+        };
+        match session
+            .send_message(class, Delivery::Ordered, header.payload())
+            .await
+        {
+            Ok(()) => cx.book.queued(&header, Some(class.index())),
+            Err(error) => {
+                return cx.only_at_the_end(&session, end, || format!("{header:?} cannot be sent: {error}"));
+            }
+        }
     }
 }

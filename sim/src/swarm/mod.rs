@@ -24,4 +24,24 @@ use sheetbend_core::marks::Mark;
 
 /// Rare branches that a swarm does not come to: its peers are sound, and its networks plain TCP. The fuzz targets and
 /// the core's own tests come to them.
-pub const OUT_OF_REACH: &[Mark] = &[];
+pub const OUT_OF_REACH: &[Mark] = &[
+    // No peer lies, breaks the protocol or forges.
+    Mark::AckOfUnsent,
+    Mark::FloodStopped,
+    Mark::JoinUnproven,
+    Mark::PathIdReused,
+    Mark::NonceReused,
+    Mark::EarlyDataRefused,
+    Mark::PeerMisbehaved,
+    // Every carrier is plain TCP: none is too weak, and nothing is sent on one before CONFIRM that it could be
+    // suspected for.
+    Mark::CarrierTooWeak,
+    Mark::ConfirmLate,
+    // The acceptor says so before the session is asked.
+    Mark::UseJoin,
+    // Connectors go on for ever.
+    Mark::Exhausted,
+    // Sessions are drained, servers are not.
+    Mark::DrainRefusedHello,
+    Mark::DrainTookJoin,
+];

@@ -82,8 +82,12 @@ fn fill(key: u64, offset: u64, len: usize) -> Vec<u8> {
         if bytes.len() >= len + skip {
             break;
         }
-        // Half of the words repeat, so that there is something to compress.
-        let varied = if word & 8 == 0 { word } else { 0 };
+        // In every other item half of the words repeat, so that there is something to compress.
+        let varied = if word & 8 == 0 || key >> 40 & 1 == 0 {
+            word
+        } else {
+            0
+        };
         let mixed = (key ^ varied.wrapping_mul(0xd6e8_feb8_6659_fd93)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         bytes.extend_from_slice(&(mixed ^ mixed >> 29).to_le_bytes());
     }

@@ -115,6 +115,8 @@ pub struct Plan {
     pub clients: Vec<ClientPlan>,
     /// The configuration of the server's ends.
     pub server: Config,
+    /// How many sessions may be in their handshake at the server.
+    pub max_unconfirmed: usize,
     /// The classes that work is done in.
     pub classes: Vec<Class>,
     /// Whether tasks that are ready at one moment run in random order.
@@ -243,6 +245,7 @@ impl Plan {
             networks,
             clients,
             server,
+            max_unconfirmed: pick(&mut choice, &[1, 2, 4096]),
             classes,
             shuffle: choice.below(2) == 0,
             probe: pick(&mut choice, &[0, 2, 20]),

@@ -124,7 +124,7 @@ fn take_request(cx: &Cx, session: &Session, end: u32, mut request: IncomingReque
 }
 
 /// Reads the header of a stream. `None` where the stream or the session ended before.
-async fn header(cx: &Cx, session: &Session, stream: &mut RecvStream) -> Option<Header> {
+async fn header(cx: &Cx, session: &Session, end: u32, stream: &mut RecvStream) -> Option<Header> {
     let mut bytes = [0; HEADER];
     let mut got = 0;
     while got < HEADER {
@@ -137,7 +137,7 @@ async fn header(cx: &Cx, session: &Session, stream: &mut RecvStream) -> Option<H
             // Whoever reset it said so in its plan, which is not known without a header.
             Err(StreamError::Reset(RESET_CODE)) => return None,
             Err(error) => {
-                cx.only_at_the_end(session, || format!("a stream's header: {error}"));
+                cx.only_at_the_end(session, end, || format!("a stream's header: {error}"));
                 return None;
             }
         }
@@ -194,7 +194,7 @@ async fn read(
                 return false;
             }
             Err(error) => {
-                cx.only_at_the_end(session, || format!("{header:?} at {offset}: {error}"));
+                cx.only_at_the_end(session, header.end, || format!("{header:?} at {offset}: {error}"));
                 return false;
             }
         }
@@ -208,7 +208,7 @@ async fn read(
 
 /// Takes a stream in; its header, if it came to its end.
 async fn take_stream(cx: &Cx, session: &Session, end: u32, mut stream: RecvStream) -> Option<Header> {
-    let header = header(cx, session, &mut stream).await?;
+    let header = header(cx, session, end, &mut stream).await?;
     let Some(What::Work {
         job: Job::Stream {
             read: (chunk, pause),
@@ -250,7 +250,9 @@ async fn take_bi(cx: &Cx, session: &Session, end: u32, stream: BiStream) {
         return cx.unsafe_(format!("{header:?} has one direction"));
     };
     if let Err(error) = write_back(&mut send, &header, *back).await {
-        cx.only_at_the_end(session, || format!("{header:?}, the way back: {error}"));
+        cx.only_at_the_end(session, header.end, || {
+            format!("{header:?}, the way back: {error}")
+        });
     }
 }
 

@@ -88,13 +88,26 @@ pub enum Job {
         /// The code.
         code: u64,
     },
+    /// The session is drained: it closes once what is open is done, and its client makes another.
+    Drain,
+    /// A client makes a session of its own, sends some messages and lets go of it.
+    Visit {
+        /// The messages' class.
+        class: Class,
+        /// How many.
+        count: u32,
+        /// The longest payload.
+        size: u32,
+    },
 }
 
 impl Job {
     /// Of a stream.
     pub fn class(&self) -> Option<Class> {
         match self {
-            Job::Stream { class, .. } | Job::Messages { class, .. } => Some(*class),
+            Job::Stream { class, .. } | Job::Messages { class, .. } | Job::Visit { class, .. } => {
+                Some(*class)
+            }
             _ => None,
         }
     }
@@ -133,6 +146,10 @@ pub enum JobKind {
     Datagrams,
     /// [`Job::Close`]
     Close,
+    /// [`Job::Drain`]
+    Drain,
+    /// [`Job::Visit`]
+    Visit,
 }
 
 impl JobKind {
@@ -150,6 +167,8 @@ impl JobKind {
         JobKind::Tracked,
         JobKind::Datagrams,
         JobKind::Close,
+        JobKind::Drain,
+        JobKind::Visit,
     ];
 }
 
@@ -235,7 +254,13 @@ pub(super) fn item(rng: &mut Rng, number: u32, plan: &Plan, kinds: &[JobKind]) -
     let class = pick(rng, &plan.classes);
     let job = match kind {
         // Sessions that are closed all the time get little done.
-        JobKind::Close if rng.below(4) > 0 => request(rng, false),
+        JobKind::Close | JobKind::Drain if rng.below(4) > 0 => request(rng, false),
+        JobKind::Drain => Job::Drain,
+        JobKind::Visit => Job::Visit {
+            class,
+            count: 1 + few(rng) as u32,
+            size: pick(rng, &[0, 100, 3000]),
+        },
         JobKind::Close => Job::Close {
             code: 16 + rng.below(50),
         },
@@ -246,16 +271,22 @@ pub(super) fn item(rng: &mut Rng, number: u32, plan: &Plan, kinds: &[JobKind]) -
         }
         JobKind::Datagrams => Job::Datagrams {
             count: 1 + rng.below(30) as u32,
-            size: pick(rng, &[0, 100, 1000]),
+            size: pick(rng, &[0, 100, 1000, 20_000]),
             pause: pause(rng, 50),
         },
+    };
+    let visit = matches!(job, Job::Visit { .. });
+    let sides: &[Side] = if visit {
+        &[Side::Client]
+    } else {
+        &[Side::Client, Side::Client, Side::Server]
     };
     Item {
         number,
         at: rng.duration(Duration::ZERO, plan.horizon),
         what: What::Work {
             client: rng.below(plan.clients.len() as u64) as usize,
-            side: pick(rng, &[Side::Client, Side::Client, Side::Server]),
+            side: pick(rng, sides),
             job,
         },
     }

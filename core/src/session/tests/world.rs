@@ -145,7 +145,9 @@ impl World {
 
     /// A connection to the server whose other end is the test: what it says is injected, what it is
     /// told is tapped.
-    pub(in super::super) fn stranger(&mut self, info: PathInfo) -> usize {
+    pub(in super::super) fn stranger(&mut self, mut info: PathInfo) -> usize {
+        // A server does not know which endpoint its client prefers.
+        info.rank = 0;
         let link = self.links.len();
         self.links.push(Link {
             client: None,

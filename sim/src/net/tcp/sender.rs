@@ -70,6 +70,8 @@ pub(super) struct Sender {
     window: u64,
     threshold: u64,
     recovery: Option<u64>,
+    /// The recovery began with a timeout: the window grows again meanwhile.
+    timed_out: bool,
     pipe: u64,
     lost: usize,
     srtt: Option<u64>,
@@ -103,6 +105,7 @@ impl Sender {
             window: FIRST_WINDOW * mss as u64,
             threshold: u64::MAX,
             recovery: None,
+            timed_out: false,
             pipe: 0,
             lost: 0,
             srtt: None,
@@ -352,6 +355,7 @@ impl Sender {
         }
         if self.recovery.is_some_and(|until| self.una >= until) {
             self.recovery = None;
+            self.timed_out = false;
         }
         if !self.flights.is_empty() {
             self.detect(now, mss as u64);
@@ -396,7 +400,9 @@ impl Sender {
     }
 
     fn grow(&mut self, bytes: u64, mss: u64) {
-        if self.recovery.is_some() || self.pipe + bytes < self.window / 2 {
+        // RFC 5681 §3.1: after a timeout, slow start begins anew.
+        let recovers = self.recovery.is_some() && !self.timed_out;
+        if recovers || self.pipe + bytes < self.window / 2 {
             return;
         }
         if self.window < self.threshold {
@@ -479,6 +485,7 @@ impl Sender {
         self.threshold = (self.pipe.max(mss) / 2).max(2 * mss);
         self.window = mss;
         self.recovery = Some(self.nxt);
+        self.timed_out = true;
         self.pipe = 0;
         self.lost = 0;
         for flight in self.flights.iter_mut().filter(|flight| !flight.sacked) {
