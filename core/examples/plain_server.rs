@@ -5,7 +5,7 @@
 //! python3 docs/examples/python/sheetbend_client.py 127.0.0.1:4433
 //! ```
 //!
-//! It answers requests (PROTOCOL 11): `echo` gives the payload back, anything else fails with status 16.
+//! It answers unary calls (PROTOCOL 11): `echo` gives the payload back, any other method is UNIMPLEMENTED.
 //! A real driver waits for its sockets and for `poll_timeout`; this one looks again every millisecond.
 #![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
@@ -15,15 +15,18 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use sheetbend_core::handshake::Security;
+use sheetbend_core::request::{
+    CallHead, CallKind, Code, Failure, Metadata, PeerMethods, Reason, put_failure, put_success,
+};
 use sheetbend_core::server::registry::{self, Ended};
 use sheetbend_core::server::{Acceptor, Routed, SessionToken};
 use sheetbend_core::session::{
     Cause, Config, Event, Incoming, PathEnd, PathInfo, PathKey, Read, Session, State, StreamKey, Transmit,
 };
 use sheetbend_core::time::Timestamp;
-use sheetbend_core::wire::{Class, Kind, OutBuffer, varint};
+use sheetbend_core::wire::{Class, Kind, OutBuffer};
 
 /// A connection, and what was read from it and not taken.
 struct Socket {
@@ -82,6 +85,8 @@ struct Peer {
     session: Session,
     links: Vec<(PathKey, Socket)>,
     requests: BTreeMap<StreamKey, Vec<u8>>,
+    /// What its numbers of methods stand for.
+    methods: PeerMethods,
     /// What the streams did not take yet of answers.
     answers: BTreeMap<StreamKey, Vec<u8>>,
 }
@@ -130,7 +135,8 @@ impl Peer {
                 Ok(Read::Blocked) => {}
                 Ok(Read::Finished) => {
                     let request = self.requests.remove(&key).unwrap_or_default();
-                    self.answers.insert(key, answer(&request));
+                    self.answers
+                        .insert(key, answer(request.into(), &mut self.methods));
                 }
                 Err(_) => {
                     self.requests.remove(&key);
@@ -154,16 +160,23 @@ impl Peer {
 }
 
 /// PROTOCOL 11.
-fn answer(request: &[u8]) -> Vec<u8> {
-    let mut input = request;
-    let method = varint::get(&mut input)
-        .ok()
-        .and_then(|len| input.split_at_checked(usize::try_from(len).ok()?));
-    match method {
-        None => b"\x01malformed request".to_vec(),
-        Some((b"echo", payload)) => [b"\x00", payload].concat(),
-        Some(_) => b"\x10no such method".to_vec(),
-    }
+fn answer(request: Bytes, methods: &mut PeerMethods) -> Vec<u8> {
+    let (nothing, mut out) = (Metadata::new(), Vec::new());
+    let mut payload = request;
+    let failure = match CallHead::take(&mut payload, true, methods) {
+        Err(error) => error.failure(),
+        Ok(Some(head)) if head.kind != CallKind::Unary || head.key.is_some() => {
+            Failure::refused(Code::Unimplemented, Reason::NoSuchMethod)
+        }
+        Ok(Some(head)) if head.name(methods) == "echo" => {
+            put_success(&mut out, &nothing);
+            out.extend_from_slice(&payload);
+            return out;
+        }
+        Ok(_) => Failure::refused(Code::Unimplemented, Reason::NoSuchMethod),
+    };
+    put_failure(&mut out, &failure, &nothing);
+    out
 }
 
 struct Server {
@@ -221,6 +234,7 @@ impl Server {
                         session: *session,
                         links: Vec::new(),
                         requests: BTreeMap::new(),
+                        methods: PeerMethods::new(),
                         answers: BTreeMap::new(),
                     };
                     self.peers.insert(token, peer);

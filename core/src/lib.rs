@@ -8,6 +8,7 @@
 //! - [`client`]: [`client::connector::Connector`] decides which endpoint to connect when.
 //! - [`server`]: [`server::Acceptor`] finds the session that a new connection belongs to, or makes it.
 //! - [`handshake`], [`wire`], [`stream`]: what those are made of. `docs/PROTOCOL.md` specifies it.
+//! - [`request`]: calls over streams, their wire and their machines.
 //! - [`marks`]: which rare branches a machine has been through, for tests.
 //! - [`policy`], [`rng`], [`time`]: decisions, randomness from a seed, and the core's notion of time.
 //!
@@ -78,6 +79,7 @@ pub mod client;
 pub mod handshake;
 pub mod marks;
 pub mod policy;
+pub mod request;
 pub mod rng;
 pub mod server;
 pub mod session;

@@ -1,15 +1,18 @@
 //! Requests on their way in, and answers on their way out, as far as the driver carries them.
 //!
-//! A request is a bidirectional stream of class REQUESTS: length of the method name, name, payload,
-//! end; its answer: status, payload, end. One that is whole when it is asked for never passes here.
+//! PROTOCOL 11. Of the four kinds of calls this serves unary ones.
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
+use sheetbend_core::request::status::FIRST_APPLICATION_CODE;
+use sheetbend_core::request::{
+    CallHead, CallKind, Code, Failure, MAX_HEAD, Metadata, PeerMethods, Reason, put_failure, put_success,
+};
 use sheetbend_core::session::{Read, State as Lifecycle, StreamError, StreamKey};
 use sheetbend_core::time::Timestamp;
-use sheetbend_core::wire::{Class, Kind, varint};
+use sheetbend_core::wire::{Class, Kind};
 use smallvec::SmallVec;
 
 use crate::calls::{CallId, Calls, READY_BYTES};
@@ -17,24 +20,20 @@ use crate::dispatch::{LongCall, Parts};
 use crate::shared::State;
 use crate::waits::WakeList;
 
-/// The longest method name, in bytes.
-pub const MAX_METHOD_LEN: usize = 255;
 /// Bytes of unfinished requests that one session holds. Beyond it only the oldest is read on.
 pub const MAX_UNFINISHED: usize = 64 * 1024 * 1024;
 /// Bytes of whole requests that wait to be accepted, by default. See
 /// [`ServerBuilder::max_unaccepted`](crate::ServerBuilder::max_unaccepted).
 pub const DEFAULT_MAX_UNACCEPTED: usize = 32 * 1024 * 1024;
 
-/// Status of an answer that is a success.
-pub(crate) const STATUS_OK: u64 = 0;
-/// Statuses below this are this library's, from here on the application's.
-pub const FIRST_APPLICATION_STATUS: u64 = 16;
-/// The request does not parse.
-pub const STATUS_MALFORMED: u64 = 1;
-/// The request is longer than the server takes.
-pub const STATUS_TOO_LARGE: u64 = 2;
-/// The handler dropped the request without an answer.
-pub const STATUS_DROPPED: u64 = 3;
+/// Codes of answers below this have a meaning in PROTOCOL 11.4, from here on they are the application's.
+pub const FIRST_APPLICATION_STATUS: u64 = FIRST_APPLICATION_CODE as u64;
+/// The request does not parse: INVALID_ARGUMENT.
+pub const STATUS_MALFORMED: u64 = Code::InvalidArgument.value() as u64;
+/// The request is longer than the server takes: RESOURCE_EXHAUSTED.
+pub const STATUS_TOO_LARGE: u64 = Code::ResourceExhausted.value() as u64;
+/// The handler dropped the request without an answer: INTERNAL.
+pub const STATUS_DROPPED: u64 = Code::Internal.value() as u64;
 
 /// What the requests of a session may cost, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +72,12 @@ pub(crate) enum Work {
 /// A whole request.
 pub(crate) struct Arrived {
     pub(crate) key: StreamKey,
-    pub(crate) method: Method,
+    pub(crate) method: MethodName,
     pub(crate) payload: Bytes,
 }
 
 /// A method's name; most are short.
-pub(crate) type Method = SmallVec<[u8; 16]>;
+pub(crate) type MethodName = SmallVec<[u8; 16]>;
 
 /// Requests that were accepted from the core and are not whole yet, and those that are.
 #[derive(Default)]
@@ -97,6 +96,8 @@ pub(crate) struct Intake {
     stalled: VecDeque<StreamKey>,
     /// Reads on although too much is unfinished, so that something gets finished.
     privileged: Option<StreamKey>,
+    /// What the peer's numbers of methods stand for (PROTOCOL 11.6).
+    methods: PeerMethods,
 }
 
 /// What came of reading on.
@@ -107,17 +108,27 @@ pub(crate) enum Step {
     TooLarge,
 }
 
-fn parse(key: StreamKey, mut body: Bytes) -> Option<Arrived> {
-    let mut input = &body[..];
-    let len = usize::try_from(varint::get(&mut input).ok()?).ok()?;
-    if len > MAX_METHOD_LEN || len > input.len() {
-        return None;
+/// Takes a whole request apart.
+///
+/// # Errors
+/// The answer to a request that cannot be served.
+fn parse(key: StreamKey, mut body: Bytes, max: usize, methods: &mut PeerMethods) -> Result<Arrived, Failure> {
+    let head = match CallHead::take(&mut body, true, methods) {
+        Ok(Some(head)) => head,
+        Ok(None) => return Err(Failure::refused(Code::InvalidArgument, Reason::MalformedHead)),
+        Err(error) => return Err(error.failure()),
+    };
+    if body.len() > max {
+        return Err(Failure::refused(Code::ResourceExhausted, Reason::TooLarge));
     }
-    body.advance(body.len() - input.len());
-    let method = Method::from_slice(&body[..len]);
-    std::str::from_utf8(&method).ok()?;
-    body.advance(len);
-    Some(Arrived {
+    // PROTOCOL 11.8: nobody is to rely in vain on a key.
+    if head.kind != CallKind::Unary || head.key.is_some() {
+        let mut failure = Failure::refused(Code::Unimplemented, Reason::NoSuchMethod);
+        "only unary calls without a key are served".clone_into(&mut failure.message);
+        return Err(failure);
+    }
+    let method = MethodName::from_slice(head.name(methods).as_bytes());
+    Ok(Arrived {
         key,
         method,
         payload: body,
@@ -194,9 +205,9 @@ impl State {
             match self.read_on(now, key, BytesMut::new(), self.longest_request()) {
                 Step::Whole(body) => {
                     self.intake.settled(key);
-                    match parse(key, body) {
-                        Some(arrived) => return Some(arrived),
-                        None => self.respond_malformed(key),
+                    match parse(key, body, self.limits.max_request, &mut self.intake.methods) {
+                        Ok(arrived) => return Some(arrived),
+                        Err(failure) => self.refuse(key, &failure),
                     }
                 }
                 Step::Unfinished(body) => {
@@ -212,11 +223,9 @@ impl State {
         None
     }
 
-    /// Bytes of the longest request, with its method.
+    /// Bytes of the longest request, with its head.
     fn longest_request(&self) -> usize {
-        self.limits
-            .max_request
-            .saturating_add(MAX_METHOD_LEN + varint::MAX_LEN)
+        self.limits.max_request.saturating_add(MAX_HEAD)
     }
 
     /// The next whole request once the session has ended and none lies ready for the handles any more.
@@ -226,15 +235,14 @@ impl State {
         self.next_request(now)
     }
 
-    fn respond_malformed(&mut self, key: StreamKey) {
-        let head = answer_head(STATUS_MALFORMED);
-        self.respond(key, &head, Some(Bytes::from_static(b"malformed request")));
+    fn refuse(&mut self, key: StreamKey, failure: &Failure) {
+        self.respond(key, &answer_head(Err(failure)), None);
     }
 
     fn give_up(&mut self, key: StreamKey, step: &Step) {
         if matches!(step, Step::TooLarge) {
-            let head = answer_head(STATUS_TOO_LARGE);
-            self.respond(key, &head, Some(Bytes::from_static(b"the request is too large")));
+            let failure = Failure::refused(Code::ResourceExhausted, Reason::TooLarge);
+            self.refuse(key, &failure);
         } else {
             self.core.release(key);
         }
@@ -309,12 +317,12 @@ impl State {
                 self.slot(key).work = Work::Request(Box::new(body));
                 return;
             }
-            Step::Whole(body) => match parse(key, body) {
-                Some(arrived) => {
+            Step::Whole(body) => match parse(key, body, self.limits.max_request, &mut self.intake.methods) {
+                Ok(arrived) => {
                     self.intake.unaccepted += arrived.len();
                     self.intake.ready.push_back(arrived);
                 }
-                None => self.respond_malformed(key),
+                Err(failure) => self.refuse(key, &failure),
             },
             step => self.give_up(key, &step),
         }
@@ -378,27 +386,22 @@ impl State {
     }
 }
 
-/// What an answer begins with.
-pub(crate) fn answer_head(status: u64) -> SmallVec<[u8; 16]> {
-    let mut head = SmallVec::new();
-    put_varint(&mut head, status);
-    head
-}
-
-/// A varint at the end of a small vector.
-pub(crate) fn put_varint<const N: usize>(out: &mut SmallVec<[u8; N]>, value: u64)
-where
-    [u8; N]: smallvec::Array<Item = u8>,
-{
-    if value < 0x80 {
-        // One byte is the value itself (PROTOCOL 2).
-        return out.push(value as u8);
+/// What an answer begins with: all of it but the payload.
+pub(crate) fn answer_head(result: Result<(), &Failure>) -> SmallVec<[u8; 16]> {
+    match result {
+        Ok(()) => {
+            let mut bytes = [0; 16];
+            let mut rest = &mut bytes[..];
+            put_success(&mut rest, &Metadata::new());
+            let left = rest.len();
+            SmallVec::from_slice(&bytes[..bytes.len() - left])
+        }
+        Err(failure) => {
+            let mut head = Vec::new();
+            put_failure(&mut head, failure, &Metadata::new());
+            SmallVec::from_vec(head)
+        }
     }
-    let mut bytes = [0; varint::MAX_LEN];
-    let mut rest = &mut bytes[..];
-    varint::put(&mut rest, value);
-    let left = rest.len();
-    out.extend_from_slice(&bytes[..varint::MAX_LEN - left]);
 }
 
 #[cfg(test)]

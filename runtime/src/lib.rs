@@ -65,8 +65,8 @@ pub use events::{EVENT_QUEUE, Events, SessionEvent};
 pub use files::Files;
 pub use hub::ACCEPT_QUEUE;
 pub use intake::{
-    DEFAULT_MAX_UNACCEPTED, FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, MAX_UNFINISHED, STATUS_DROPPED,
-    STATUS_MALFORMED, STATUS_TOO_LARGE,
+    DEFAULT_MAX_UNACCEPTED, FIRST_APPLICATION_STATUS, MAX_UNFINISHED, STATUS_DROPPED, STATUS_MALFORMED,
+    STATUS_TOO_LARGE,
 };
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use observer::Observer;

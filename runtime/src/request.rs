@@ -6,16 +6,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use sheetbend_core::request::{
+    Answer, Code, Executed, Failure, MAX_METHOD_NAME, Method, Reason, RequestHead,
+};
 use sheetbend_core::session::StreamKey;
-use sheetbend_core::wire::varint;
 use smallvec::SmallVec;
 
 use crate::calls::CallId;
-use crate::intake::{
-    Arrived, FIRST_APPLICATION_STATUS, MAX_METHOD_LEN, Method, STATUS_DROPPED, STATUS_OK, answer_head,
-    put_varint,
-};
+use crate::intake::{Arrived, FIRST_APPLICATION_STATUS, MethodName, answer_head};
 use crate::shared::{Owner, Shared};
 use crate::waits::Ticket;
 
@@ -60,8 +59,14 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     pub(crate) fn new(shared: &'a Shared, method: &str, payload: Bytes) -> Request<'a> {
         let mut head = SmallVec::new();
-        put_varint(&mut head, method.len() as u64);
-        head.extend_from_slice(method.as_bytes());
+        if (1..=MAX_METHOD_NAME).contains(&method.len()) {
+            // Tag, flags, length and name (PROTOCOL 11.2).
+            let mut bytes = [0; 4 + MAX_METHOD_NAME];
+            let mut rest = &mut bytes[..];
+            RequestHead::unary(Method::Named(method)).encode(&mut rest);
+            let left = rest.len();
+            head.extend_from_slice(&bytes[..bytes.len() - left]);
+        }
         Request {
             shared,
             stage: Stage::New,
@@ -72,19 +77,18 @@ impl<'a> Request<'a> {
 }
 
 /// Takes an answer apart.
-pub(crate) fn parse_answer(mut answer: Bytes) -> Result<Bytes, RequestError> {
-    let mut input = &answer[..];
-    let Ok(status) = varint::get(&mut input) else {
-        return Err(RequestError::Maybe("the answer is malformed".to_owned()));
-    };
-    answer.advance(answer.len() - input.len());
-    if status == STATUS_OK {
-        return Ok(answer);
+pub(crate) fn parse_answer(answer: Bytes) -> Result<Bytes, RequestError> {
+    match Answer::from_whole(answer).map(|answer| answer.result) {
+        Ok(Ok(payload)) => Ok(payload),
+        Ok(Err(failure)) => Err(match failure.executed {
+            Executed::Maybe => RequestError::Maybe(failure.to_string()),
+            Executed::Yes | Executed::No => RequestError::Failed {
+                code: u64::from(failure.code.value()),
+                message: failure.message,
+            },
+        }),
+        Err(error) => Err(RequestError::Maybe(error.to_string())),
     }
-    Err(RequestError::Failed {
-        code: status,
-        message: String::from_utf8_lossy(&answer).into_owned(),
-    })
 }
 
 impl Future for Request<'_> {
@@ -94,9 +98,9 @@ impl Future for Request<'_> {
         let this = &mut *self;
         let id = match this.stage {
             Stage::Waiting(id) => id,
-            Stage::New if this.head.len() > MAX_METHOD_LEN + varint::MAX_LEN => {
+            Stage::New if this.head.is_empty() => {
                 this.stage = Stage::Done;
-                let why = "the method's name is too long".to_owned();
+                let why = "the method's name is empty or too long".to_owned();
                 return Poll::Ready(Err(RequestError::NotSent(why)));
             }
             Stage::New => {
@@ -161,11 +165,11 @@ impl Drop for NextRequest<'_> {
 
 /// A request of the peer, whole, that waits for its answer.
 ///
-/// Dropping it without an answer fails it with status [`STATUS_DROPPED`].
+/// Dropping it without an answer fails it with status [`STATUS_DROPPED`](crate::STATUS_DROPPED).
 pub struct IncomingRequest {
     owner: Arc<Owner>,
     key: StreamKey,
-    method: Method,
+    method: MethodName,
     payload: Bytes,
     answered: bool,
 }
@@ -200,20 +204,21 @@ impl IncomingRequest {
     /// Answers. The session delivers it whatever happens to paths; an answer larger than the stream's
     /// window leaves as the peer reads.
     pub fn respond(mut self, payload: impl Into<Bytes>) {
-        self.answer(STATUS_OK, payload.into());
+        self.answer(Ok(payload.into()));
     }
 
     /// Answers with a failure. `code` is raised to [`FIRST_APPLICATION_STATUS`] where it is lower.
     pub fn fail(mut self, code: u64, message: &str) {
-        self.answer(
-            code.max(FIRST_APPLICATION_STATUS),
-            Bytes::copy_from_slice(message.as_bytes()),
-        );
+        let code = u32::try_from(code.max(FIRST_APPLICATION_STATUS)).unwrap_or(u32::MAX);
+        self.answer(Err(Failure::new(Code::from_value(code), message)));
     }
 
-    fn answer(&mut self, status: u64, payload: Bytes) {
+    fn answer(&mut self, answer: Result<Bytes, Failure>) {
         self.answered = true;
-        let head = answer_head(status);
+        let (head, payload) = match answer {
+            Ok(payload) => (answer_head(Ok(())), payload),
+            Err(failure) => (answer_head(Err(&failure)), Bytes::new()),
+        };
         self.owner
             .0
             .command(|calls| calls.respond(self.key, &head, payload));
@@ -223,7 +228,7 @@ impl IncomingRequest {
 impl Drop for IncomingRequest {
     fn drop(&mut self) {
         if !self.answered {
-            self.answer(STATUS_DROPPED, Bytes::from_static(b"dropped without an answer"));
+            self.answer(Err(Failure::cut_short(Code::Internal, Reason::Dropped)));
         }
     }
 }

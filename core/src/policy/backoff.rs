@@ -39,8 +39,33 @@ pub enum Strategy {
         /// The longest.
         cap: Duration,
     },
-    /// The user's own function of `n`.
-    Custom(Arc<dyn Fn(u32) -> Duration + Send + Sync>),
+    /// Decorrelated jitter up to the cap; there the first delay is `rand(base, cap)` and every further one
+    /// `rand(0.9 · cap, cap)`. So clients that failed together are spread evenly over the cap, and stay so:
+    /// whenever the target comes back, they come back at an even rate. Always random, whatever the [`Jitter`].
+    Spread {
+        /// The shortest delay, and the "previous" one of the first try.
+        base: Duration,
+        /// The longest.
+        cap: Duration,
+    },
+    /// The user's own.
+    Custom(Arc<dyn Grow>),
+}
+
+/// A strategy of the user's own.
+pub trait Grow: Send + Sync {
+    /// The delay before the next try. `n` counts the tries since the last reset, from 0; `previous` is the
+    /// delay before this one, if there was one.
+    fn delay(&self, n: u32, previous: Option<Duration>, rng: &mut Rng) -> Duration;
+}
+
+/// A [`Grow`] that is a function of the number of tries.
+struct ByCount<F>(F);
+
+impl<F: Fn(u32) -> Duration + Send + Sync> Grow for ByCount<F> {
+    fn delay(&self, n: u32, _: Option<Duration>, _: &mut Rng) -> Duration {
+        (self.0)(n)
+    }
 }
 
 impl fmt::Debug for Strategy {
@@ -54,6 +79,7 @@ impl fmt::Debug for Strategy {
             Strategy::DecorrelatedJitter { base, cap } => {
                 write!(f, "DecorrelatedJitter({base:?}..={cap:?})")
             }
+            Strategy::Spread { base, cap } => write!(f, "Spread({base:?}..={cap:?})"),
             Strategy::Custom(_) => f.write_str("Custom(..)"),
         }
     }
@@ -113,9 +139,19 @@ impl BackoffPolicy {
         BackoffPolicy::new(Strategy::DecorrelatedJitter { base, cap })
     }
 
+    /// Decorrelated jitter up to the cap, then an even spread: for many clients of one target.
+    pub fn spread(base: Duration, cap: Duration) -> BackoffPolicy {
+        BackoffPolicy::new(Strategy::Spread { base, cap })
+    }
+
     /// The user's own function of the number of tries so far, without jitter.
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> BackoffPolicy {
-        BackoffPolicy::new(Strategy::Custom(Arc::new(delay)))
+        BackoffPolicy::new(Strategy::Custom(Arc::new(ByCount(delay))))
+    }
+
+    /// The user's own strategy, without jitter but its own.
+    pub fn grow(strategy: impl Grow + 'static) -> BackoffPolicy {
+        BackoffPolicy::new(Strategy::Custom(Arc::new(strategy)))
     }
 
     /// Replaces the jitter.
@@ -147,6 +183,8 @@ pub struct Backoff {
     attempts: u32,
     previous: Option<Duration>,
     first: Option<Timestamp>,
+    /// The cap over which delays are spread.
+    spread_over: Option<Duration>,
 }
 
 impl Backoff {
@@ -157,6 +195,7 @@ impl Backoff {
             attempts: 0,
             previous: None,
             first: None,
+            spread_over: None,
         }
     }
 
@@ -195,9 +234,10 @@ impl Backoff {
         self.attempts = 0;
         self.previous = None;
         self.first = None;
+        self.spread_over = None;
     }
 
-    fn delay(&self, rng: &mut Rng, moment_cap: Duration) -> Duration {
+    fn delay(&mut self, rng: &mut Rng, moment_cap: Duration) -> Duration {
         let n = self.attempts;
         let delay = match &self.policy.strategy {
             Strategy::Constant { delay } => *delay,
@@ -212,7 +252,22 @@ impl Backoff {
                 let previous = self.previous.unwrap_or(*base).clamp((*base).min(cap), cap);
                 return rng.duration(*base, previous.saturating_mul(3)).min(cap);
             }
-            Strategy::Custom(delay) => delay(n),
+            Strategy::Spread { base, cap } => {
+                let cap = moment_cap.min(*cap);
+                let base = (*base).min(cap);
+                if self.spread_over == Some(cap) {
+                    return rng.duration(base.max(cap.saturating_sub(cap / 10)), cap);
+                }
+                let previous = self.previous.unwrap_or(base).clamp(base, cap);
+                let grown = rng.duration(base, previous.saturating_mul(3));
+                // Once at a cap, growing to a higher one would only keep those together who are.
+                if self.spread_over.is_none() && grown < cap {
+                    return grown;
+                }
+                self.spread_over = Some(cap);
+                return rng.duration(base, cap);
+            }
+            Strategy::Custom(own) => own.delay(n, self.previous, rng),
         };
         let delay = delay.min(moment_cap);
         match self.policy.jitter {
@@ -248,6 +303,14 @@ mod tests {
         let exponential = BackoffPolicy::exponential(10 * MS, 100 * MS).with_jitter(Jitter::None);
         assert_eq!(delays(exponential, 6), [10, 20, 40, 80, 100, 100]);
         assert_eq!(delays(BackoffPolicy::custom(|n| n * MS), 3), [0, 1, 2]);
+
+        struct Doubling;
+        impl Grow for Doubling {
+            fn delay(&self, _: u32, previous: Option<Duration>, _: &mut Rng) -> Duration {
+                previous.map_or(MS, |previous| previous * 2)
+            }
+        }
+        assert_eq!(delays(BackoffPolicy::grow(Doubling), 4), [1, 2, 4, 8]);
     }
 
     #[test]
@@ -273,6 +336,7 @@ mod tests {
             BackoffPolicy::linear(Duration::MAX, Duration::MAX, Duration::MAX),
             BackoffPolicy::exponential(Duration::MAX, Duration::MAX),
             BackoffPolicy::decorrelated(Duration::MAX, Duration::MAX),
+            BackoffPolicy::spread(Duration::MAX, Duration::MAX),
             BackoffPolicy::custom(|_| Duration::MAX),
         ] {
             let (mut backoff, mut rng) = (Backoff::new(policy), rng(3));
@@ -295,11 +359,11 @@ mod tests {
                     BackoffPolicy::linear(base, base, cap),
                     BackoffPolicy::exponential(base, cap),
                     BackoffPolicy::decorrelated(base, cap),
+                    BackoffPolicy::spread(base, cap),
                 ] {
-                    let low = if matches!(policy.strategy, Strategy::DecorrelatedJitter { .. }) {
-                        base
-                    } else {
-                        Duration::ZERO
+                    let low = match policy.strategy {
+                        Strategy::DecorrelatedJitter { .. } | Strategy::Spread { .. } => base,
+                        _ => Duration::ZERO,
                     };
                     let mut backoff = Backoff::new(policy);
                     for _ in 0..n {
@@ -338,6 +402,27 @@ mod tests {
         assert!(distinct.len() > 900);
         // The stationary share at the cap is 2 in 3 right after another at the cap.
         assert!((300..800).contains(&at_cap), "{at_cap}");
+    }
+
+    /// Whenever an outage ends, clients come back at an even rate: that of the worst tenth of a second is at
+    /// most twice the mean.
+    #[test]
+    fn a_crowd_is_spread_evenly() {
+        let mut rng = rng(5);
+        for outage_s in [60, 75, 100, 130] {
+            let outage = Timestamp::ZERO + outage_s * 1000 * MS;
+            let mut per_100_ms = [0_u32; 101];
+            for _ in 0..10_000 {
+                let mut backoff = Backoff::new(BackoffPolicy::spread(100 * MS, 10_000 * MS));
+                let mut at = Timestamp::ZERO;
+                while at < outage {
+                    at += backoff.next(at, &mut rng).unwrap();
+                }
+                per_100_ms[(at.since(outage).as_millis() / 100) as usize] += 1;
+            }
+            let worst = per_100_ms.iter().max().unwrap();
+            assert!(*worst <= 200, "{outage_s} s: {per_100_ms:?}");
+        }
     }
 
     /// Clients that failed together do not come back together. NUMBERS: 10,000 clients after an outage.

@@ -266,7 +266,7 @@ impl Conversation {
         };
         let frames = match (example.text("step"), &handshake) {
             (_, Some((kind, body))) => vec![Frame::Handshake { kind: *kind, body }],
-            ("request", _) => vec![ack(1, 180), data(b"\x04echohello")],
+            ("request", _) => vec![ack(1, 180), data(b"\x03\x04\x04echohello")],
             ("answer", _) => vec![ack(3, 95), data(b"\x00hello")],
             ("ack", _) => vec![ack(2, 25_000)],
             ("close", _) => vec![Frame::Close {

@@ -10,19 +10,25 @@ use sheetbend_core::wire::{
     Class, Compressor, Kind, OutBuffer, RecordBuilder, RecordLimits, Side, StreamId, split_record, varint,
 };
 
+mod calls;
 mod frames;
 mod handshake;
 
+use calls::{check_answer, check_end, check_items, check_request};
 use frames::{Parts, check_frame};
 use handshake::{Conversation, check_message, check_value};
 
 const PAGE: &str = include_str!("../../../docs/PROTOCOL.md");
 
 /// How many examples the page has, by the first word of their info string.
-const EXPECTED: [(&str, usize); 8] = [
+const EXPECTED: [(&str, usize); 12] = [
+    ("answer", 5),
+    ("end", 2),
     ("frame", 26),
+    ("items", 1),
     ("message", 7),
     ("record", 4),
+    ("request", 7),
     ("stream", 1),
     ("stream-id", 6),
     ("value", 22),
@@ -145,6 +151,10 @@ fn every_example_is_right() {
             "value" => check_value(example),
             "stream" => check_messages(example),
             "wire" => wire.check(example),
+            "request" => check_request(example),
+            "answer" => check_answer(example),
+            "items" => check_items(example),
+            "end" => check_end(example),
             other => panic!("line {}: unknown example `{other}`", example.line),
         }
     }

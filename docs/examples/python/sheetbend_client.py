@@ -184,6 +184,7 @@ class Session:
         self.address, self.keys, self.next_path = address, None, 0
         self.paths, self.dead_counts, self.streams, self.next_index = [], [], {}, 0
         self.used = self.came = self.consumed = 0
+        self.methods, self.known = {}, set()  # 11.6: our numbers, and those that the server has answered to
         self.class_granted = CLASS_WINDOW
         self.secret, self.nonce = os.urandom(32), os.urandom(16)
         self.hello_t = varint(1) + varint(1) + self.nonce + x25519(self.secret) + OUR_PARAMS
@@ -275,11 +276,15 @@ class Session:
 
     def request(self, method, payload):
         require(self.next_index < self.max_streams, "no credit for another stream")
-        out = counted(method.encode()) + payload
+        index = self.methods.setdefault(method, len(self.methods) + 1)
+        named = index not in self.known
+        head = varint(index << 1 | 1) + varint(4) + counted(method.encode()) if named else varint(index << 1)
+        out = head + payload
         require(self.used + len(out) <= self.max_data and len(out) <= self.max_stream_data, "no credit")
         self.used += len(out)
         stream = Stream(self.next_index << 6 | REQUESTS << 3, out, self.max_stream_data)
         self.next_index += 1
+        stream.method = index
         self.streams[stream.id] = stream
         step = min(self.max_record, 65536) - 32  # room for the frame's header
         for start in range(0, len(out), step):
@@ -305,7 +310,19 @@ class Session:
             self.pump()
         del self.streams[stream.id]
         reader = Reader(bytes(stream.answer))
-        return reader.varint(), reader.rest()
+        tag = reader.varint()
+        if tag & 1:
+            reader.counted()  # metadata, of no interest here
+        self.known.add(stream.method)
+        if tag >> 1 == 0:
+            return 0, reader.rest()
+        flags = reader.varint()
+        reason = reader.varint() if flags & 4 else None
+        if flags & 8:
+            reader.varint()  # when to try again
+        if reason == 1:
+            self.known.discard(stream.method)  # the head was not read to its end
+        return tag >> 1, reader.text()
 
     # ---- 4: what comes in
 

@@ -142,7 +142,7 @@ impl Ends {
     /// A request of which only the first bytes are written.
     fn begin(&mut self) -> StreamKey {
         let key = self.client.open(Kind::Bi, Class::REQUESTS).expect("credit");
-        self.client.write(key, b"\x04call").expect("open");
+        self.client.write(key, b"\x01\x04\x04call").expect("open");
         key
     }
 }
@@ -214,7 +214,7 @@ fn requests_laid_ready_for_handles_are_bounded_too() {
     }
     for _ in 0..40 {
         let key = ends.client.open(Kind::Bi, Class::REQUESTS).expect("credit");
-        ends.client.write(key, b"\x04call").expect("open");
+        ends.client.write(key, b"\x01\x04\x04call").expect("open");
         ends.client.write(key, &[7; 10_000]).expect("open");
         ends.client.finish(key).expect("open");
         ends.settle();

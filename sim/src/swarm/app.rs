@@ -81,8 +81,10 @@ fn attend(cx: &Cx, session: &Session, end: u32) {
     let (book, runtime) = (cx.book.clone(), session.runtime().clone());
     session.spawn(async move {
         while let Some(event) = events.next().await {
-            if let SessionEvent::State { from, to, cause } = event {
-                book.moved(end, from, to, &cause, runtime.now());
+            match event {
+                SessionEvent::State { from, to, cause } => book.moved(end, from, to, &cause, runtime.now()),
+                SessionEvent::PathDown { .. } => book.path_ended(),
+                _ => {}
             }
         }
     });

@@ -95,6 +95,7 @@ struct Ledger {
     early: Vec<bool>,
     programs: u32,
     crashes: u32,
+    paths_ended: u32,
     wakers: Vec<Waker>,
 }
 
@@ -134,6 +135,7 @@ impl Book {
                 .collect(),
             programs: 0,
             crashes: 0,
+            paths_ended: 0,
             wakers: Vec::new(),
         };
         Book {
@@ -289,6 +291,15 @@ impl Book {
             State::Connected => own.reconnecting_since = None,
             _ => {}
         }
+    }
+
+    /// A path of some session ended.
+    pub(super) fn path_ended(&self) {
+        self.ledger.lock().paths_ended += 1;
+    }
+
+    pub(super) fn paths_ended(&self) -> u32 {
+        self.ledger.lock().paths_ended
     }
 
     /// An end has ended; `resume` is the time that both ends agreed to hold out.

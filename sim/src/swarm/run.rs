@@ -18,6 +18,10 @@ use crate::world::World;
 const LIVENESS: Duration = Duration::from_secs(60);
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long it takes until the last path of bad times is gone.
+const SETTLING: Duration = Duration::from_secs(15);
+/// How long no path may end then: some heartbeats.
+const REST: Duration = Duration::from_secs(12);
 /// How long sessions may take to close.
 const CLOSING: Duration = Duration::from_secs(20);
 /// When at the latest nothing is left, kernels' retransmissions to hosts that are gone included.
@@ -174,6 +178,7 @@ impl Run {
         self.run(horizon, |_| false)?;
         self.heal();
         self.live()?;
+        self.rest()?;
         self.book.enter(Phase::Closing);
         if !self.run(CLOSING, |book| book.programs() <= 1)? {
             return Err(self.failed(
@@ -224,6 +229,19 @@ impl Run {
             }
             self.run(LOOK, |_| false)?;
         }
+    }
+
+    /// In a sound world no path ends.
+    fn rest(&mut self) -> Result<(), Failure> {
+        self.run(SETTLING, |_| false)?;
+        let before = self.book.paths_ended();
+        self.run(REST, |_| false)?;
+        let ended = self.book.paths_ended() - before;
+        if ended > 0 {
+            let what = format!("{ended} paths ended although nothing was wrong");
+            return Err(self.failed(FailureKind::Liveness, "rest", what));
+        }
+        Ok(())
     }
 
     /// Nothing is left.

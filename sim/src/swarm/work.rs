@@ -192,7 +192,7 @@ fn pause(rng: &mut Rng, most: u64) -> Duration {
 
 fn request(rng: &mut Rng, refused: bool) -> Job {
     let answer = match rng.below(3) {
-        0 if refused => Answer::Fail(16 + rng.below(100)),
+        0 if refused => Answer::Fail(sheetbend_runtime::FIRST_APPLICATION_STATUS + rng.below(100)),
         1 if refused => Answer::Drop,
         _ => Answer::Bytes(size(rng) as u32),
     };

@@ -75,7 +75,7 @@ impl Config {
             connect_timeout: Duration::from_secs(5),
             proven_after: Duration::from_secs(1),
             worked_after: Duration::from_millis(50),
-            backoff: BackoffPolicy::decorrelated(Duration::from_millis(10), Duration::from_secs(10)),
+            backoff: BackoffPolicy::spread(Duration::from_millis(10), Duration::from_secs(10)),
             early_cap: Duration::from_millis(100),
             early_for: Duration::from_secs(2),
             outage_cap: Duration::from_secs(2),

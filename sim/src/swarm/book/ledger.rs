@@ -141,6 +141,7 @@ impl Ledger {
             {
                 None
             }
+            Cause::PeerClose { reason, .. } if reason.is_empty() => Some("nobody said why".to_owned()),
             Cause::PeerClose { .. } => {
                 let unknown = own.session.is_none();
                 let closed = self
