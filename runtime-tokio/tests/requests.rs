@@ -4,7 +4,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{pair, serve_echo};
-use sheetbend_tokio::{FIRST_APPLICATION_STATUS, RequestError, STATUS_DROPPED};
+use sheetbend_tokio::{ErrorCode, FIRST_APPLICATION_STATUS, RequestError, STATUS_DROPPED};
 
 async fn thousand_at_once(kind: &str) {
     let pair = pair(kind).await;
@@ -147,6 +147,69 @@ async fn dropped_requests_leave_nothing_behind() {
     }
     serve_echo(pair.peer.clone());
     assert_eq!(pair.client.request("echo", "after").await.unwrap(), "after");
+}
+
+#[tokio::test]
+async fn requests_in_line_for_a_stream_may_be_dropped() {
+    let pair = pair("mem").await;
+    // More than the peer's credit: the rest stands in line.
+    let mut waiting = Vec::new();
+    for number in 0..3000u32 {
+        let mut request = Box::pin(pair.client.request("echo", number.to_be_bytes().to_vec()));
+        assert!(
+            std::future::poll_fn(|cx| std::task::Poll::Ready(request.as_mut().poll(cx).is_pending())).await
+        );
+        waiting.push((number, request));
+    }
+    tokio::task::yield_now().await;
+    waiting.retain(|(number, _)| number % 2 == 0);
+    serve_echo(pair.peer.clone());
+    for (number, request) in waiting {
+        assert_eq!(request.await.unwrap()[..], number.to_be_bytes());
+    }
+}
+
+#[tokio::test]
+async fn requests_of_an_ended_session_were_not_sent() {
+    let pair = pair("mem").await;
+    let server = serve_echo(pair.peer.clone());
+    assert!(pair.client.request("echo", "before").await.is_ok());
+    let mut queued = Box::pin(pair.client.request("echo", "queued"));
+    assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(queued.as_mut().poll(cx).is_pending())).await);
+    pair.client.close(ErrorCode::NONE, "enough").await;
+    // What was queued behind the end never left; what the driver finds no more, the caller finds itself.
+    assert!(matches!(queued.await, Err(RequestError::NotSent(_))));
+    for _ in 0..3 {
+        let late = pair.client.request("echo", "late").await;
+        assert!(matches!(late, Err(RequestError::NotSent(_))), "{late:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    }
+    assert!(pair.client.accept_request().await.is_err());
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_are_not_lost_with_those_who_gave_up_waiting_for_them() {
+    let pair = pair("mem").await;
+    for number in 0..200u32 {
+        let mut gave_up = Box::pin(pair.peer.accept_request());
+        assert!(
+            std::future::poll_fn(|cx| std::task::Poll::Ready(gave_up.as_mut().poll(cx).is_pending())).await
+        );
+        let call = pair.client.request("echo", number.to_be_bytes().to_vec());
+        let answer = async {
+            // It is laid ready for one who leaves.
+            for _ in 0..number % 8 {
+                tokio::task::yield_now().await;
+            }
+            drop(gave_up);
+            let mut request = pair.peer.accept_request().await.unwrap();
+            let payload = request.take_payload();
+            request.respond(payload);
+        };
+        let (answered, ()) = tokio::join!(call, answer);
+        assert_eq!(answered.unwrap()[..], number.to_be_bytes());
+    }
 }
 
 use std::future::Future;

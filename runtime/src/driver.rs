@@ -98,6 +98,11 @@ impl Driver {
         let detached = state.core.state() == Lifecycle::Reconnecting;
         let held = detached.then(|| state.core.held_bytes() + state.intake.held_bytes());
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
+        if done {
+            shared.close_calls(state, &mut wakes);
+        }
+        // What was left since this turn began goes into the next.
+        again |= shared.calls.lock().arm(cx);
         if let Some(observer) = &mut self.observer {
             observer.turn(now, &state.core);
             if let Role::Client(dialer) = &self.role {
@@ -147,8 +152,8 @@ impl Driver {
         self.links.len() > before
     }
 
-    /// Everything else that happens under the lock. Tells whether a path ended after the others were asked for
-    /// output: what it leaves is theirs to send.
+    /// Everything else that happens under the lock. Tells whether there is more to do: where a path ended after
+    /// the others were asked for output, what it leaves is theirs to send.
     fn work(
         &mut self,
         now: Timestamp,
@@ -157,6 +162,7 @@ impl Driver {
         wakes: &mut WakeList,
         moved: &mut Moved,
     ) -> bool {
+        self.shared.carry_out(state);
         for link in &mut self.links {
             link.deliver(now, &mut state.core);
         }
@@ -164,8 +170,9 @@ impl Driver {
             state.core.handle_timeout(now);
         }
         self.end_orphan(now, state);
-        state.resume_requests(now, wakes);
         self.take_events(now, state, wakes, moved);
+        // Before output is asked for: what is read gives credit back.
+        state.take_in(&self.shared.calls);
         for link in &mut self.links {
             link.pull(now, &mut state.core);
         }
@@ -175,9 +182,12 @@ impl Driver {
             state.waits.wake(Interest::Lifecycle, wakes);
         }
         // Closing a path may itself be news.
+        let whole = state.intake.whole();
         let ended = self.take_events(now, state, wakes, moved);
+        let more = state.intake.whole() > whole;
+        state.hand_over(&self.shared.calls, wakes);
         self.links.retain(|link| !link.is_gone());
-        ended
+        ended || more
     }
 
     /// Tells everyone of what happened; whether a path ended.
@@ -190,6 +200,7 @@ impl Driver {
     ) -> bool {
         let mut ended = false;
         let Driver {
+            shared,
             links,
             role,
             observer,
@@ -209,6 +220,7 @@ impl Driver {
                 }
                 Event::PathUp(_) | Event::PathSilent(_) | Event::PathRecovered(_) => {}
                 Event::Quiet => {
+                    shared.calls.lock().shrink();
                     links.shrink_to_fit();
                     if let Role::Client(dialer) = &mut *role {
                         dialer.shrink();

@@ -34,8 +34,10 @@
 
 mod address;
 mod blocking;
+mod calls;
 mod client;
 mod dial;
+mod dispatch;
 mod driver;
 mod events;
 mod files;

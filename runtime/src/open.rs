@@ -9,14 +9,23 @@ use std::task::{Context, Poll, Waker};
 use sheetbend_core::session::{OpenError, StreamKey};
 use sheetbend_core::wire::{Class, Kind};
 
+use crate::dispatch::WaitingCall;
 use crate::shared::{Shared, State};
 use crate::waits::WakeList;
+
+/// Who stands in line.
+pub(crate) enum Waiting {
+    /// A task, which asks again when it is woken.
+    Task(Waker),
+    /// A request, which the driver sends.
+    Call(Box<WaitingCall>),
+}
 
 /// The line of one kind and class.
 #[derive(Default)]
 struct Line {
     /// By ticket, which count up.
-    waiting: VecDeque<(u64, Waker)>,
+    waiting: VecDeque<(u64, Waiting)>,
     /// Opened for those who have been woken.
     granted: BTreeMap<u64, StreamKey>,
 }
@@ -36,23 +45,17 @@ impl Openers {
             .map(|(_, line)| line)
     }
 
-    fn join(&mut self, what: (Kind, Class), waker: Waker) -> u64 {
+    /// Joins the end of a line; gives the ticket.
+    pub(crate) fn join(&mut self, what: (Kind, Class), who: Waiting) -> u64 {
         self.next += 1;
         let ticket = self.next;
         if self.line(what).is_none() {
             self.lines.push((what, Line::default()));
         }
         if let Some(line) = self.line(what) {
-            line.waiting.push_back((ticket, waker));
+            line.waiting.push_back((ticket, who));
         }
         ticket
-    }
-
-    /// Wakes everyone, to learn that the session has ended.
-    pub(crate) fn wake_all(&mut self, wakes: &mut WakeList) {
-        for (_, line) in &mut self.lines {
-            wakes.extend(line.waiting.drain(..).map(|(_, waker)| waker));
-        }
     }
 }
 
@@ -71,28 +74,32 @@ impl State {
                     return Poll::Ready(Ok(key));
                 }
                 if let Ok(place) = line.waiting.binary_search_by_key(&own, |(ticket, _)| *ticket) {
-                    line.waiting[place].1.clone_from(cx.waker());
+                    line.waiting[place].1 = Waiting::Task(cx.waker().clone());
                     return Poll::Pending;
                 }
             }
             *ticket = None;
         }
+        match self.open_in_turn(what) {
+            Err(OpenError::Exhausted) => {}
+            other => return Poll::Ready(other),
+        }
+        *ticket = Some(self.openers.join(what, Waiting::Task(cx.waker().clone())));
+        Poll::Pending
+    }
+
+    /// Opens a stream, unless others have been waiting for one.
+    pub(crate) fn open_in_turn(&mut self, what: (Kind, Class)) -> Result<StreamKey, OpenError> {
         let in_line = self
             .openers
             .line(what)
             .is_some_and(|line| !line.waiting.is_empty());
-        if !in_line || self.core.state().is_terminal() {
-            match self.core.open(what.0, what.1) {
-                Ok(key) => {
-                    self.fresh_slot(key);
-                    return Poll::Ready(Ok(key));
-                }
-                Err(OpenError::Exhausted) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        if in_line && !self.core.state().is_terminal() {
+            return Err(OpenError::Exhausted);
         }
-        *ticket = Some(self.openers.join(what, cx.waker().clone()));
-        Poll::Pending
+        let key = self.core.open(what.0, what.1)?;
+        self.fresh_slot(key);
+        Ok(key)
     }
 
     /// There is credit: opens streams for those in line.
@@ -105,19 +112,41 @@ impl State {
             }
             match core.open(what.0, what.1) {
                 Ok(key) => {
-                    if let Some((ticket, waker)) = line.waiting.pop_front() {
-                        line.granted.insert(ticket, key);
-                        wakes.push(waker);
+                    let next = line.waiting.pop_front();
+                    if let Some((ticket, Waiting::Task(_))) = &next {
+                        line.granted.insert(*ticket, key);
                     }
                     self.fresh_slot(key);
+                    match next {
+                        Some((_, Waiting::Task(waker))) => wakes.push(waker),
+                        Some((_, Waiting::Call(call))) => self.start_waiting_call(key, *call),
+                        None => {}
+                    }
                 }
                 Err(OpenError::Exhausted) => return,
-                Err(_) => {
-                    // They ask again, and are told.
-                    wakes.extend(line.waiting.drain(..).map(|(_, waker)| waker));
-                    return;
-                }
+                Err(error) => return self.refuse_line(what, &error, wakes),
             }
+        }
+    }
+
+    /// Nobody in line gets a stream: tasks ask again and are told, requests have failed.
+    fn refuse_line(&mut self, what: (Kind, Class), error: &OpenError, wakes: &mut WakeList) {
+        let Some(line) = self.openers.line(what) else {
+            return;
+        };
+        for (_, waiting) in std::mem::take(&mut line.waiting) {
+            match waiting {
+                Waiting::Task(waker) => wakes.push(waker),
+                Waiting::Call(call) => self.refuse_waiting_call(&call, error),
+            }
+        }
+    }
+
+    /// The session has ended.
+    pub(crate) fn end_lines(&mut self, wakes: &mut WakeList) {
+        for index in 0..self.openers.lines.len() {
+            let what = self.openers.lines[index].0;
+            self.refuse_line(what, &OpenError::Ended, wakes);
         }
     }
 

@@ -6,6 +6,8 @@ use std::sync::{MutexGuard, PoisonError};
 use bytes::BytesMut;
 use sheetbend_core::wire::OutBuffer;
 
+use crate::calls::Batch;
+
 /// Bytes of a block that sockets are read into.
 pub(crate) const BLOCK: usize = 128 * 1024;
 /// How many of each are kept for the next who needs one.
@@ -20,6 +22,7 @@ static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks {
     free: Vec::new(),
     watched: VecDeque::new(),
 });
+static BATCHES: Mutex<Vec<Batch>> = Mutex::new(Vec::new());
 static OUTPUTS: Mutex<Vec<OutBuffer>> = Mutex::new(Vec::new());
 
 struct Blocks {
@@ -28,31 +31,42 @@ struct Blocks {
 }
 
 impl Blocks {
+    /// The block that was used last, as more of it is in the cache: a fast stream goes round in a few blocks,
+    /// however many it once needed.
     fn take(&mut self) -> Option<BytesMut> {
-        if let Some(block) = self.free.pop() {
-            return Some(block);
-        }
-        for _ in 0..LOOKS.min(self.watched.len()) {
-            let mut block = self.watched.pop_front()?;
-            if block.try_reclaim(BLOCK) {
-                return Some(block);
-            }
-            self.watched.push_back(block);
-        }
-        None
+        self.reclaim();
+        self.free.pop()
     }
 
+    /// Moves watched blocks that nobody else holds any more to the free ones.
+    fn reclaim(&mut self) {
+        for _ in 0..LOOKS.min(self.watched.len()) {
+            let Some(mut block) = self.watched.pop_front() else {
+                return;
+            };
+            if block.try_reclaim(BLOCK) {
+                self.free.push(block);
+            } else {
+                self.watched.push_back(block);
+            }
+        }
+    }
+
+    /// Takes a block back; gives the one that is too many.
     fn give(&mut self, mut block: BytesMut) -> Option<BytesMut> {
-        if !block.try_reclaim(BLOCK) {
-            self.watched.push_back(block);
-            let over = self.watched.len() > WATCHED;
-            return if over { self.watched.pop_front() } else { None };
-        }
-        if self.free.len() < KEPT {
+        if block.try_reclaim(BLOCK) {
             self.free.push(block);
-            return None;
+        } else {
+            self.watched.push_back(block);
         }
-        Some(block)
+        if self.free.len() > KEPT {
+            // The coldest.
+            return Some(self.free.remove(0));
+        }
+        if self.watched.len() > WATCHED {
+            return self.watched.pop_front();
+        }
+        None
     }
 }
 
@@ -82,6 +96,21 @@ pub(crate) fn give_output(mut output: OutBuffer) {
     let mut outputs = OUTPUTS.lock();
     if outputs.len() < KEPT {
         outputs.push(output);
+    }
+}
+
+/// An empty batch of commands.
+pub(crate) fn take_batch() -> Batch {
+    BATCHES.lock().pop().unwrap_or_else(Batch::with_room)
+}
+
+/// Gives a batch of commands back.
+pub(crate) fn give_batch(batch: Batch) {
+    if let Some(batch) = batch.recycled() {
+        let mut batches = BATCHES.lock();
+        if batches.len() < KEPT {
+            batches.push(batch);
+        }
     }
 }
 

@@ -4,18 +4,19 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use sheetbend_core::request::{
     Answer, Code, Executed, Failure, MAX_METHOD_NAME, Method, Reason, RequestHead,
 };
-use sheetbend_core::session::{Read, StreamError, StreamKey};
-use sheetbend_core::wire::{Class, Kind};
+use sheetbend_core::session::StreamKey;
 use smallvec::SmallVec;
 
-use crate::intake::{Arrived, FIRST_APPLICATION_STATUS, STATUS_TOO_LARGE};
-use crate::shared::{Owner, Shared, State, store};
+use crate::calls::CallId;
+use crate::intake::{Arrived, FIRST_APPLICATION_STATUS, MethodName, answer_head};
+use crate::shared::{Owner, Shared};
+use crate::waits::Ticket;
 
 /// Why a request has no answer, by what is known of its execution.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,13 +37,11 @@ pub enum RequestError {
     },
 }
 
-/// What a request is, on the wire.
-const OPEN: (Kind, Class) = (Kind::Bi, Class::REQUESTS);
-
 enum Stage {
-    Opening,
-    Writing(StreamKey),
-    Reading(StreamKey),
+    /// Not asked for yet.
+    New,
+    /// The driver has it.
+    Waiting(CallId),
     Done,
 }
 
@@ -53,12 +52,8 @@ enum Stage {
 pub struct Request<'a> {
     shared: &'a Shared,
     stage: Stage,
-    ticket: Option<u64>,
     head: SmallVec<[u8; 32]>,
-    head_written: usize,
     payload: Bytes,
-    answer: Bytes,
-    more: BytesMut,
 }
 
 impl<'a> Request<'a> {
@@ -74,79 +69,15 @@ impl<'a> Request<'a> {
         }
         Request {
             shared,
-            stage: Stage::Opening,
-            ticket: None,
+            stage: Stage::New,
             head,
-            head_written: 0,
             payload,
-            answer: Bytes::new(),
-            more: BytesMut::new(),
-        }
-    }
-
-    /// Whether everything was written.
-    fn write(&mut self, key: StreamKey, state: &mut State) -> Result<bool, StreamError> {
-        while self.head_written < self.head.len() {
-            let count = state.core.write(key, &self.head[self.head_written..])?;
-            if count == 0 {
-                return Ok(false);
-            }
-            self.head_written += count;
-        }
-        while !self.payload.is_empty() {
-            if state.core.write_bytes(key, &mut self.payload)? == 0 {
-                return Ok(false);
-            }
-        }
-        state.core.finish(key)?;
-        Ok(true)
-    }
-
-    /// Reads until the end of the answer; `None` while there is more to come.
-    fn read(&mut self, key: StreamKey, state: &mut State) -> Result<Option<Bytes>, RequestError> {
-        loop {
-            match state.core.read(state.now, key, usize::MAX) {
-                Ok(Read::Data(data)) if self.answer.is_empty() && self.more.is_empty() => self.answer = data,
-                Ok(Read::Data(data)) => {
-                    self.more.put(std::mem::take(&mut self.answer));
-                    self.more.put(data);
-                }
-                Ok(Read::Finished) if self.more.is_empty() => {
-                    return Ok(Some(std::mem::take(&mut self.answer)));
-                }
-                Ok(Read::Finished) => return Ok(Some(std::mem::take(&mut self.more).freeze())),
-                Ok(Read::Blocked) => return Ok(None),
-                Err(error) => return Err(unanswered(state, key, &error)),
-            }
-            if self.more.len().max(self.answer.len()) > self.shared.limits.max_request {
-                let message = format!("the answer exceeds {} bytes", self.shared.limits.max_request);
-                return Err(RequestError::Failed {
-                    code: STATUS_TOO_LARGE,
-                    message,
-                });
-            }
         }
     }
 }
 
-/// What is known of a request whose stream failed.
-fn unanswered(state: &State, key: StreamKey, error: &StreamError) -> RequestError {
-    let sent = state
-        .core
-        .send_progress(key)
-        .is_none_or(|progress| progress.sent > 0);
-    let why = state
-        .end
-        .as_ref()
-        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause:?}"));
-    if sent {
-        RequestError::Maybe(why)
-    } else {
-        RequestError::NotSent(why)
-    }
-}
-
-fn parse_answer(answer: Bytes) -> Result<Bytes, RequestError> {
+/// Takes an answer apart.
+pub(crate) fn parse_answer(answer: Bytes) -> Result<Bytes, RequestError> {
     match Answer::from_whole(answer).map(|answer| answer.result) {
         Ok(Ok(payload)) => Ok(payload),
         Ok(Err(failure)) => Err(match failure.executed {
@@ -165,51 +96,29 @@ impl Future for Request<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let shared = this.shared;
-        let mut state = shared.lock();
-        if let Stage::Opening = this.stage {
-            if this.head.is_empty() {
+        let id = match this.stage {
+            Stage::Waiting(id) => id,
+            Stage::New if this.head.is_empty() => {
                 this.stage = Stage::Done;
-                return Poll::Ready(Err(RequestError::NotSent(
-                    "the method's name is empty or too long".to_owned(),
-                )));
+                let why = "the method's name is empty or too long".to_owned();
+                return Poll::Ready(Err(RequestError::NotSent(why)));
             }
-            match std::task::ready!(state.quiet().poll_open(cx, OPEN, &mut this.ticket)) {
-                Ok(key) => this.stage = Stage::Writing(key),
-                Err(error) => {
-                    this.stage = Stage::Done;
-                    return Poll::Ready(Err(RequestError::NotSent(error.to_string())));
-                }
-            }
-        }
-        if let Stage::Writing(key) = this.stage {
-            match this.write(key, &mut state) {
-                Ok(false) => {
-                    store(&mut state.slot(key).write, cx);
+            Stage::New => {
+                let payload = std::mem::take(&mut this.payload);
+                let (id, closed) = this
+                    .shared
+                    .command(|calls| (calls.request(cx, &this.head, payload), calls.closed));
+                this.stage = Stage::Waiting(id);
+                if !closed {
                     return Poll::Pending;
                 }
-                // Stopped: the answer may say why.
-                Ok(true) | Err(StreamError::Stopped(_)) => this.stage = Stage::Reading(key),
-                Err(error) => {
-                    let error = unanswered(&state, key, &error);
-                    state.core.release(key);
-                    this.stage = Stage::Done;
-                    return Poll::Ready(Err(error));
-                }
+                id
             }
-        }
-        let Stage::Reading(key) = this.stage else {
-            return Poll::Ready(Err(RequestError::Maybe("polled after it was done".to_owned())));
-        };
-        let answer = match this.read(key, &mut state) {
-            Ok(None) => {
-                store(&mut state.slot(key).read, cx);
-                return Poll::Pending;
+            Stage::Done => {
+                return Poll::Ready(Err(RequestError::Maybe("polled after it was done".to_owned())));
             }
-            Ok(Some(answer)) => parse_answer(answer),
-            Err(error) => Err(error),
         };
-        state.core.release(key);
+        let answer = ready!(this.shared.calls.lock().poll_answer(cx, id));
         this.stage = Stage::Done;
         Poll::Ready(answer)
     }
@@ -217,14 +126,39 @@ impl Future for Request<'_> {
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        match self.stage {
-            Stage::Writing(key) | Stage::Reading(key) => self.shared.lock().core.release(key),
-            Stage::Opening => {
-                if let Some(own) = self.ticket.take() {
-                    self.shared.lock().leave_line(OPEN, own);
-                }
-            }
-            Stage::Done => {}
+        if let Stage::Waiting(id) = self.stage {
+            let mut state = self.shared.lock();
+            state.abandon_call(id);
+            // Only now may another request have its place: answers are handed over under the session's lock.
+            self.shared.calls.lock().forget(id);
+        }
+    }
+}
+
+/// Waits for the peer's next request; resolves to `None` when the session has ended.
+pub(crate) struct NextRequest<'a> {
+    shared: &'a Shared,
+    ticket: Option<Ticket>,
+}
+
+/// The peer's next request, once it is whole.
+pub(crate) fn next_request(shared: &Shared) -> NextRequest<'_> {
+    NextRequest { shared, ticket: None }
+}
+
+impl Future for NextRequest<'_> {
+    type Output = Option<Arrived>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let NextRequest { shared, ticket } = &mut *self;
+        shared.command(|calls| calls.poll_ready(cx, ticket))
+    }
+}
+
+impl Drop for NextRequest<'_> {
+    fn drop(&mut self) {
+        if let Some(own) = self.ticket.take() {
+            self.shared.calls.lock().leave(own);
         }
     }
 }
@@ -235,7 +169,7 @@ impl Drop for Request<'_> {
 pub struct IncomingRequest {
     owner: Arc<Owner>,
     key: StreamKey,
-    method: Bytes,
+    method: MethodName,
     payload: Bytes,
     answered: bool,
 }
@@ -281,7 +215,13 @@ impl IncomingRequest {
 
     fn answer(&mut self, answer: Result<Bytes, Failure>) {
         self.answered = true;
-        self.owner.0.lock().respond(self.key, answer);
+        let (head, payload) = match answer {
+            Ok(payload) => (answer_head(Ok(())), payload),
+            Err(failure) => (answer_head(Err(&failure)), Bytes::new()),
+        };
+        self.owner
+            .0
+            .command(|calls| calls.respond(self.key, &head, payload));
     }
 }
 

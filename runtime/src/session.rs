@@ -15,7 +15,7 @@ use sheetbend_core::wire::{Class, ErrorCode, Kind, Side};
 
 use crate::events::Events;
 use crate::open::open;
-use crate::request::{IncomingRequest, Request};
+use crate::request::{IncomingRequest, Request, next_request};
 use crate::rt::{BoxFuture, Runtime, Timer};
 use crate::shared::{Owner, Shared, State, Tracking, store};
 use crate::stream::{BiStream, RecvStream, SendStream};
@@ -77,12 +77,18 @@ impl Session {
     /// # Errors
     /// When the session has ended.
     pub async fn accept_request(&self) -> Result<IncomingRequest, Ended> {
-        let next = wait_for(self.shared(), Interest::Request, |state: &mut State| {
+        let shared = self.shared();
+        if let Some(arrived) = next_request(shared).await {
+            return Ok(IncomingRequest::new(self.owner.clone(), arrived));
+        }
+        // What was whole when the session ended may still be asked for.
+        wait_for(shared, Interest::Lifecycle, |state: &mut State| {
             let now = state.now;
-            state.next_request(now).map(Ok).or_else(|| ended(state).map(Err))
-        });
-        next.await
-            .map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))
+            let next = state.last_request(now);
+            next.map(Ok).or_else(|| ended(state).map(Err))
+        })
+        .await
+        .map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))
     }
 
     // ---- streams ----

@@ -10,11 +10,12 @@ use bytes::BytesMut;
 use parking_lot::{Mutex, MutexGuard};
 use sheetbend_core::session::{self, Cause, Event, Outcome, PathKey, StreamKey};
 use sheetbend_core::time::Timestamp;
-use sheetbend_core::wire::{Class, Kind};
 
+use crate::calls::{Calls, Carried};
 use crate::events::Subscribers;
 use crate::intake::{Intake, RequestLimits, Work};
 use crate::open::Openers;
+use crate::pool::give_batch;
 use crate::rt::{Runtime, Socket};
 use crate::waits::{Interest, Ticket, Waits, WakeList};
 
@@ -25,13 +26,16 @@ pub(crate) struct Slot {
     pub(crate) write: Option<Waker>,
     /// Waits for an acknowledgement of all, or for the peer to stop reading.
     pub(crate) progress: Option<Waker>,
-    /// A request that is read or answered by the driver.
-    pub(crate) work: Option<Box<Work>>,
+    /// A request that the driver reads, answers or sends.
+    pub(crate) work: Work,
 }
 
 impl Slot {
     fn is_used(&self) -> bool {
-        self.read.is_some() || self.write.is_some() || self.progress.is_some() || self.work.is_some()
+        self.read.is_some()
+            || self.write.is_some()
+            || self.progress.is_some()
+            || !matches!(self.work, Work::None)
     }
 
     fn wake_all(&mut self, wakes: &mut WakeList) {
@@ -73,6 +77,7 @@ pub(crate) struct State {
     pub(crate) waits: Waits,
     pub(crate) openers: Openers,
     pub(crate) intake: Intake,
+    pub(crate) carried: Carried,
     pub(crate) outcomes: BTreeMap<u64, Tracking>,
     pub(crate) subscribers: Subscribers,
     pub(crate) inbox: Vec<NewPath>,
@@ -99,6 +104,7 @@ impl State {
             waits: Waits::default(),
             openers: Openers::default(),
             intake: Intake::default(),
+            carried: Carried::default(),
             outcomes: BTreeMap::new(),
             subscribers: Subscribers::default(),
             inbox: Vec::new(),
@@ -131,7 +137,7 @@ impl State {
         slot.read = None;
         slot.write = None;
         slot.progress = None;
-        slot.work = None;
+        slot.work = Work::None;
     }
 
     /// Takes every event of the core and notes whom to wake.
@@ -150,32 +156,29 @@ impl State {
         match event {
             Event::Readable(key) => {
                 let slot = self.slot(key);
-                wakes.extend(slot.read.take());
-                if slot.work.is_some() {
-                    self.pump_request(self.now, key, wakes);
+                if let Some(reader) = slot.read.take() {
+                    wakes.push(reader);
+                }
+                match slot.work {
+                    Work::Call(_) | Work::LongCall(_) => self.pump_call(key),
+                    Work::Request(_) => self.pump_request(self.now, key),
+                    Work::None | Work::Response(_) => {}
                 }
             }
             Event::Writable(key) => {
                 let slot = self.slot(key);
                 let waker = slot.write.take();
                 wakes.extend(waker.filter(|_| !sheetbend_core::canary!(WritableTaskNotWoken)));
-                if slot.work.is_some() {
-                    self.pump_response(key);
-                }
+                self.pump_written(key);
             }
             Event::Finished(key) => wakes.extend(self.slot(key).progress.take()),
             Event::Stopped(key, _) => {
                 let slot = self.slot(key);
                 wakes.extend([slot.write.take(), slot.progress.take()].into_iter().flatten());
-                if slot.work.is_some() {
-                    self.pump_response(key);
-                }
+                self.pump_written(key);
             }
             Event::Opened { kind, class } => {
                 self.waits.wake(Interest::Opened(kind, class), wakes);
-                if kind == Kind::Bi && class == Class::REQUESTS {
-                    self.waits.wake(Interest::Request, wakes);
-                }
             }
             Event::Credit { kind, class } => self.grant((kind, class), wakes),
             Event::MessageReady(class) => self.waits.wake(Interest::Message(class), wakes),
@@ -192,6 +195,15 @@ impl State {
         }
     }
 
+    /// Goes on where the driver was stopped in writing.
+    fn pump_written(&mut self, key: StreamKey) {
+        match self.slot(key).work {
+            Work::LongCall(_) => self.pump_call(key),
+            Work::Response(_) => self.pump_response(key),
+            Work::None | Work::Request(_) | Work::Call(_) => {}
+        }
+    }
+
     /// Gives back what an idle session does not need.
     fn shrink(&mut self) {
         let used = self
@@ -202,6 +214,8 @@ impl State {
         self.slots.truncate(used);
         self.slots.shrink_to_fit();
         self.inbox.shrink_to_fit();
+        self.carried.shrink();
+        self.intake.shrink();
         self.waits.shrink();
     }
 
@@ -211,7 +225,8 @@ impl State {
             if to.is_terminal() {
                 self.end = Some(cause.clone());
                 self.waits.wake_all(wakes);
-                self.openers.wake_all(wakes);
+                self.end_lines(wakes);
+                self.end_calls();
                 wakes.extend(
                     self.outcomes
                         .values_mut()
@@ -236,10 +251,12 @@ impl State {
 /// The state behind its lock, and what is read without it.
 pub(crate) struct Shared {
     state: Mutex<State>,
+    pub(crate) calls: Mutex<Calls>,
+    /// There are commands in `calls`.
+    commanded: AtomicBool,
     /// The application changed the state since the driver last looked.
     dirty: AtomicBool,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) limits: RequestLimits,
 }
 
 impl Shared {
@@ -251,19 +268,66 @@ impl Shared {
         let state = Mutex::new(State::new(core, runtime.now(), limits));
         Shared {
             state,
+            calls: Mutex::default(),
+            commanded: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             runtime,
-            limits,
         }
     }
 
-    /// The state, for the application: changing it wakes the driver.
+    /// The state, for the application: changing it wakes the driver. What handles left for the driver
+    /// before has been carried out.
     pub(crate) fn lock(&self) -> Guard<'_> {
+        let mut state = self.state.lock();
+        let dirty = self.carry_out(&mut state);
         Guard {
-            state: Some(self.state.lock()),
+            state: Some(state),
             shared: self,
-            dirty: false,
+            dirty,
         }
+    }
+
+    /// Carries out what handles left. Tells whether there was something.
+    pub(crate) fn carry_out(&self, state: &mut State) -> bool {
+        if !self.commanded.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut batch = {
+            let mut calls = self.calls.lock();
+            self.commanded.store(false, Ordering::Release);
+            calls.take_batch()
+        };
+        state.carry_out(&mut batch);
+        give_batch(batch);
+        true
+    }
+
+    /// Leaves a command for the driver.
+    pub(crate) fn command<T>(&self, leave: impl FnOnce(&mut Calls) -> T) -> T {
+        let mut calls = self.calls.lock();
+        let left = leave(&mut calls);
+        // Written only where it changes, so that the cores that read it keep it in their caches.
+        if calls.has_commands() && !self.commanded.load(Ordering::Relaxed) {
+            self.commanded.store(true, Ordering::Release);
+        }
+        let driver = calls.take_driver();
+        let (closed, commanded) = (calls.closed, calls.has_commands());
+        drop(calls);
+        if let Some(driver) = driver {
+            self.dirty.store(true, Ordering::Release);
+            driver.wake();
+        }
+        if closed && commanded {
+            drop(self.lock());
+        }
+        left
+    }
+
+    /// The driver ends: whoever leaves a command from here on carries it out.
+    pub(crate) fn close_calls(&self, state: &mut State, wakes: &mut WakeList) {
+        self.calls.lock().closed = true;
+        self.carry_out(state);
+        state.hand_over(&self.calls, wakes);
     }
 
     /// The state, for the driver: changing it wakes nobody.
@@ -313,9 +377,9 @@ impl Guard<'_> {
             }
             return Poll::Ready(found);
         }
-        // Requests and messages are read in parts: what was taken without a whole one gives credit back, and
+        // Messages are read in parts: what was taken without a whole one gives credit back, and
         // a breach found in it ends the session.
-        if !matches!(interest, Interest::Request | Interest::Message(_)) {
+        if !matches!(interest, Interest::Message(_)) {
             self.unchanged();
         }
         self.quiet().waits.register(interest, ticket, cx);
@@ -342,14 +406,27 @@ impl DerefMut for Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if !self.dirty {
+        let (shared, dirty) = (self.shared, self.dirty);
+        let state = self.quiet();
+        // Requests that failed at once; the driver may not be there to tell.
+        let failed = !state.carried.answered.is_empty();
+        if !dirty && !failed {
             return;
         }
-        self.shared.dirty.store(true, Ordering::Release);
-        let driver = self.quiet().driver.take();
+        let mut wakes = WakeList::new();
+        if failed {
+            shared
+                .calls
+                .lock()
+                .complete(&mut state.carried.answered, &mut wakes);
+        }
+        if dirty {
+            shared.dirty.store(true, Ordering::Release);
+            wakes.extend(state.driver.take());
+        }
         self.state = None;
-        if let Some(driver) = driver {
-            driver.wake();
+        for waker in wakes {
+            waker.wake();
         }
     }
 }

@@ -28,7 +28,7 @@ impl Session {
         {
             return None;
         }
-        let recv = self.new_recv(class);
+        let recv = self.recv_window(class);
         let urgency = self.classes.at(class.index()).urgency;
         let id = StreamId::ordered(self.side.peer(), class);
         let key = self.streams.insert(self.side, id, urgency, None, Some(recv));

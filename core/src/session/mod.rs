@@ -72,7 +72,6 @@ pub use transmit::Transmit;
 use crate::handshake::{Params, PathCount, PathIdWindow, Security};
 use crate::marks::{Marks, sometimes};
 use crate::rng::Rng;
-use crate::stream::RecvHalf;
 use crate::time::Timestamp;
 use crate::wire::{Class, Compressor, ErrorCode, Side};
 use classes::Classes;
@@ -446,8 +445,9 @@ impl Session {
         }
     }
 
-    fn new_recv(&self, class: Class) -> RecvHalf {
-        RecvHalf::new(
+    /// What a stream's receiving half grants: its first window, and the largest.
+    fn recv_window(&self, class: Class) -> (u64, u64) {
+        (
             self.config.params.max_stream_data[class.index()],
             self.config.max_stream_window,
         )

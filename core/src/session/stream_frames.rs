@@ -7,7 +7,7 @@ use super::event::Event;
 use super::receive::Origin;
 use super::streams::{Flags, check_direction, check_ours};
 use crate::marks::sometimes;
-use crate::stream::{RecvHalf, SendHalf, SendState};
+use crate::stream::{RecvHalf, SendState};
 use crate::time::Timestamp;
 use crate::wire::{Class, Frame, Kind, StreamId};
 
@@ -190,9 +190,8 @@ impl Session {
     fn insert_remote(&mut self, kind: Kind, class: Class, index: u64) -> Option<u32> {
         let id = StreamId::new(self.side.peer(), kind, class, index)?;
         let urgency = self.classes.at(class.index()).urgency;
-        let send =
-            (kind == Kind::Bi).then(|| SendHalf::new(self.classes.at(class.index()).stream_credit_out));
-        let recv = self.new_recv(class);
+        let send = (kind == Kind::Bi).then(|| self.classes.at(class.index()).stream_credit_out);
+        let recv = self.recv_window(class);
         let key = self.streams.insert(self.side, id, urgency, send, Some(recv));
         let place = match kind {
             Kind::Bi => 0,

@@ -1,5 +1,7 @@
 //! What the application does with streams.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::Session;
@@ -9,7 +11,7 @@ use super::event::Event;
 use super::keys::StreamKey;
 use super::streams::Flags;
 use crate::marks::sometimes;
-use crate::stream::{Read as HalfRead, SendHalf, SendState};
+use crate::stream::{Read as HalfRead, RecvHalf, SendHalf, SendState};
 use crate::time::Timestamp;
 use crate::wire::{Class, Kind, StreamId};
 
@@ -86,8 +88,8 @@ impl Session {
         // PROTOCOL 5.6: early credit is for requests alone; WELCOME brings that of other streams.
         let early = self.identity.is_none() && kind != Kind::Bi;
         let credit = if early { 0 } else { state.stream_credit_out };
-        let send = Some(SendHalf::new(credit));
-        let recv = (kind == Kind::Bi).then(|| self.new_recv(class));
+        let send = Some(credit);
+        let recv = (kind == Kind::Bi).then(|| self.recv_window(class));
         let urgency = self.classes.at(class.index()).urgency;
         let waited = self.streams.waiting_for_answers();
         let key = self.streams.insert(self.side, id, urgency, send, recv);
@@ -212,6 +214,27 @@ impl Session {
         }
     }
 
+    /// Copies all of `data` into the stream and ends it, if there is room for all of it; tells whether
+    /// there was. Otherwise nothing is changed, and [`Session::write`] tells what stands against it.
+    pub fn write_last(&mut self, key: StreamKey, data: &[u8]) -> bool {
+        let Ok(room) = self.check_writable(key) else {
+            return false;
+        };
+        let Some(stream) = self.streams.get_mut(key) else {
+            return false;
+        };
+        let class = stream.id.class();
+        let Some(send) = stream.send.as_mut().filter(|_| room >= data.len()) else {
+            return false;
+        };
+        let taken = send.write(data, room);
+        debug_assert_eq!(taken, data.len(), "the room was asked for just before");
+        let _ = send.finish();
+        self.hold_buffer(class, taken as u64);
+        self.make_ready(key.slot);
+        true
+    }
+
     /// Ends the stream after what was written.
     pub fn finish(&mut self, key: StreamKey) -> Result<(), StreamError> {
         let stream = self.streams.get_mut(key).ok_or(StreamError::Unknown)?;
@@ -329,6 +352,46 @@ impl Session {
         }
     }
 
+    /// Takes all that is left of the stream, if its end has come and all of it lies in one piece. Otherwise
+    /// nothing is changed, and [`Session::read`] tells more.
+    pub fn read_last(&mut self, now: Timestamp, key: StreamKey) -> Option<Bytes> {
+        let stream = self.streams.get_mut(key)?;
+        if stream.flags.has(Flags::STOPPING) {
+            return None;
+        }
+        let data = stream.recv.as_mut()?.read_last()?;
+        stream.flags.set(Flags::RECV_DONE);
+        let class = stream.id.class();
+        self.credit_read(now, class, data.len() as u64);
+        Some(data)
+    }
+
+    /// Class credit for the peer, after the application took bytes.
+    #[inline]
+    fn credit_read(&mut self, now: Timestamp, class: Class, taken: u64) {
+        let state = self.classes.at(class.index());
+        state.consume(taken);
+        if state.window.is_low() || state.partial > 0 {
+            let rtt = self.best_rtt();
+            self.update_class(now, class, rtt);
+        }
+    }
+
+    /// Asks for [`Event::Readable`] without reading: at once, if there is something to read.
+    pub fn watch(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        stream.flags.set(Flags::READ_BLOCKED);
+        let some = stream
+            .recv
+            .as_ref()
+            .is_some_and(|recv| recv.readable() > 0 || recv.is_settled());
+        if some && stream.flags.take(Flags::READ_BLOCKED) {
+            self.events.push_back(Event::Readable(key));
+        }
+    }
+
     /// Copies the next bytes into `buffer`.
     pub fn read_into(
         &mut self,
@@ -369,20 +432,25 @@ impl Session {
 
     /// Credit for the peer, after the application took bytes.
     pub(super) fn after_read(&mut self, now: Timestamp, key: StreamKey, taken: u64) {
-        let rtt = self.best_rtt();
+        let low = self
+            .streams
+            .get(key)
+            .and_then(|stream| stream.recv.as_ref())
+            .is_some_and(RecvHalf::needs_window_update);
+        let rtt = if low { self.best_rtt() } else { Duration::ZERO };
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         let class = stream.id.class();
-        if let Some(recv) = stream.recv.as_mut()
+        if low
+            && let Some(recv) = stream.recv.as_mut()
             && recv.poll_window_update(now, rtt).is_some()
             && recv.final_size().is_none()
         {
             stream.flags.set(Flags::CREDIT_DUE);
             self.queue_control(key.slot);
         }
-        self.consume_class(class, taken);
-        self.update_class(now, class, rtt);
+        self.credit_read(now, class, taken);
     }
 
     /// The application is done with the sending half: unfinished, it is reset.
@@ -419,8 +487,25 @@ impl Session {
 
     /// The application is done with the stream.
     pub fn release(&mut self, key: StreamKey) {
-        self.release_send(key);
-        self.release_recv(key);
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        let send_held = stream.flags.take(Flags::SEND_HELD);
+        let recv_held = stream.flags.take(Flags::RECV_HELD);
+        let unfinished = stream
+            .send
+            .as_ref()
+            .is_some_and(|send| send.state() == SendState::Open);
+        let unread = !stream.flags.has(Flags::RECV_DONE);
+        if send_held && unfinished {
+            let _ = self.reset(key, 0);
+        }
+        if recv_held && unread {
+            let _ = self.stop_sending(key, 0);
+        }
+        if send_held || recv_held {
+            self.free_if_done(key.slot);
+        }
     }
 
     /// Puts a stream with something to send into its ready queue.

@@ -81,6 +81,8 @@ pub(super) struct Stream {
     pub(super) message: u64,
     /// Bytes received of an unordered message that is not whole yet.
     pub(super) partial: u64,
+    /// While the place is vacant: the block of the last stream's sending half, for the next.
+    spare: Vec<u8>,
 }
 
 /// The table of streams. Places are used again in place: a stream is made and forgotten without being
@@ -117,8 +119,8 @@ impl StreamTable {
         side: Side,
         id: StreamId,
         urgency: u8,
-        send: Option<SendHalf>,
-        recv: Option<RecvHalf>,
+        send_credit: Option<u64>,
+        recv_window: Option<(u64, u64)>,
     ) -> StreamKey {
         if id.kind() == Kind::Bi && id.initiator() == side {
             self.local_bi += 1;
@@ -126,10 +128,10 @@ impl StreamTable {
         self.next_generation = self.next_generation.wrapping_add(1).max(1);
         let generation = self.next_generation;
         let mut flags = Flags::default();
-        if send.is_some() {
+        if send_credit.is_some() {
             flags.set(Flags::SEND_HELD);
         }
-        if recv.is_some() {
+        if recv_window.is_some() {
             flags.set(Flags::RECV_HELD);
         }
         let slot = self.vacant.pop().unwrap_or_else(|| self.grow(id));
@@ -138,8 +140,16 @@ impl StreamTable {
         stream.generation = generation;
         stream.flags = flags;
         stream.urgency = urgency;
-        stream.send = send;
-        stream.recv = recv;
+        // Made in place: the halves are large.
+        if let Some(credit) = send_credit {
+            let send = stream.send.insert(SendHalf::new(credit));
+            if stream.spare.capacity() > 0 {
+                send.reuse_block(std::mem::take(&mut stream.spare));
+            }
+        }
+        if let Some((window, max_window)) = recv_window {
+            stream.recv = Some(RecvHalf::new(window, max_window));
+        }
         stream.send_code = 0;
         stream.stop_code = 0;
         stream.message = 0;
@@ -165,6 +175,7 @@ impl StreamTable {
             stop_code: 0,
             message: 0,
             partial: 0,
+            spare: Vec::new(),
         });
         // A table of 2^32 streams does not fit in memory, and credit is far below.
         (self.slots.len() - 1) as u32
@@ -236,6 +247,7 @@ impl StreamTable {
         self.vacant.retain(|&slot| (slot as usize) < self.slots.len());
         self.vacant.shrink_to_fit();
         for stream in &mut self.slots {
+            stream.spare = Vec::new();
             if let Some(send) = stream.send.as_mut() {
                 send.shrink();
             }
@@ -258,7 +270,9 @@ impl StreamTable {
         let Some(stream) = self.slot_mut(slot) else { return };
         let id = stream.id;
         stream.generation = 0;
-        stream.send = None;
+        if let Some(mut send) = stream.send.take() {
+            stream.spare = send.take_block();
+        }
         stream.recv = None;
         if id.kind() == Kind::Bi && id.initiator() == side {
             self.local_bi -= 1;

@@ -46,6 +46,14 @@ pub(super) struct Stored {
     pub(super) charge: u32,
 }
 
+impl Stored {
+    /// Whether a read of up to `max` bytes is so small a part of the block that it is a copy.
+    #[inline]
+    fn is_sliver(&self, max: usize) -> bool {
+        self.bytes.len().min(max) < (self.block as usize / 4).min(COPY_READ)
+    }
+}
+
 /// The bytes of one stream, from the first unread one on.
 #[derive(Debug)]
 pub(super) struct Assembler {
@@ -242,9 +250,21 @@ impl Assembler {
         let Some(front) = self.queue.front() else {
             return self.read_tail(max);
         };
-        let copy = front.bytes.len().min(max) < (front.block as usize / 4).min(COPY_READ);
+        let copy = front.is_sliver(max);
         if front.bytes.len() > max || copy {
             return self.read_part(max, copy);
+        }
+        let stored = self.queue.pop_front()?;
+        self.pinned -= u64::from(stored.charge);
+        Some(stored.bytes)
+    }
+
+    /// Takes the only piece there is, where it need not be copied.
+    #[inline]
+    pub(super) fn read_only(&mut self) -> Option<Bytes> {
+        let front = self.queue.front()?;
+        if self.queue.len() != 1 || !self.tail.is_empty() || front.is_sliver(usize::MAX) {
+            return None;
         }
         let stored = self.queue.pop_front()?;
         self.pinned -= u64::from(stored.charge);

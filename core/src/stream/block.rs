@@ -145,6 +145,24 @@ impl Tail {
         }
     }
 
+    /// A tail that opens with this block.
+    #[inline]
+    pub(super) fn in_block(mut block: Vec<u8>) -> Tail {
+        block.clear();
+        Tail { block, ..Tail::new() }
+    }
+
+    /// Takes the block out with what it held, if it is of the smallest size.
+    #[inline]
+    pub(super) fn take_small(&mut self) -> Vec<u8> {
+        if self.block.capacity() <= MIN_BLOCK {
+            self.taken = 0;
+            std::mem::take(&mut self.block)
+        } else {
+            Vec::new()
+        }
+    }
+
     /// The bytes held.
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {

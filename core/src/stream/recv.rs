@@ -298,6 +298,18 @@ impl RecvHalf {
         self.nothing(Bytes::new())
     }
 
+    /// Takes all that is left, if the end has come and it lies in one piece; otherwise changes nothing.
+    #[inline]
+    pub fn read_last(&mut self) -> Option<Bytes> {
+        if self.mode != Mode::Reading || !self.is_complete() {
+            return None;
+        }
+        let bytes = self.assembler.read_only()?;
+        self.window.on_consumed(bytes.len() as u64);
+        debug_assert!(self.is_read(), "it was the only piece");
+        Some(bytes)
+    }
+
     /// Copies up to `out.len()` contiguous bytes; tells how many.
     #[inline]
     pub fn read_into(&mut self, out: &mut [u8]) -> Read<usize> {

@@ -156,6 +156,25 @@ impl SendHalf {
         }
     }
 
+    /// Gives a half that has written nothing a block to write into, instead of one that it would allocate.
+    #[inline]
+    pub fn reuse_block(&mut self, block: Vec<u8>) {
+        if self.written == 0 {
+            self.tail = Tail::in_block(block);
+        }
+    }
+
+    /// Takes the block of a half that is done, for [`SendHalf::reuse_block`]; an empty one if it has none
+    /// or one that is larger than most streams need.
+    #[inline]
+    pub fn take_block(&mut self) -> Vec<u8> {
+        if self.state().is_terminal() {
+            self.tail.take_small()
+        } else {
+            Vec::new()
+        }
+    }
+
     // ---- the application's side ----
 
     /// Takes a copy of up to `max` bytes of `data`, within the peer's credit; returns how many.

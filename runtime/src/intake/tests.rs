@@ -1,5 +1,7 @@
 //! What requests of a peer may make this end hold, without any runtime: two machines, and bytes by hand.
 
+use std::task::{Context, Poll, Waker};
+
 use bytes::BytesMut;
 use sheetbend_core::handshake::Security;
 use sheetbend_core::server::{Acceptor, Routed, registry};
@@ -18,6 +20,7 @@ struct Ends {
     now: Timestamp,
     client: Session,
     server: State,
+    calls: Mutex<Calls>,
     paths: (PathKey, PathKey),
 }
 
@@ -58,28 +61,37 @@ impl Ends {
             now,
             client,
             server: State::new(session, now, LIMITS),
+            calls: Mutex::default(),
             paths: (near, far),
         };
         ends.settle();
         ends
     }
 
+    /// Carries bytes once there and back. Tells whether there were any.
+    fn carry(&mut self) -> bool {
+        let mut there = output(&mut self.client, self.now, self.paths.0);
+        let mut back = output(&mut self.server.core, self.now, self.paths.1);
+        if there.is_empty() && back.is_empty() {
+            return false;
+        }
+        let taken = self
+            .server
+            .core
+            .handle_input(self.now, self.paths.1, &mut there, 0);
+        taken.expect("sound");
+        let taken = self.client.handle_input(self.now, self.paths.0, &mut back, 0);
+        taken.expect("sound");
+        while self.client.poll_event().is_some() {}
+        true
+    }
+
     /// Carries bytes until nothing more goes out, and does what the server's driver does for requests.
     fn settle(&mut self) {
         for _ in 0..1000 {
-            let mut there = output(&mut self.client, self.now, self.paths.0);
-            let mut back = output(&mut self.server.core, self.now, self.paths.1);
-            if there.is_empty() && back.is_empty() {
+            if !self.carry() {
                 return;
             }
-            let taken = self
-                .server
-                .core
-                .handle_input(self.now, self.paths.1, &mut there, 0);
-            taken.expect("sound");
-            let taken = self.client.handle_input(self.now, self.paths.0, &mut back, 0);
-            taken.expect("sound");
-            while self.client.poll_event().is_some() {}
             self.drive();
         }
         panic!("no end of it");
@@ -87,8 +99,44 @@ impl Ends {
 
     fn drive(&mut self) {
         let mut wakes = WakeList::new();
-        self.server.resume_requests(self.now, &mut wakes);
         self.server.take_events(&mut wakes, |_, _| {});
+        self.server.take_in(&self.calls);
+        self.server.hand_over(&self.calls, &mut wakes);
+    }
+
+    /// A handle asks for a request. Tells whether that wakes the driver, too.
+    fn accept(&mut self) -> (Option<Arrived>, bool) {
+        let cx = Context::from_waker(Waker::noop());
+        let mut calls = self.calls.lock();
+        assert!(!calls.arm(&cx), "the driver sleeps");
+        let mut ticket = None;
+        let arrived = match calls.poll_ready(&cx, &mut ticket) {
+            Poll::Ready(arrived) => arrived,
+            Poll::Pending => None,
+        };
+        if let Some(ticket) = ticket {
+            calls.leave(ticket);
+        }
+        (arrived, calls.take_driver().is_some())
+    }
+
+    /// Bytes of whole requests, wherever they lie.
+    fn whole_bytes(&self) -> usize {
+        let ready = self.calls.lock().ready_bytes();
+        assert!(self.server.intake.laid >= ready);
+        self.server.intake.unaccepted + ready
+    }
+
+    /// Sends all of a request but its end.
+    fn write(&mut self, key: StreamKey, mut rest: Bytes) {
+        for _ in 0..100 {
+            self.client.write_bytes(key, &mut rest).expect("open");
+            self.settle();
+            if rest.is_empty() {
+                return;
+            }
+        }
+        panic!("no credit");
     }
 
     /// A request of which only the first bytes are written.
@@ -140,6 +188,88 @@ fn whole_requests_that_nobody_accepts_are_bounded_in_bytes() {
     assert!(most < LIMITS.max_unaccepted + LIMITS.max_request, "{most}");
     let intake = &ends.server.intake;
     assert_eq!((intake.unaccepted, intake.unfinished), (0, 0));
+}
+
+/// Those that lie ready for handles count as well, whether they came in pieces or in one.
+#[test]
+fn requests_laid_ready_for_handles_are_bounded_too() {
+    let mut ends = Ends::new();
+    assert!(matches!(ends.accept(), (None, true)));
+    ends.drive();
+    let calls: Vec<StreamKey> = (0..12).map(|_| ends.begin()).collect();
+    ends.settle();
+    let mut most = 0;
+    for key in &calls {
+        let mut rest = Bytes::from(vec![7; 90_000]);
+        for _ in 0..100 {
+            if !rest.is_empty() {
+                ends.client.write_bytes(*key, &mut rest).expect("open");
+                if rest.is_empty() {
+                    ends.client.finish(*key).expect("open");
+                }
+            }
+            ends.settle();
+            most = most.max(ends.whole_bytes());
+        }
+    }
+    for _ in 0..40 {
+        let key = ends.client.open(Kind::Bi, Class::REQUESTS).expect("credit");
+        ends.client.write(key, b"\x01\x04\x04call").expect("open");
+        ends.client.write(key, &[7; 10_000]).expect("open");
+        ends.client.finish(key).expect("open");
+        ends.settle();
+        most = most.max(ends.whole_bytes());
+    }
+    assert!(most >= LIMITS.max_unaccepted, "{most}: the bound was reached");
+    assert!(most < LIMITS.max_unaccepted + LIMITS.max_request, "{most}");
+
+    // Each one that is taken lets the driver read on, and all of them come.
+    let mut received = (0, 0);
+    while received.0 < calls.len() || received.1 < 40 {
+        let full = ends.whole_bytes() >= LIMITS.max_unaccepted;
+        let (arrived, woken) = ends.accept();
+        match arrived.expect("whole").payload.len() {
+            90_000 => received.0 += 1,
+            10_000 => received.1 += 1,
+            other => panic!("{other} bytes"),
+        }
+        assert!(woken || !full, "taking one makes room");
+        ends.drive();
+        ends.settle();
+        assert!(ends.whole_bytes() < LIMITS.max_unaccepted + LIMITS.max_request);
+    }
+    assert_eq!(ends.whole_bytes(), 0);
+    assert_eq!(ends.server.intake.unfinished, 0);
+}
+
+/// The bound is reached in one turn, and one that lay ready leaves before it ends: the driver looks again.
+#[test]
+fn a_request_taken_while_the_driver_works_is_not_missed() {
+    let mut ends = Ends::new();
+    ends.accept();
+    ends.drive();
+    for last in [false, false, true] {
+        let key = ends.begin();
+        ends.write(key, Bytes::from(vec![7; 90_000]));
+        ends.client.finish(key).expect("open");
+        if last {
+            while ends.carry() {}
+        } else {
+            ends.settle();
+        }
+    }
+    let mut wakes = WakeList::new();
+    ends.server.take_events(&mut wakes, |_, _| {});
+    ends.server.take_in(&ends.calls);
+    assert!(ends.server.intake.is_full(LIMITS));
+    let cx = Context::from_waker(Waker::noop());
+    let taken = ends.calls.lock().poll_ready(&cx, &mut None);
+    assert!(matches!(taken, Poll::Ready(Some(_))));
+    assert!(ends.calls.lock().take_driver().is_none());
+    ends.server.hand_over(&ends.calls, &mut wakes);
+    assert!(ends.calls.lock().arm(&cx), "there is room now");
+    ends.drive();
+    assert!(!ends.calls.lock().arm(&cx));
 }
 
 /// One that ends amid its bytes makes room for those that wait.
