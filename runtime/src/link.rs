@@ -47,6 +47,8 @@ pub(crate) struct Link {
     expected: usize,
     fresh: bool,
     output: Option<OutBuffer>,
+    /// The socket had no room for all of `output`: the session was not asked for more since.
+    held_up: bool,
     phase: Phase,
     end: Option<PathEnd>,
     /// The session knows that the connection is closed, and has nothing more for it.
@@ -76,6 +78,7 @@ impl Link {
             expected: 0,
             fresh,
             output,
+            held_up: false,
             phase,
             end,
             told: false,
@@ -232,7 +235,8 @@ impl Link {
         let Some(output) = &mut self.output else {
             return false;
         };
-        let large = output.len() >= LARGE_OUTPUT;
+        // What the session wanted to send while this was held up, nobody has asked it for.
+        let more = output.len() >= LARGE_OUTPUT || std::mem::take(&mut self.held_up);
         while !output.is_empty() && self.end.is_none() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = output.io_slices(&mut slices);
@@ -243,7 +247,10 @@ impl Link {
                     output.advance(count + lost);
                 }
                 Err(error) if would_block(&error) => match self.socket.poll_writable(cx) {
-                    Poll::Pending => return false,
+                    Poll::Pending => {
+                        self.held_up = true;
+                        return false;
+                    }
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => self.end = Some(path_end(&error)),
                 },
@@ -258,7 +265,7 @@ impl Link {
             return true;
         }
         self.linger();
-        large || matches!(self.phase, Phase::Lingering(_) | Phase::Gone)
+        more || matches!(self.phase, Phase::Lingering(_) | Phase::Gone)
     }
 }
 
