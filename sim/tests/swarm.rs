@@ -16,6 +16,9 @@ const KNOWN: &[&str] = &[
     "swarm.20",
     "swarm.70",
     "swarm.8c",
+    // An acknowledgement that went over another path was lost with it, and never given again.
+    "swarm.2c8",
+    "swarm.3fc",
     // The end of a path in the driver's turn left its data unsent until the next event.
     "swarm.71",
     "swarm.b3",

@@ -214,6 +214,7 @@ impl Session {
             return;
         }
         self.choose_active(cause);
+        self.renew_acks();
         if self.active.is_some() {
             self.lose_lanes(now, lanes);
             if proven {
@@ -229,6 +230,17 @@ impl Session {
         } else {
             self.keep_unsettled(now, id, lanes);
             self.paths_lost(now);
+        }
+    }
+
+    /// Acknowledgements are never sent again (PROTOCOL 4.2): those for a suspect path that went over the one
+    /// that is dead now may be lost, and are given on their own path after all.
+    fn renew_acks(&mut self) {
+        for (_, path) in &mut self.paths {
+            let lane = &path.lanes[0];
+            if lane.ack_wanted && lane.received > lane.reported && !path.timers.is_set(TimerKind::Ack) {
+                path.ack_due = true;
+            }
         }
     }
 
