@@ -80,10 +80,15 @@ fn attend(cx: &Cx, session: &Session, end: u32) {
     let mut events = session.events();
     let (book, runtime) = (cx.book.clone(), session.runtime().clone());
     session.spawn(async move {
+        let mut over = false;
         while let Some(event) = events.next().await {
             match event {
-                SessionEvent::State { from, to, cause } => book.moved(end, from, to, &cause, runtime.now()),
-                SessionEvent::PathDown { .. } => book.path_ended(),
+                SessionEvent::State { from, to, cause } => {
+                    over |= to.is_terminal();
+                    book.moved(end, from, to, &cause, runtime.now());
+                }
+                // A session that was drained ends its paths; why it ended, the book asks elsewhere.
+                SessionEvent::PathDown { .. } if !over => book.path_ended(),
                 _ => {}
             }
         }
