@@ -226,7 +226,7 @@ fn tcp(seed: u64) -> TcpConfig {
     bytes[20..28].copy_from_slice(&seed.to_le_bytes());
     let mut rng = Rng::from_seed(bytes);
     let mut config = TcpConfig::default();
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         config.send_buffer = pick(&mut rng, &[10_000, 30_000]);
         config.receive_buffer = pick(&mut rng, &[20_000, 60_000, 256 << 10]);
     }
