@@ -35,7 +35,7 @@ pub enum Ending {
 pub enum Job {
     /// A request.
     Request {
-        /// Bytes of its body, at least [`HEADER`](super::pattern::HEADER).
+        /// Bytes of its body; at least a header that says whose it is.
         size: u32,
         /// What comes back.
         answer: Answer,
