@@ -26,7 +26,7 @@ impl Mode {
     }
 }
 
-/// The settings of a [`Connector`].
+/// The settings of a [`Connector`](super::Connector).
 #[derive(Clone, Debug)]
 pub struct Config {
     /// How many endpoints there are; the lower the index, the more it is preferred.
@@ -44,7 +44,7 @@ pub struct Config {
     /// A path that lives longer has proven its endpoint, whose backoff starts over.
     pub proven_after: Duration,
     /// So does one that lived this long and is known to have worked
-    /// ([`Connector::handle_path_worked`]), though the next attempt then waits for its first delay.
+    /// ([`handle_path_worked`](super::Connector::handle_path_worked)), though the next attempt then waits for its first delay.
     pub worked_after: Duration,
     /// Each endpoint's delays. Its cap holds in the long run.
     pub backoff: BackoffPolicy,
