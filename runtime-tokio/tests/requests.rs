@@ -169,7 +169,7 @@ async fn requests_in_line_for_a_stream_may_be_dropped() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn requests_of_an_ended_session_were_not_sent() {
     let pair = pair("mem").await;
     let server = serve_echo(pair.peer.clone());
