@@ -157,14 +157,10 @@ fn bursty_loss(setup: &Setup) -> Outcome {
     })
 }
 
-fn reordering(setup: &Setup) -> Outcome {
+/// Five hundred datagrams of 100 bytes beside a session, over a link that becomes like this.
+fn datagrams_over(setup: &Setup, config: LinkConfig) -> (Stage, raw::Arrived) {
     let mut stage = Stage::one(setup);
     let at = stage.at;
-    let config = LinkConfig {
-        reorder: 0.2,
-        reorder_by: ms(15),
-        ..quick()
-    };
     stage.link(at, "wifi", config);
     let ends = (stage.client.clone(), stage.server.clone());
     let seen = raw::datagrams(
@@ -174,6 +170,16 @@ fn reordering(setup: &Setup) -> Outcome {
         at,
         (500, 100, ms(2)),
     );
+    (stage, seen)
+}
+
+fn reordering(setup: &Setup) -> Outcome {
+    let config = LinkConfig {
+        reorder: 0.2,
+        reorder_by: ms(15),
+        ..quick()
+    };
+    let (stage, seen) = datagrams_over(setup, config);
     stage.run(|_, _| {
         let seen = seen.lock();
         let overtaken = seen.windows(2).filter(|pair| pair[1].0 < pair[0].0).count();
@@ -183,25 +189,16 @@ fn reordering(setup: &Setup) -> Outcome {
 }
 
 fn duplication(setup: &Setup) -> Outcome {
-    let mut stage = Stage::one(setup);
-    let at = stage.at;
     let config = LinkConfig {
         duplicate: 0.2,
         ..quick()
     };
-    stage.link(at, "wifi", config);
-    let ends = (stage.client.clone(), stage.server.clone());
-    let seen = raw::datagrams(
-        &mut stage.world,
-        (&ends.0, &ends.1),
-        "server",
-        at,
-        (500, 100, ms(2)),
-    );
+    let (stage, seen) = datagrams_over(setup, config);
+    let (client, server) = (stage.client.clone(), stage.server.clone());
     stage.run(|world, _| {
         let came = seen.lock().len();
         ensure!((560..640).contains(&came), "{came} of 500 arrived");
-        let stats = world.link_stats(&ends.0, &ends.1, "wifi").unwrap_or_default();
+        let stats = world.link_stats(&client, &server, "wifi").unwrap_or_default();
         ensure!(stats.arrived > stats.sent, "no segment arrived twice");
         Ok(())
     })
@@ -233,25 +230,16 @@ fn corruption(setup: &Setup) -> Outcome {
 }
 
 fn truncation(setup: &Setup) -> Outcome {
-    let mut stage = Stage::one(setup);
-    let at = stage.at;
     let config = LinkConfig {
         truncate: 0.05,
         ..quick()
     };
-    stage.link(at, "wifi", config);
-    let ends = (stage.client.clone(), stage.server.clone());
-    let seen = raw::datagrams(
-        &mut stage.world,
-        (&ends.0, &ends.1),
-        "server",
-        at,
-        (500, 100, ms(2)),
-    );
+    let (stage, seen) = datagrams_over(setup, config);
+    let (client, server) = (stage.client.clone(), stage.server.clone());
     stage.run(|world, report| {
         let short = seen.lock().iter().filter(|(_, len, _)| *len < 100).count();
         ensure!((10..45).contains(&short), "{short} datagrams of 500 came short");
-        let stats = world.link_stats(&ends.0, &ends.1, "wifi").unwrap_or_default();
+        let stats = world.link_stats(&client, &server, "wifi").unwrap_or_default();
         ensure!(stats.damaged > 0, "no segment was cut");
         ensure!(report.downs() == 0, "TCP let through what was cut");
         Ok(())
