@@ -48,6 +48,7 @@ mod mem;
 mod observer;
 mod open;
 mod pool;
+mod pooling;
 mod request;
 mod rt;
 mod server;
@@ -70,6 +71,7 @@ pub use intake::{
 };
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use observer::Observer;
+pub use pooling::{Manage, Pool, PoolConfig, PoolError, PoolStats, Pooled, Sessions, Sockets, Take};
 pub use request::{IncomingRequest, Request, RequestError};
 pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};
 pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};

@@ -3,7 +3,7 @@
 use sheetbend_sim::scenario::{self, Setup};
 
 /// Those that have a test, or a measurement, of their own.
-const APART: [&str; 4] = ["idle", "steady", "crowd", "swarm"];
+const APART: [&str; 5] = ["idle", "steady", "crowd", "swarm", "pool"];
 
 #[test]
 fn every_fault_shows_and_is_survived() {

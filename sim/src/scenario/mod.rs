@@ -6,6 +6,7 @@ mod hosts;
 mod links;
 mod load;
 mod partitions;
+mod pools;
 mod proxies;
 mod raw;
 mod service;
@@ -89,6 +90,7 @@ pub fn all() -> &'static [Scenario] {
             partitions::ALL,
             hosts::ALL,
             disks::ALL,
+            pools::ALL,
         ];
         parts.concat()
     });
