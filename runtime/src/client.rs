@@ -11,6 +11,7 @@ use crate::address::{Address, AddressError, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
 use crate::driver::{Driver, Role};
 use crate::intake::RequestLimits;
+use crate::reach::Settings;
 use crate::rt::Runtime;
 use crate::session::Session;
 use crate::shared::{Owner, Shared, State};
@@ -58,6 +59,7 @@ pub struct ClientBuilder {
     max_request: Option<usize>,
     max_unaccepted: Option<usize>,
     keep_trying: bool,
+    carriers: Arc<Settings>,
 }
 
 impl ClientBuilder {
@@ -106,6 +108,13 @@ impl ClientBuilder {
     /// the connector's backoff has reached its limit, if it has one.
     pub fn keep_trying(mut self, yes: bool) -> ClientBuilder {
         self.keep_trying = yes;
+        self
+    }
+
+    /// The `Origin` that is told to WebSocket servers which want one; none by default.
+    #[cfg(feature = "websocket")]
+    pub fn origin(mut self, origin: impl Into<String>) -> ClientBuilder {
+        Arc::make_mut(&mut self.carriers).origin = Some(origin.into());
         self
     }
 
@@ -212,7 +221,8 @@ impl Client {
             },
         };
         let connector = Connector::new(config, Rng::from_seed(self.runtime.seed()), now);
-        let dialer = Dialer::new(connector, endpoints, self.runtime.clone());
+        let carriers = settings.carriers.clone();
+        let dialer = Dialer::new(connector, endpoints, self.runtime.clone(), carriers);
         let driver = Driver::new(shared.clone(), Role::Client(Box::new(dialer)));
         self.runtime.spawn(Box::pin(driver));
         Arc::new(Owner(shared))
