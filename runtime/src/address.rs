@@ -101,6 +101,7 @@ impl Address {
     }
 
     /// Host and port as the field `Host` of HTTP has them.
+    #[cfg(any(feature = "websocket", test))]
     pub(crate) fn authority(&self) -> String {
         match self {
             Address::Over {
