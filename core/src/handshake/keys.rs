@@ -106,7 +106,10 @@ impl SessionKeys {
         let (mut extracted, _) = Hkdf::<Sha256>::extract(Some(&transcript_hash), shared.as_bytes());
         let root = extracted.into();
         extracted.zeroize();
-        SessionKeys { transcript_hash, root }
+        SessionKeys {
+            transcript_hash,
+            root,
+        }
     }
 
     fn key(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
@@ -134,7 +137,10 @@ impl SessionKeys {
 
     /// WELCOME.mac for a path. PROTOCOL 5.2.
     pub fn welcome_mac(&self, path_id: u64) -> [u8; 32] {
-        mac(&self.key(b"welcome"), &[&self.transcript_hash, &path_id.to_be_bytes()])
+        mac(
+            &self.key(b"welcome"),
+            &[&self.transcript_hash, &path_id.to_be_bytes()],
+        )
     }
 
     /// Puts the MAC into a WELCOME: the first one, or its repetition on another path. PROTOCOL 5.2.
@@ -217,7 +223,10 @@ impl SessionKeys {
         confirm: &Confirm,
     ) -> [u8; 32] {
         let body = body(|out| confirm.encode_unproven(out));
-        mac(&self.key(b"confirm"), &[b"join", join_digest, joined_digest, &body])
+        mac(
+            &self.key(b"confirm"),
+            &[b"join", join_digest, joined_digest, &body],
+        )
     }
 
     /// Verifies a CONFIRM that follows JOIN. PROTOCOL 6.4.

@@ -65,9 +65,9 @@ impl PathIdWindow {
         if id.saturating_sub(highest) > MAX_PATH_ID_JUMP {
             return Err(PathIdError::TooFar { id, highest });
         }
-        let seen = self.highest.is_some_and(|highest| {
-            id <= highest && (highest - id >= PATH_ID_WINDOW || self.is_set(id))
-        });
+        let seen = self
+            .highest
+            .is_some_and(|highest| id <= highest && (highest - id >= PATH_ID_WINDOW || self.is_set(id)));
         if seen {
             return Err(PathIdError::Used { id, highest });
         }
