@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod arrive;
 mod blocking;
 mod calls;
 mod client;
@@ -43,12 +44,14 @@ mod events;
 mod files;
 mod hub;
 mod intake;
+mod layers;
 mod link;
 mod mem;
 mod observer;
 mod open;
 mod pool;
 mod pooling;
+mod reach;
 mod request;
 mod rt;
 mod server;
@@ -59,7 +62,7 @@ mod stream_io;
 mod wait;
 mod waits;
 
-pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
+pub use address::{Address, AddressError, MAX_ADDRESS_LEN, Scheme, ToAddress};
 pub use blocking::Blocking;
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
@@ -78,6 +81,8 @@ pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};
 pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 
+#[cfg(feature = "websocket")]
+pub use sheetbend_core::carrier::http::Guard;
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
 pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{

@@ -32,6 +32,13 @@ fn every_fault_shows_and_is_survived() {
 }
 
 #[test]
+fn a_pool_serves_for_a_day_and_leaves_nothing_behind() {
+    let pool = scenario::find("pool").expect("it is on the list");
+    let outcome = (pool.run)(&Setup::default());
+    assert!(outcome.failure.is_none(), "{:?}", outcome.failure);
+}
+
+#[test]
 fn names_are_unique() {
     let mut names: Vec<&str> = scenario::all().iter().map(|scenario| scenario.name).collect();
     let all = names.len();
