@@ -62,8 +62,9 @@ impl Rpc for Tarpc {
     async fn connect(&self, variant: usize, service: Service, load: &Load) -> io::Result<(Caller, Keep)> {
         let (spawned, buffer) = VARIANTS[variant];
         let (client, server) = net::pair(None).await?;
-        let mut config = server::Config::default();
-        config.pending_response_buffer = MAX_IN_FLIGHT;
+        let config = server::Config {
+            pending_response_buffer: MAX_IN_FLIGHT,
+        };
         let transport = serde_transport::new::<_, ClientMessage<EchoRequest>, Response<EchoResponse>, _>(
             framed(server, buffer),
             Bincode::default(),
