@@ -199,13 +199,13 @@ pub(crate) struct Calls {
 impl Calls {
     // ---- the handles' side ----
 
-    /// Leaves a unary call for the driver.
+    /// Leaves a unary call for the driver, which says that it has `left` and ends here at `until`.
     pub(crate) fn request(
         &mut self,
         cx: &Context<'_>,
         method: &str,
         options: Option<&Options>,
-        deadline: Option<(Timestamp, TimeLeft)>,
+        (left, until): (Option<TimeLeft>, Option<Timestamp>),
         payload: Bytes,
     ) -> Result<CallId, NameError> {
         let method = self.methods.method(method)?;
@@ -225,11 +225,11 @@ impl Calls {
                 CallId((self.calls.len() - 1) as u32)
             }
         };
-        let task = match deadline {
+        let task = match until {
             None => Task::Request(id),
-            Some((at, _)) => Task::RequestBy(id, at),
+            Some(at) => Task::RequestBy(id, at),
         };
-        let head = head(method, CallKind::Unary, options, deadline.map(|(_, left)| left));
+        let head = head(method, CallKind::Unary, options, left);
         self.batch.push(task, |out| head.encode(out), payload);
         Ok(id)
     }

@@ -35,6 +35,7 @@
 mod address;
 mod blocking;
 mod call;
+mod caller;
 mod calls;
 mod client;
 mod dial;
@@ -63,6 +64,9 @@ mod waits;
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
 pub use blocking::Blocking;
 pub use call::{Answers, CallBuilder, Cancelled, Context, ItemSender, Items, Reply, StreamingRequest};
+pub use caller::{
+    Caller, CallerBuilder, CallerStats, Pick, Picked, PolicyCall, RoundRobin, Target, TargetId,
+};
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
 pub use files::Files;
@@ -78,6 +82,11 @@ pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
+pub use sheetbend_core::policy::backoff::BackoffPolicy;
+pub use sheetbend_core::policy::breaker::{Config as BreakerConfig, State as BreakerState};
+pub use sheetbend_core::policy::budget::BudgetPolicy;
+pub use sheetbend_core::policy::hedge::{HedgeDelay, HedgePolicy};
+pub use sheetbend_core::policy::retry::RetryPolicy;
 pub use sheetbend_core::request::idempotency::Config as KeyConfig;
 pub use sheetbend_core::request::limiter::Config as CallLimits;
 pub use sheetbend_core::request::{

@@ -29,7 +29,10 @@ struct Unary<'a> {
     shared: &'a Shared,
     stage: Stage,
     method: &'a str,
+    /// The other end is told of it.
     deadline: Option<Timestamp>,
+    /// The call ends here then, if not before; the other end learns it at that moment.
+    until: Option<Timestamp>,
     options: Option<Box<Options>>,
     payload: Bytes,
 }
@@ -64,17 +67,18 @@ impl Unary<'_> {
 
     /// Leaves it for the driver; tells whether that has gone.
     fn start(&mut self, cx: &mut Task<'_>) -> Result<(CallId, bool), Cause> {
-        let deadline = match self.deadline {
+        let left = match self.deadline {
             None => None,
             Some(at) => {
                 let left = Deadline::at(at).time_left(self.shared.runtime.now());
-                Some((at, left.map_err(|_| Cause::Deadline)?))
+                Some(left.map_err(|_| Cause::Deadline)?)
             }
         };
+        let until = self.deadline.into_iter().chain(self.until).min();
         let payload = std::mem::take(&mut self.payload);
         let (method, options) = (self.method, self.options.as_deref());
         let (id, closed) = self.shared.command(|calls| {
-            let id = calls.request(cx, method, options, deadline, payload);
+            let id = calls.request(cx, method, options, (left, until), payload);
             (id, calls.closed)
         });
         Ok((id?, closed))
@@ -114,6 +118,7 @@ impl<'a> Request<'a> {
             stage: Stage::New,
             method,
             deadline: None,
+            until: None,
             options: None,
             payload,
         })
@@ -147,9 +152,16 @@ impl<'a> UnaryCall<'a> {
             stage: Stage::New,
             method,
             deadline,
+            until: None,
             options,
             payload,
         })
+    }
+
+    /// Ends the call here at that moment, if not before.
+    pub(crate) fn until(mut self, at: Option<Timestamp>) -> UnaryCall<'a> {
+        self.0.until = at;
+        self
     }
 }
 

@@ -10,6 +10,7 @@ use sheetbend_core::request::{
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, Kind};
 
+use crate::call::options::call_options;
 use crate::calls::{Options, head};
 use crate::open::open;
 use crate::request::UnaryCall;
@@ -52,70 +53,11 @@ impl<'a> CallBuilder<'a> {
         }
     }
 
-    fn options(&mut self) -> &mut Options {
-        self.options.get_or_insert_default()
+    fn now(&self) -> Timestamp {
+        self.owner.0.runtime.now()
     }
 
-    /// Keys and values that go with the request.
-    pub fn metadata(mut self, metadata: Metadata) -> CallBuilder<'a> {
-        self.options().metadata = metadata;
-        self
-    }
-
-    /// Adds one key with its value to those that go with the request.
-    ///
-    /// # Errors
-    /// When the key is no key, or all of them are too much: PROTOCOL 11.3.
-    pub fn header(mut self, key: &str, value: &[u8]) -> Result<CallBuilder<'a>, MetadataError> {
-        let options = self.options();
-        let entries = options.metadata.iter().chain([(key, value)]);
-        options.metadata = Metadata::from_entries(entries)?;
-        Ok(self)
-    }
-
-    /// When the call is to be done: then it fails here, and the work at the other end stops. The earlier one
-    /// counts if it is set more than once.
-    pub fn deadline(mut self, at: Timestamp) -> CallBuilder<'a> {
-        self.deadline = Some(self.deadline.map_or(at, |before| before.min(at)));
-        self
-    }
-
-    /// A [`deadline`](Self::deadline), from now.
-    pub fn timeout(self, left: Duration) -> CallBuilder<'a> {
-        let now = self.owner.0.runtime.now();
-        self.deadline(now + left)
-    }
-
-    /// Executed once under this key, 1 to 64 bytes, however often it is sent (PROTOCOL 11.8).
-    ///
-    /// # Errors
-    /// When the key is empty or too long.
-    pub fn key(mut self, key: impl Into<Bytes>) -> Result<CallBuilder<'a>, HeadError> {
-        let key = key.into();
-        IdempotencyKey::new(&key)?;
-        self.options().key = key;
-        Ok(self)
-    }
-
-    /// The trace that the work at the other end belongs to.
-    pub fn trace(mut self, trace: TraceContext) -> CallBuilder<'a> {
-        self.options().trace = Some(trace);
-        self
-    }
-
-    /// Executing this more than once does no harm.
-    pub fn repeatable(mut self) -> CallBuilder<'a> {
-        self.options().repeatable = true;
-        self
-    }
-
-    /// How many attempts of this call came before.
-    pub fn attempt(mut self, number: u64) -> CallBuilder<'a> {
-        if number > 0 {
-            self.options().attempt = number;
-        }
-        self
-    }
+    call_options!();
 
     /// One payload there, one back.
     ///
@@ -129,6 +71,22 @@ impl<'a> CallBuilder<'a> {
             self.options,
             payload.into(),
         )
+    }
+
+    /// A [`unary`](Self::unary) call that ends here at `until`, of which the other end is not told beforehand.
+    pub(crate) fn unary_until(self, until: Option<Timestamp>, payload: Bytes) -> UnaryCall<'a> {
+        self.unary(payload).until(until)
+    }
+
+    /// All that is said besides the method.
+    pub(crate) fn with(
+        mut self,
+        deadline: Option<Timestamp>,
+        options: Option<Box<Options>>,
+    ) -> CallBuilder<'a> {
+        self.deadline = deadline;
+        self.options = options;
+        self
     }
 
     /// One payload there, items back. Resolves when the call has its stream.

@@ -6,6 +6,7 @@
 mod builder;
 mod context;
 mod items;
+pub(crate) mod options;
 mod reply;
 
 pub use builder::CallBuilder;

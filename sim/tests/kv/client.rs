@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sheetbend_runtime::{
-    BiStream, CallCause, CallError, Class, Client, ConnectError, Runtime, Session, StreamError,
+    BiStream, CallCause, CallError, Class, Client, Code, ConnectError, Failure, Runtime, Session, StreamError,
 };
 
 use crate::service::{Bug, Entry};
