@@ -1,9 +1,10 @@
 //! Making sessions with a server.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Mode};
+use sheetbend_core::handshake::Security;
 use sheetbend_core::rng::Rng;
 use sheetbend_core::session::{self, Cause, Config, PathMode};
 
@@ -11,6 +12,7 @@ use crate::address::{Address, AddressError, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
 use crate::driver::{Driver, Role};
 use crate::intake::RequestLimits;
+use crate::reach::Settings;
 use crate::rt::Runtime;
 use crate::session::Session;
 use crate::shared::{Owner, Shared, State};
@@ -52,12 +54,13 @@ pub(crate) fn list(failures: &[(String, String)]) -> String {
 #[derive(Clone, Default)]
 pub struct ClientBuilder {
     endpoints: Vec<Address>,
-    config: Config,
+    config: Option<Arc<Config>>,
     connector: Option<ConnectorConfig>,
     standby: Option<usize>,
     max_request: Option<usize>,
     max_unaccepted: Option<usize>,
     keep_trying: bool,
+    carriers: Arc<Settings>,
 }
 
 impl ClientBuilder {
@@ -73,7 +76,7 @@ impl ClientBuilder {
     /// The session's configuration. Without a security floor in it, the weakest of the endpoints' is
     /// the floor.
     pub fn config(mut self, config: Config) -> ClientBuilder {
-        self.config = config;
+        self.config = Some(Arc::new(config));
         self
     }
 
@@ -109,18 +112,34 @@ impl ClientBuilder {
         self
     }
 
+    /// The `Origin` that is told to WebSocket servers which want one; none by default.
+    #[cfg(feature = "websocket")]
+    pub fn origin(mut self, origin: impl Into<String>) -> ClientBuilder {
+        Arc::make_mut(&mut self.carriers).origin = Some(origin.into());
+        self
+    }
+
     /// A client on the given runtime.
     ///
     /// # Errors
     /// When there is no endpoint.
     pub fn build(mut self, runtime: Arc<dyn Runtime>) -> Result<Client, ConnectError> {
         let weakest = self.endpoints.iter().map(security).min();
-        self.config.security_floor = self.config.security_floor.or(weakest);
-        if self.endpoints.is_empty() {
-            return Err(ConnectError::NoEndpoint);
-        }
+        let weakest = weakest.ok_or(ConnectError::NoEndpoint)?;
+        let config = self.config.take().unwrap_or_else(|| DEFAULTS.0.clone());
+        let connector = match self.connector.take() {
+            None if self.endpoints.len() == 1 => DEFAULTS.1.clone(),
+            own => {
+                let mut own = own.unwrap_or_else(|| ConnectorConfig::new(0));
+                own.endpoints = self.endpoints.len();
+                Arc::new(own)
+            }
+        };
         Ok(Client {
+            floor: config.security_floor.unwrap_or(weakest),
             settings: self,
+            config,
+            connector,
             runtime,
             current: Mutex::new(None),
         })
@@ -135,9 +154,16 @@ impl ClientBuilder {
     }
 }
 
+/// The settings that most clients have, once in a process: for sessions, and for one endpoint.
+static DEFAULTS: LazyLock<(Arc<Config>, Arc<ConnectorConfig>)> =
+    LazyLock::new(|| (Arc::default(), Arc::new(ConnectorConfig::new(1))));
+
 /// Makes sessions with one server, reachable at one or more endpoints.
 pub struct Client {
     settings: ClientBuilder,
+    config: Arc<Config>,
+    connector: Arc<ConnectorConfig>,
+    floor: Security,
     runtime: Arc<dyn Runtime>,
     current: Mutex<Option<Session>>,
 }
@@ -187,7 +213,8 @@ impl Client {
     fn start(&self) -> Arc<Owner> {
         let now = self.runtime.now();
         let settings = &self.settings;
-        let core = session::Session::client(settings.config.clone(), self.runtime.seed(), now);
+        let mut core = session::Session::client(self.config.clone(), self.runtime.seed(), now);
+        core.require(self.floor);
         let limits = RequestLimits::new(settings.max_request, settings.max_unaccepted);
         let shared = Arc::new(Shared::new(Box::new(core), self.runtime.clone(), limits));
         let endpoints: Vec<Endpoint> = settings
@@ -200,19 +227,17 @@ impl Client {
                 rank,
             })
             .collect();
-        let mut config = settings
-            .connector
-            .clone()
-            .unwrap_or_else(|| ConnectorConfig::new(endpoints.len()));
-        config.endpoints = endpoints.len();
-        config.mode = match settings.config.mode {
+        let mode = match self.config.mode {
             PathMode::Single => Mode::Single,
             PathMode::Standby => Mode::Standby {
                 paths: settings.standby.unwrap_or(endpoints.len().min(2)),
             },
         };
-        let connector = Connector::new(config, Rng::from_seed(self.runtime.seed()), now);
-        let dialer = Dialer::new(connector, endpoints, self.runtime.clone());
+        let rng = Rng::from_seed(self.runtime.seed());
+        let mut connector = Connector::new(self.connector.clone(), rng, now);
+        connector.set_target(mode);
+        let carriers = settings.carriers.clone();
+        let dialer = Dialer::new(connector, endpoints, self.runtime.clone(), carriers);
         let driver = Driver::new(shared.clone(), Role::Client(Box::new(dialer)));
         self.runtime.spawn(Box::pin(driver));
         Arc::new(Owner(shared))

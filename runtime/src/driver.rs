@@ -144,7 +144,7 @@ impl Driver {
     fn adopt(&mut self, now: Timestamp, state: &mut State) -> bool {
         let before = self.links.len();
         for new in state.inbox.drain(..) {
-            self.links.push(Link::new(new.key, new.socket, new.rest));
+            self.links.push(Link::new(new.key, new.connection));
         }
         if let Role::Client(dialer) = &mut self.role {
             dialer.open_paths(now, state, &mut self.links);

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod arrive;
 mod blocking;
 mod call;
 mod caller;
@@ -45,11 +46,13 @@ mod events;
 mod files;
 mod hub;
 mod intake;
+mod layers;
 mod link;
 mod mem;
 mod observer;
 mod open;
 mod pool;
+mod reach;
 mod request;
 mod router;
 mod rt;
@@ -61,7 +64,7 @@ mod stream_io;
 mod wait;
 mod waits;
 
-pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
+pub use address::{Address, AddressError, MAX_ADDRESS_LEN, Scheme, ToAddress};
 pub use blocking::Blocking;
 pub use call::{Answers, CallBuilder, Cancelled, Context, ItemSender, Items, Reply, StreamingRequest};
 pub use caller::{
@@ -81,6 +84,8 @@ pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};
 pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 
+#[cfg(feature = "websocket")]
+pub use sheetbend_core::carrier::http::Guard;
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
 pub use sheetbend_core::policy::backoff::BackoffPolicy;
 pub use sheetbend_core::policy::breaker::{Config as BreakerConfig, State as BreakerState};

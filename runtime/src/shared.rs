@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use bytes::BytesMut;
 use parking_lot::{Mutex, MutexGuard};
 use sheetbend_core::session::{self, Cause, Event, Outcome, PathKey, StreamKey};
 use sheetbend_core::time::Timestamp;
@@ -14,9 +13,10 @@ use sheetbend_core::time::Timestamp;
 use crate::calls::{Calls, Carried};
 use crate::events::Subscribers;
 use crate::intake::{Intake, RequestLimits, Work};
+use crate::layers::Connection;
 use crate::open::Openers;
 use crate::pool::give_batch;
-use crate::rt::{Runtime, Socket};
+use crate::rt::Runtime;
 use crate::waits::{Interest, Ticket, Waits, WakeList};
 
 /// Who waits for one stream, and what the driver does for it. Lies at the stream's slot.
@@ -62,12 +62,11 @@ pub(crate) struct Tracking {
     pub(crate) waker: Option<Waker>,
 }
 
-/// A socket that the server hands to a session's driver.
+/// A connection that the server hands to a session's driver.
 pub(crate) struct NewPath {
     pub(crate) key: PathKey,
-    pub(crate) socket: Box<dyn Socket>,
-    /// What was read behind the handshake message.
-    pub(crate) rest: BytesMut,
+    /// Its input begins behind the handshake message.
+    pub(crate) connection: Connection,
 }
 
 /// Everything behind the lock.

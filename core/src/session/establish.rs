@@ -119,7 +119,7 @@ impl Session {
             let hello = hello.on_path(id);
             return handshake_frame(HandshakeKind::Hello, |out| hello.encode(out));
         }
-        let floor = self.config.security_floor.unwrap_or(security);
+        let floor = self.floor.unwrap_or(security);
         self.floor = Some(floor);
         let params = Params {
             floor,

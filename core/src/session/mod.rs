@@ -34,6 +34,7 @@ mod lifecycle;
 mod messages;
 mod messages_in;
 mod path;
+mod rare;
 mod receive;
 mod rtt;
 mod sent;
@@ -71,7 +72,7 @@ pub use transmit::Transmit;
 
 use crate::handshake::{Params, PathCount, PathIdWindow, Security};
 use crate::marks::{Marks, sometimes};
-use crate::rng::Rng;
+use crate::rng::SparseRng;
 use crate::time::Timestamp;
 use crate::wire::{Class, Compressor, ErrorCode, Side};
 use classes::Classes;
@@ -79,6 +80,7 @@ use datagrams::Datagrams;
 use establish::{Handshake, Identity};
 use messages::Messages;
 use path::{Path, Stage, Unsettled};
+use rare::Rare;
 use streams::Ready;
 use streams::StreamTable;
 use timers::Timers;
@@ -128,7 +130,7 @@ impl PeerSettings {
 pub struct Session {
     side: Side,
     config: Arc<Config>,
-    rng: Rng,
+    rng: SparseRng,
     state: State,
     peer: PeerSettings,
     identity: Option<Identity>,
@@ -166,7 +168,7 @@ pub struct Session {
     /// Bytes that all send halves hold.
     buffered: u64,
     messages: Option<Box<Messages>>,
-    datagrams: Datagrams,
+    datagrams: Rare<Datagrams>,
     datagram_sender_blocked: bool,
 
     peer_draining: bool,
@@ -201,7 +203,7 @@ impl Session {
         let floor = config.security_floor;
         Session {
             side,
-            rng: Rng::from_seed(seed),
+            rng: SparseRng::from_seed(seed),
             state: State::Disconnected,
             peer: PeerSettings::of(&Params::default()),
             identity: None,
@@ -211,7 +213,7 @@ impl Session {
             floor,
             early: None,
             early_received: 0,
-            paths: Slab::new(),
+            paths: Slab::with_capacity(1),
             next_generation: 0,
             active: None,
             switch_from: None,
@@ -225,13 +227,13 @@ impl Session {
             abandons: Vec::new(),
             streams: StreamTable::default(),
             classes: Classes::new(config.clone(), side),
-            ready: Ready::default(),
+            ready: Ready::new(),
             control: VecDeque::new(),
             class_control: false,
             class_dropped: 0,
             buffered: 0,
             messages: None,
-            datagrams: Datagrams::default(),
+            datagrams: Rare::new(),
             datagram_sender_blocked: false,
             peer_draining: false,
             drain_address: None,
@@ -247,6 +249,12 @@ impl Session {
             compressor: None,
             config,
         }
+    }
+
+    /// Requires a carrier at least this secure of every path, before there is any; where the configuration
+    /// requires more, that holds.
+    pub fn require(&mut self, floor: Security) {
+        self.floor = self.floor.max(Some(floor));
     }
 
     /// Where the session stands.
@@ -266,7 +274,11 @@ impl Session {
 
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        if matches!(event, Event::Quiet) {
+            self.events.shrink_to_fit();
+        }
+        Some(event)
     }
 
     /// The connection of a path is gone, or [`Transmit::CloseAfterFlush`] was carried out.
