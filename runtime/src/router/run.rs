@@ -52,8 +52,7 @@ fn answer(owner: &Owner, key: StreamKey, kind: CallKind, outcome: Outcome) {
             Ok(reply) => (Ok(()), reply.metadata),
             Err(failure) => (Err(failure), Metadata::new()),
         };
-        let result = result.as_ref().map(|()| ());
-        owner.0.lock().end_items(key, result, &trailers);
+        owner.0.lock().end_items(key, result.as_ref().copied(), &trailers);
     } else {
         let (head, payload) = encode(outcome);
         owner.0.command(|calls| calls.respond(key, &head, payload));
