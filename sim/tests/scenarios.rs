@@ -3,7 +3,7 @@
 use sheetbend_sim::scenario::{self, Setup};
 
 /// Those that have a test, or a measurement, of their own.
-const APART: [&str; 5] = ["idle", "steady", "crowd", "swarm", "pool"];
+const APART: [&str; 6] = ["idle", "steady", "crowd", "swarm", "pool", "retry-storm"];
 
 #[test]
 fn every_fault_shows_and_is_survived() {

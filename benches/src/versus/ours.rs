@@ -3,14 +3,15 @@
 use std::io;
 
 use bytes::Bytes;
-use sheetbend_tokio::{Class, Session};
+use sheetbend_tokio::{Class, Router, Session};
 
 use super::bulk::payload;
 use super::case::Test;
+use super::items::{Receiver, Source};
 use super::large::spawn_large_callers;
 use super::load::{ECHO_BYTES, Load};
 use super::peer::{Keep, Peer, Starting};
-use super::rpc::{Client, Small, call_and_wait};
+use super::rpc::{Client, Small, call_and_wait, endless_items};
 use super::rps::spawn_callers;
 use super::rtt::echo_in_turn;
 use super::streams::{Arrivals, WRITE_BYTES};
@@ -28,9 +29,8 @@ impl Peer for Ours {
 
     fn variants(&self, test: Test) -> Vec<String> {
         let label = match test {
-            Test::Rtt | Test::Rps | Test::Large | Test::Items => {
-                "defaults, CRC on, a request each, one task answers"
-            }
+            Test::Items => "defaults, CRC on, items fed one by one",
+            Test::Rtt | Test::Rps | Test::Large => "defaults, CRC on, a request each, one task answers",
             Test::Bulk | Test::Streams => "defaults, CRC on, chunks passed by reference",
             Test::Idle | Test::Pending => "defaults, CRC on, heartbeats on",
             Test::Sim => "links with one fixed delay, Linux TCP defaults",
@@ -61,6 +61,33 @@ impl Peer for Ours {
             let (client, server, keep) = pair().await?;
             load.spawn(answer(server));
             spawn_large_callers((0..in_flight).map(|_| Requests(client.clone())), bytes, load);
+            Ok(Some(keep))
+        })
+    }
+
+    fn items<'a>(&'a self, _variant: usize, _source: Source, load: &'a Load) -> Starting<'a> {
+        Box::pin(async move {
+            let (client, server, keep) = pair().await?;
+            let router = Router::builder().server_streaming("items", |_, _, mut out| async move {
+                for item in endless_items() {
+                    out.feed(item).await?;
+                }
+                Ok(())
+            });
+            let router = router.build();
+            load.spawn(async move {
+                router.serve(server).await;
+                Ok(())
+            });
+            let mut receiver = Receiver::new(load.counter());
+            load.spawn(async move {
+                let call = client.call("items").server_streaming("").await;
+                let mut items = call.map_err(io::Error::other)?;
+                while let Some(item) = items.next().await.map_err(io::Error::other)? {
+                    receiver.received(&item)?;
+                }
+                Err(io::ErrorKind::UnexpectedEof.into())
+            });
             Ok(Some(keep))
         })
     }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use bytes::BytesMut;
+use sheetbend_core::request::Cause;
 use sheetbend_core::wire::ErrorCode;
 
-use super::Manage;
+use super::{Manage, Pool, PoolError};
 use crate::address::Address;
+use crate::caller::{Pick, Picked, Target, TargetId};
 use crate::client::ClientBuilder;
 use crate::rt::{BoxFuture, Runtime, Socket};
 use crate::session::Session;
@@ -76,6 +78,43 @@ impl Manage for Sessions {
     fn close(&self, session: Arc<Session>) {
         let last = Session::clone(&session);
         session.spawn(async move { last.close(ErrorCode::NONE, "not needed any more").await });
+    }
+}
+
+/// A pool's sessions with one server, for the attempts of a [`Caller`](crate::Caller): [`Pool::sessions_to`].
+#[derive(Clone)]
+pub struct SessionsTo {
+    pool: Pool<Sessions>,
+    target: Address,
+}
+
+impl Pool<Sessions> {
+    /// Its sessions with this server as what a [`Caller`](crate::Caller) calls. Each attempt has a session to
+    /// itself.
+    pub fn sessions_to(&self, target: Address) -> SessionsTo {
+        let pool = self.clone();
+        SessionsTo { pool, target }
+    }
+}
+
+impl Target for SessionsTo {
+    fn pick(&self, pick: Pick) -> BoxFuture<'_, Result<Picked, Cause>> {
+        let take = self.pool.take_by(self.target.clone(), pick.deadline);
+        Box::pin(async move {
+            let pooled = take.await.map_err(|error| {
+                Cause::NoConnection(match error {
+                    PoolError::TimedOut { .. } => "no session of the pool came free in time",
+                    PoolError::TooManyWaiting => "too many wait for the pool",
+                    PoolError::TooManyTargets => "the pool has too many targets",
+                    PoolError::Closed => "the pool is closed",
+                })
+            })?;
+            Ok(Picked {
+                session: Session::clone(&pooled),
+                target: TargetId(0),
+                guard: Some(Box::new(pooled)),
+            })
+        })
     }
 }
 

@@ -23,7 +23,7 @@ mod state;
 mod tests;
 mod work;
 
-pub use manage::{Sessions, Sockets};
+pub use manage::{Sessions, SessionsTo, Sockets};
 pub use sheetbend_core::policy::pool::{Config as PoolConfig, Stats as PoolStats};
 
 use state::{Given, State, Taken, Todo};

@@ -11,6 +11,7 @@ mod proxies;
 mod raw;
 mod service;
 mod stage;
+mod storm;
 mod tcp;
 mod truth;
 mod udp;
@@ -91,6 +92,7 @@ pub fn all() -> &'static [Scenario] {
             hosts::ALL,
             disks::ALL,
             pools::ALL,
+            storm::ALL,
         ];
         parts.concat()
     });
