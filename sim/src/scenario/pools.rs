@@ -284,7 +284,9 @@ fn pool(setup: &Setup) -> Outcome {
         held.map_err(|words| failure(&world, FailureKind::Invariant, "pool", words))?;
         // Nobody has the pool any more: it closes what it has, and nothing of it is left anywhere.
         world.run_for(120 * SECOND)?;
-        let after = world.leftovers();
+        let mut after = world.leftovers();
+        // Each server has come to have a timer of its own.
+        after.timers = after.timers.saturating_sub(SERVERS.len());
         let words = format!("left behind: {after} where there was {before}");
         let held = (before == after).then_some(()).ok_or(words);
         held.map_err(|words| failure(&world, FailureKind::Invariant, "pool", words))
