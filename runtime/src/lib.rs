@@ -35,6 +35,7 @@
 mod address;
 mod blocking;
 mod calls;
+mod class;
 mod client;
 mod dial;
 mod dispatch;
@@ -48,6 +49,7 @@ mod mem;
 mod observer;
 mod open;
 mod pool;
+mod redirect;
 mod request;
 mod rt;
 mod server;
@@ -60,6 +62,7 @@ mod waits;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
 pub use blocking::Blocking;
+pub use class::SessionClass;
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
 pub use files::Files;
@@ -70,17 +73,21 @@ pub use intake::{
 };
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use observer::Observer;
+pub use redirect::{Judge, Redirect, RedirectCause, RedirectRule};
 pub use request::{IncomingRequest, Request, RequestError};
 pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};
 pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};
 pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 
+pub use sheetbend_core::client::RedirectLimit;
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
+pub use sheetbend_core::handshake::StreamLimits;
+pub use sheetbend_core::server::Origin;
 pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
-    Cause, Config, Delivery, DeliveryKind, Message, OpenError, Outcome, PathEnd, PathMode, PathStats,
-    Progress, SendError, State, Stats, StreamError, SwitchCause,
+    Cause, ClassConfig, ClassError, ClassSettings, Config, Delivery, DeliveryKind, Message, OpenError,
+    Outcome, PathEnd, PathMode, PathStats, Progress, SendError, State, Stats, StreamError, SwitchCause,
 };
 pub use sheetbend_core::time::Timestamp;
 pub use sheetbend_core::wire::{Class, ErrorCode, RejectCode, Side, StreamId};

@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use sheetbend_core::server::Acceptor;
 use sheetbend_core::server::registry::Config as RegistryConfig;
-use sheetbend_core::session::{Config, Incoming, PathInfo};
+use sheetbend_core::session::{ClassError, ClassSettings, Config, Incoming, PathInfo};
 use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::Class;
 
 use crate::address::{Address, AddressError, ToAddress};
 use crate::dial::security;
@@ -72,11 +73,20 @@ impl ServerBuilder {
         Ok(self)
     }
 
-    /// The configuration of every session. Without a security floor in it, the weakest of the
+    /// The configuration of every session, classes included. Without a security floor in it, the weakest of the
     /// listening addresses' is the floor.
     pub fn config(mut self, config: Config) -> ServerBuilder {
         self.config = config;
         self
+    }
+
+    /// Sets a class up: its name, urgency, way of delivery and limits.
+    ///
+    /// # Errors
+    /// When another class has the name, or a setting is out of its range.
+    pub fn class(mut self, class: Class, settings: ClassSettings) -> Result<ServerBuilder, ClassError> {
+        self.config.class(class, settings)?;
+        Ok(self)
     }
 
     /// Limits on sessions, and all else about taking them in.
@@ -179,7 +189,7 @@ impl Server {
         }
     }
 
-    /// Waits until no session is left.
+    /// Waits until no session is left, and their ends have been told.
     pub async fn drained(&self) {
         poll_fn(|cx| self.hub.poll_drained(cx)).await;
     }
@@ -303,7 +313,7 @@ impl Hub {
 /// Reads until the first message is complete. `None` when it is malformed, or late.
 async fn receive(hub: &Hub, socket: &dyn Socket, info: PathInfo) -> Option<(Incoming, BytesMut)> {
     let now = hub.runtime.now();
-    let mut incoming = Incoming::new(now, info);
+    let mut incoming = Incoming::new(now, info).from_origin(socket.origin());
     let mut timer = hub.runtime.timer(incoming.deadline());
     let mut buffer = BytesMut::new();
     let complete = poll_fn(|cx| {

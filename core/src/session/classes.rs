@@ -262,7 +262,12 @@ fn new_class(config: &Config, credit: &Credit, index: usize) -> ClassState {
         waiters: VecDeque::new(),
         stale: 0,
         blocked: VecDeque::new(),
-        window: Window::new(config.params.max_data[index], config.max_class_window),
+        window: Window::new(
+            config.params.max_data[index],
+            config.classes[index]
+                .max_window
+                .unwrap_or(config.max_class_window),
+        ),
         received: 0,
         consumed: 0,
         partial: 0,

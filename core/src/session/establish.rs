@@ -345,11 +345,6 @@ impl Session {
             detail,
             address,
         } = reject;
-        let detail = if address.is_empty() {
-            detail
-        } else {
-            format!("{detail} (go to {address})")
-        };
         let joining = self.paths[slot].stage == Stage::JoinSent;
         let gone = [
             RejectCode::UNKNOWN_SESSION,
@@ -363,8 +358,10 @@ impl Session {
             RejectCode::REFUSED,
             RejectCode::MALFORMED,
         ];
+        // PROTOCOL 8.3: whoever connects says whether the address is followed.
+        let followed = self.config.follow_redirects && code == RejectCode::REDIRECT && !address.is_empty();
         let fatal = if joining {
-            gone.contains(&code)
+            gone.contains(&code) && !followed
         } else {
             hopeless.contains(&code)
         };
@@ -376,13 +373,29 @@ impl Session {
         let error = PathError::Rejected {
             code,
             detail: detail.clone(),
+            address: address.clone(),
         };
         self.retire_path(now, slot, PathEnd::Local, Some(error));
         if fatal && alone {
             sometimes!(self.marks, SessionGone);
+            let detail = if address.is_empty() {
+                detail
+            } else {
+                format!("{detail} (go to {address})")
+            };
             self.end_session(now, Cause::Rejected { code, detail });
         }
         Ok(())
+    }
+
+    /// The address of a REDIRECT is not followed: the session is gone, unless a path is alive, or may be.
+    pub fn refuse_redirect(&mut self, now: Timestamp, detail: &str) {
+        let alone = self.paths.iter().all(|(_, path)| path.stage == Stage::Closing);
+        if alone && self.is_client() {
+            sometimes!(self.marks, SessionGone);
+            let (code, detail) = (RejectCode::REDIRECT, detail.to_owned());
+            self.end_session(now, Cause::Rejected { code, detail });
+        }
     }
 
     /// Acknowledgements that came with JOINED or CONFIRM (PROTOCOL 6.3).

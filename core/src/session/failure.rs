@@ -58,11 +58,13 @@ impl Session {
         }
     }
 
+    /// A probe timeout. What stalls did to the variance does not stretch it without end: a path that is silent is
+    /// to be replaced in time.
     fn probe_interval(&self, slot: usize) -> Duration {
-        self.paths[slot]
-            .rtt
-            .pto(self.peer.max_ack_delay)
-            .max(self.config.min_death / PROBES)
+        let rtt = &self.paths[slot].rtt;
+        let most = rtt.get().saturating_mul(2).max(self.config.min_death);
+        let timeout = rtt.pto(self.peer.max_ack_delay).min(most);
+        timeout.max(self.config.min_death / PROBES)
     }
 
     /// A probe was not answered in time.

@@ -147,7 +147,8 @@ pub(super) struct Path {
     pub(super) progress_at: Timestamp,
     /// When the peer last proved that it is there: by an answer to what this end sent.
     pub(super) proven_at: Timestamp,
-    pub(super) last_sent: Timestamp,
+    /// When something was last sent that the peer is to answer.
+    pub(super) last_asked: Timestamp,
     /// An acknowledgement goes alone if nothing else does.
     pub(super) ack_due: bool,
     pub(super) ping_due: bool,
@@ -200,7 +201,7 @@ impl Path {
             recheck: RECHECK,
             progress_at: now,
             proven_at: Timestamp::ZERO,
-            last_sent: now,
+            last_asked: now,
             ack_due: false,
             ping_due: false,
             ping_seq: 0,

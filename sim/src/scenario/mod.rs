@@ -8,7 +8,9 @@ mod load;
 mod partitions;
 mod proxies;
 mod raw;
+mod restart;
 mod service;
+mod silence;
 mod stage;
 mod tcp;
 mod truth;
@@ -88,6 +90,8 @@ pub fn all() -> &'static [Scenario] {
             proxies::ALL,
             partitions::ALL,
             hosts::ALL,
+            restart::ALL,
+            silence::ALL,
             disks::ALL,
         ];
         parts.concat()
