@@ -39,6 +39,7 @@ impl Session {
             since: now,
             probes: 0,
             condemned: false,
+            outlived: false,
         });
         path.ping_due = true;
         path.timers.set(TimerKind::Probe, now + interval);
@@ -64,7 +65,8 @@ impl Session {
         let rtt = &self.paths[slot].rtt;
         let most = rtt.get().saturating_mul(2).max(self.config.min_death);
         let timeout = rtt.pto(self.peer.max_ack_delay).min(most);
-        timeout.max(self.config.min_death / PROBES)
+        // Not a nanosecond less than the whole, all of them together.
+        timeout.max(self.config.min_death / PROBES + Duration::from_nanos(1))
     }
 
     /// A probe was not answered in time.
@@ -86,8 +88,9 @@ impl Session {
         let before = suspicion.condemned;
         suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
         let news = suspicion.condemned && !before;
+        let outlived = std::mem::replace(&mut suspicion.outlived, elsewhere);
         sometimes!(self.marks, LastPathSpared, suspicion.condemned && !elsewhere);
-        if suspicion.condemned && elsewhere {
+        if suspicion.condemned && elsewhere && outlived {
             sometimes!(self.marks, PathSilent);
             self.retire_path(now, slot, PathEnd::Local, Some(PathError::Silent));
             return;

@@ -39,6 +39,8 @@ pub(super) struct Suspicion {
     pub(super) probes: u32,
     /// Enough silence to be dead; it stays only because nothing better stands.
     pub(super) condemned: bool,
+    /// At the last probe another path had proven that the peer is there: this one had the time to answer, too.
+    pub(super) outlived: bool,
 }
 
 /// An ordered, reliable conveyor of records within a path. Single-socket carriers have lane 0 only.
@@ -246,7 +248,7 @@ impl Path {
 
     /// Time without progress after which the path is suspect (PROTOCOL 6.6).
     pub(super) fn suspicion_time(&self, max_ack_delay: Duration, floor: Duration) -> Duration {
-        let queue = self.rate.time_for(self.in_flight());
+        let queue = self.rate.excuse_for(self.in_flight());
         let judged = self.rtt.get() * 3 + self.rtt.variance * 4 + max_ack_delay + queue;
         judged.max(floor)
     }

@@ -312,6 +312,11 @@ impl Book {
         self.ledger.lock().paths_ended += 1;
     }
 
+    /// How often the server crashed.
+    pub(super) fn crashes(&self) -> u32 {
+        self.ledger.lock().crashes
+    }
+
     pub(super) fn paths_ended(&self) -> u32 {
         self.ledger.lock().paths_ended
     }

@@ -229,7 +229,11 @@ impl Run {
         let healed = self.world.now();
         // A server that takes few handshakes at a time has its places back when they are overdue.
         let crowded = self.plan.max_unconfirmed <= 2 * self.plan.clients.len();
-        let patience = PROGRESS + if crowded { OVERDUE } else { Duration::ZERO };
+        let mut patience = PROGRESS + if crowded { OVERDUE } else { Duration::ZERO };
+        if self.book.crashes() > 0 {
+            // A client that says nothing learns by its heartbeat that its server is another.
+            patience += self.plan.server.params.heartbeat;
+        }
         let mut last = vec![(u64::MAX, healed); self.plan.clients.len()];
         loop {
             let now = self.world.now();

@@ -541,3 +541,33 @@ fn silence_is_found_in_the_configured_time() {
         }
     }
 }
+
+/// What a handshake took that lost a packet is forgotten with the first round trip: a path that falls silent then is
+/// suspect as soon as any other.
+#[test]
+fn a_slow_handshake_does_not_put_suspicion_off() {
+    let mut world = over(1, MS * 20);
+    let second = world.connect();
+    world.links[second].delay = MS * 500;
+    world.run_for(MS * 2100);
+    let key = world.links[second].client.expect("live");
+    assert_eq!(
+        world.client.path_stats(key).expect("live").state,
+        PathState::Standby
+    );
+    world.links[second].delay = MS * 5;
+    world.cut(0);
+    exchange(&mut world);
+    world.run_for(MS * 200);
+    let start = world.now;
+    let stream = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.stall(second, true, true);
+    world.client.write(stream, &[7; 100]).expect("open");
+    while !world.client_saw(|event| matches!(event, Event::PathSuspect(_))) {
+        world.run_for(MS);
+        assert!(
+            world.now - start < MS * 200,
+            "as if the handshake were the round trip"
+        );
+    }
+}
