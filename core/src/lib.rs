@@ -3,6 +3,7 @@
 //! Most programs want `sheetbend-tokio` instead. This crate is for those who bring an event loop of their
 //! own, write an adapter for another runtime, or test a protocol on a clock of their making.
 //!
+//! - [`carrier`]: transports that do not carry records as they are: WebSocket, TLS.
 //! - [`session`]: one end of a session. [`session::Session`] takes bytes and timestamps, and gives bytes,
 //!   events and deadlines; its module says in which order to call it.
 //! - [`client`]: [`client::connector::Connector`] decides which endpoint to connect when.
@@ -75,6 +76,7 @@ macro_rules! canary {
 
 #[cfg(sheetbend_canary)]
 pub mod canary;
+pub mod carrier;
 pub mod client;
 pub mod handshake;
 pub mod marks;

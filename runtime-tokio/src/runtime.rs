@@ -96,6 +96,7 @@ impl Runtime for TokioRuntime {
                 Address::Tcp { host, port } => net::connect_tcp(&host, port).await,
                 Address::Unix(path) => net::connect_unix(&path).await,
                 Address::Mem(name) => Ok(Box::new(memory.connect(&name)?) as Box<dyn Socket>),
+                Address::Over { .. } => Err(io::ErrorKind::Unsupported.into()),
             }
         })
     }
@@ -107,6 +108,7 @@ impl Runtime for TokioRuntime {
                 Address::Tcp { host, port } => net::listen_tcp(&host, port).await,
                 Address::Unix(path) => net::listen_unix(&path),
                 Address::Mem(name) => Ok(Box::new(memory.listen(&name)?) as Box<dyn Listener>),
+                Address::Over { .. } => Err(io::ErrorKind::Unsupported.into()),
             }
         })
     }

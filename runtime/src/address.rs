@@ -7,7 +7,38 @@ use std::str::FromStr;
 /// The longest address that is parsed, in bytes.
 pub const MAX_ADDRESS_LEN: usize = 1024;
 
-/// Where a session can be reached or offered: `tcp://host:port`, `unix:///path`, `mem://name`.
+/// A transport that is spoken over a stream socket, and is not its bytes as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// WebSocket.
+    Ws,
+}
+
+impl Scheme {
+    /// As it is written in front of `://`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheme::Ws => "ws",
+        }
+    }
+
+    /// The port where none is written.
+    fn default_port(self) -> Option<u16> {
+        match self {
+            Scheme::Ws => Some(80),
+        }
+    }
+
+    fn has_path(self) -> bool {
+        match self {
+            Scheme::Ws => true,
+        }
+    }
+}
+
+/// Where a session can be reached or offered: `tcp://host:port`, `ws://host:port/path`, `unix:///path`,
+/// `mem://name`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// TCP to a host name or literal address. An IPv6 literal is stored without its brackets.
@@ -17,6 +48,17 @@ pub enum Address {
         /// Port; 0 asks a listener for any free one.
         port: u16,
     },
+    /// A transport over TCP. [`Address::socket`] is what a runtime connects or listens on for it.
+    Over {
+        /// The transport.
+        scheme: Scheme,
+        /// As in [`Address::Tcp`].
+        host: String,
+        /// As in [`Address::Tcp`].
+        port: u16,
+        /// The path and query of a request, `/` at least; empty where the transport has none.
+        target: String,
+    },
     /// A Unix domain socket in the file system.
     Unix(PathBuf),
     /// An in-memory listener of this process.
@@ -24,21 +66,77 @@ pub enum Address {
 }
 
 impl Address {
-    /// The name of the transport: `tcp`, `unix` or `mem`.
+    /// The name of the transport: `tcp`, `ws`, `unix` or `mem`.
     pub fn transport(&self) -> &'static str {
         match self {
             Address::Tcp { .. } => "tcp",
+            Address::Over { scheme, .. } => scheme.name(),
             Address::Unix(_) => "unix",
             Address::Mem(_) => "mem",
         }
+    }
+
+    /// The address of the socket under it: that of TCP for what is spoken over it, otherwise the same.
+    pub fn socket(&self) -> Address {
+        match self {
+            Address::Over { host, port, .. } => Address::Tcp {
+                host: host.clone(),
+                port: *port,
+            },
+            other => other.clone(),
+        }
+    }
+
+    /// The address over another socket: what was bound for port 0.
+    pub(crate) fn over_socket(&self, socket: Address) -> Address {
+        match (self, socket) {
+            (Address::Over { scheme, target, .. }, Address::Tcp { host, port }) => Address::Over {
+                scheme: *scheme,
+                host,
+                port,
+                target: target.clone(),
+            },
+            (_, socket) => socket,
+        }
+    }
+
+    /// Host and port as the field `Host` of HTTP has them.
+    #[cfg(any(feature = "websocket", test))]
+    pub(crate) fn authority(&self) -> String {
+        match self {
+            Address::Over {
+                scheme, host, port, ..
+            } => {
+                let name = bracketed(host);
+                if scheme.default_port() == Some(*port) {
+                    name
+                } else {
+                    format!("{name}:{port}")
+                }
+            }
+            _ => "localhost".to_owned(),
+        }
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Address::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Address::Tcp { host, port } => write!(f, "tcp://{}:{port}", bracketed(host)),
+            Address::Over {
+                scheme,
+                host,
+                port,
+                target,
+            } => write!(f, "{}://{}:{port}{target}", scheme.name(), bracketed(host)),
             Address::Unix(path) => write!(f, "unix://{}", path.display()),
             Address::Mem(name) => write!(f, "mem://{name}"),
         }
@@ -49,12 +147,12 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// There is no `scheme://` in front.
-    #[error("`{0}` has no scheme: write tcp://host:port, unix:///path or mem://name")]
+    #[error("`{0}` has no scheme: write tcp://host:port, ws://host:port/path, unix:///path or mem://name")]
     NoScheme(String),
     /// The scheme is none of ours.
-    #[error("unknown scheme `{0}`: known are tcp, unix and mem")]
+    #[error("unknown scheme `{0}`: known are tcp, ws, unix and mem")]
     UnknownScheme(String),
-    /// A TCP address without a host.
+    /// An address without a host.
     #[error("`{0}` has no host: write tcp://host:port")]
     NoHost(String),
     /// A TCP address without a port.
@@ -91,7 +189,11 @@ impl FromStr for Address {
             .split_once("://")
             .ok_or_else(|| AddressError::NoScheme(text.to_owned()))?;
         match scheme {
-            "tcp" => parse_tcp(text, rest),
+            "tcp" => {
+                let (host, port) = parse_authority(text, rest.strip_suffix('/').unwrap_or(rest), None)?;
+                Ok(Address::Tcp { host, port })
+            }
+            "ws" => parse_over(text, Scheme::Ws, rest),
             "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
             "unix" => Err(AddressError::RelativePath(text.to_owned())),
             "mem" if rest.is_empty() => Err(AddressError::NoName),
@@ -101,9 +203,33 @@ impl FromStr for Address {
     }
 }
 
-fn parse_tcp(text: &str, rest: &str) -> Result<Address, AddressError> {
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
+fn parse_over(text: &str, scheme: Scheme, rest: &str) -> Result<Address, AddressError> {
+    let (authority, target) = match rest.find(['/', '?']) {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    // RFC 3986 §3: what a URL consists of; a fragment never travels.
+    let visible = |c: char| c.is_ascii_graphic() && !matches!(c, '#' | '"' | '<' | '>' | '\\' | '^' | '`');
+    if !target.chars().all(visible) || (!scheme.has_path() && !matches!(target, "" | "/")) {
+        return Err(AddressError::Trailing(text.to_owned()));
+    }
+    let (host, port) = parse_authority(text, authority, scheme.default_port())?;
+    let target = match (scheme.has_path(), target.starts_with('/')) {
+        (false, _) => String::new(),
+        (true, true) => target.to_owned(),
+        (true, false) => format!("/{target}"),
+    };
+    Ok(Address::Over {
+        scheme,
+        host,
+        port,
+        target,
+    })
+}
+
+/// Host and port; without a port only where there is a default.
+fn parse_authority(text: &str, rest: &str, default: Option<u16>) -> Result<(String, u16), AddressError> {
+    if rest.contains(|c: char| matches!(c, '/' | '?' | '#' | '@') || c.is_whitespace() || c.is_control()) {
         return Err(AddressError::Trailing(text.to_owned()));
     }
     let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {
@@ -113,15 +239,17 @@ fn parse_tcp(text: &str, rest: &str) -> Result<Address, AddressError> {
         if host.parse::<std::net::Ipv6Addr>().is_err() {
             return Err(AddressError::BadIpv6(text.to_owned()));
         }
-        (
-            host,
-            after
-                .strip_prefix(':')
-                .ok_or_else(|| AddressError::NoPort(text.to_owned()))?,
-        )
+        let port = match after.strip_prefix(':') {
+            Some(port) => Some(port),
+            None if after.is_empty() => None,
+            None => return Err(AddressError::NoPort(text.to_owned())),
+        };
+        (host, port)
     } else {
-        rest.rsplit_once(':')
-            .ok_or_else(|| AddressError::NoPort(text.to_owned()))?
+        match rest.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        }
     };
     if host.is_empty() {
         return Err(AddressError::NoHost(text.to_owned()));
@@ -129,19 +257,16 @@ fn parse_tcp(text: &str, rest: &str) -> Result<Address, AddressError> {
     if host.contains(':') && !rest.starts_with('[') {
         return Err(AddressError::BadIpv6(text.to_owned()));
     }
-    if port.is_empty() {
-        return Err(AddressError::NoPort(text.to_owned()));
-    }
-    let digits = port.bytes().all(|b| b.is_ascii_digit());
-    let number = port
-        .parse()
-        .ok()
-        .filter(|_| digits)
-        .ok_or_else(|| AddressError::BadPort(port.to_owned()))?;
-    Ok(Address::Tcp {
-        host: host.to_owned(),
-        port: number,
-    })
+    let port = match (port, default) {
+        (Some(port), _) if !port.is_empty() => {
+            let digits = port.bytes().all(|b| b.is_ascii_digit());
+            let number = port.parse().ok().filter(|_| digits);
+            number.ok_or_else(|| AddressError::BadPort(port.to_owned()))?
+        }
+        (None, Some(default)) => default,
+        _ => return Err(AddressError::NoPort(text.to_owned())),
+    };
+    Ok((host.to_owned(), port))
 }
 
 /// Things that stand for an address: an [`Address`] or its text.
@@ -194,9 +319,14 @@ mod tests {
             "tcp://[::1]:0",
             "unix:///run/x.sock",
             "mem://pair",
+            "ws://localhost:8080/",
+            "ws://[::1]:8080/deep/path?x=1",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
+        assert_eq!("ws://a".parse::<Address>().unwrap().to_string(), "ws://a:80/");
+        assert_eq!("ws://a?x".parse::<Address>().unwrap().to_string(), "ws://a:80/?x");
+        assert_eq!("ws://a:80".parse::<Address>().unwrap().authority(), "a");
         assert_eq!("tcp://a:1/".parse::<Address>().unwrap().to_string(), "tcp://a:1");
     }
 
@@ -213,6 +343,11 @@ mod tests {
         assert!(matches!(error("tcp://::1:80"), AddressError::BadIpv6(_)));
         assert!(matches!(error("tcp://[::1"), AddressError::BadIpv6(_)));
         assert!(matches!(error("tcp://a:1/x"), AddressError::Trailing(_)));
+        assert!(matches!(error("tcp://a:1?x"), AddressError::Trailing(_)));
+        assert!(matches!(error("ws://a:"), AddressError::NoPort(_)));
+        assert!(matches!(error("ws://u@a/"), AddressError::Trailing(_)));
+        assert!(matches!(error("ws://a/x y"), AddressError::Trailing(_)));
+        assert!(matches!(error("ws://a/\r\nX: y"), AddressError::Trailing(_)));
         assert!(matches!(error("unix://x"), AddressError::RelativePath(_)));
         assert!(matches!(error("mem://"), AddressError::NoName));
         assert!(matches!(error(&"x".repeat(2000)), AddressError::TooLong(2000)));

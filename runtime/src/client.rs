@@ -1,10 +1,11 @@
 //! Making sessions with a server.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use sheetbend_core::client::RedirectLimit;
 use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Mode};
+use sheetbend_core::handshake::Security;
 use sheetbend_core::rng::Rng;
 use sheetbend_core::session::{self, Cause, ClassError, ClassSettings, Config, PathMode};
 use sheetbend_core::wire::Class;
@@ -13,6 +14,7 @@ use crate::address::{Address, AddressError, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
 use crate::driver::{Driver, Role};
 use crate::intake::RequestLimits;
+use crate::reach::Settings;
 use crate::redirect::{Guide, RedirectRule};
 use crate::rt::Runtime;
 use crate::session::Session;
@@ -55,7 +57,7 @@ pub(crate) fn list(failures: &[(String, String)]) -> String {
 #[derive(Clone, Default)]
 pub struct ClientBuilder {
     endpoints: Vec<Address>,
-    config: Config,
+    config: Option<Arc<Config>>,
     connector: Option<ConnectorConfig>,
     standby: Option<usize>,
     max_request: Option<usize>,
@@ -63,6 +65,7 @@ pub struct ClientBuilder {
     keep_trying: bool,
     redirects: RedirectRule,
     redirect_limit: RedirectLimit,
+    carriers: Arc<Settings>,
 }
 
 impl ClientBuilder {
@@ -78,7 +81,7 @@ impl ClientBuilder {
     /// The session's configuration, classes included. Without a security floor in it, the weakest of the endpoints' is
     /// the floor.
     pub fn config(mut self, config: Config) -> ClientBuilder {
-        self.config = config;
+        self.config = Some(Arc::new(config));
         self
     }
 
@@ -87,7 +90,8 @@ impl ClientBuilder {
     /// # Errors
     /// When another class has the name, or a setting is out of its range.
     pub fn class(mut self, class: Class, settings: ClassSettings) -> Result<ClientBuilder, ClassError> {
-        self.config.class(class, settings)?;
+        let config = self.config.get_or_insert_with(|| DEFAULTS.0.clone());
+        Arc::make_mut(config).class(class, settings)?;
         Ok(self)
     }
 
@@ -136,26 +140,42 @@ impl ClientBuilder {
         self
     }
 
+    /// The `Origin` that is told to WebSocket servers which want one; none by default.
+    #[cfg(feature = "websocket")]
+    pub fn origin(mut self, origin: impl Into<String>) -> ClientBuilder {
+        Arc::make_mut(&mut self.carriers).origin = Some(origin.into());
+        self
+    }
+
     /// A client on the given runtime.
     ///
     /// # Errors
     /// When there is no endpoint.
     pub fn build(mut self, runtime: Arc<dyn Runtime>) -> Result<Client, ConnectError> {
         let weakest = self.endpoints.iter().map(security).min();
-        self.config.security_floor = self.config.security_floor.or(weakest);
-        if self.endpoints.is_empty() {
-            return Err(ConnectError::NoEndpoint);
-        }
-        self.config.follow_redirects = !matches!(self.redirects, RedirectRule::Refuse);
+        let weakest = weakest.ok_or(ConnectError::NoEndpoint)?;
+        let config = self.config.take().unwrap_or_else(|| DEFAULTS.0.clone());
+        let connector = match self.connector.take() {
+            None if self.endpoints.len() == 1 => DEFAULTS.1.clone(),
+            own => {
+                let mut own = own.unwrap_or_else(|| ConnectorConfig::new(0));
+                own.endpoints = self.endpoints.len();
+                Arc::new(own)
+            }
+        };
+        let floor = config.security_floor.unwrap_or(weakest);
         let guide = Guide::new(
             self.redirects.clone(),
             self.redirect_limit,
             self.endpoints.clone(),
-            self.config.security_floor.unwrap_or_default(),
+            floor,
         );
         Ok(Client {
+            floor,
             settings: self,
             guide: Arc::new(guide),
+            config,
+            connector,
             runtime,
             current: Mutex::new(None),
         })
@@ -170,10 +190,17 @@ impl ClientBuilder {
     }
 }
 
+/// The settings that most clients have, once in a process: for sessions, and for one endpoint.
+static DEFAULTS: LazyLock<(Arc<Config>, Arc<ConnectorConfig>)> =
+    LazyLock::new(|| (Arc::default(), Arc::new(ConnectorConfig::new(1))));
+
 /// Makes sessions with one server, reachable at one or more endpoints.
 pub struct Client {
     settings: ClientBuilder,
     guide: Arc<Guide>,
+    config: Arc<Config>,
+    connector: Arc<ConnectorConfig>,
+    floor: Security,
     runtime: Arc<dyn Runtime>,
     current: Mutex<Option<Session>>,
 }
@@ -223,7 +250,9 @@ impl Client {
     fn start(&self) -> Arc<Owner> {
         let now = self.runtime.now();
         let settings = &self.settings;
-        let core = session::Session::client(settings.config.clone(), self.runtime.seed(), now);
+        let mut core = session::Session::client(self.config.clone(), self.runtime.seed(), now);
+        core.require(self.floor);
+        core.follow_redirects(!matches!(settings.redirects, RedirectRule::Refuse));
         let limits = RequestLimits::new(settings.max_request, settings.max_unaccepted);
         let shared = Arc::new(Shared::new(Box::new(core), self.runtime.clone(), limits));
         let places = self.guide.places().into_iter().zip(0..);
@@ -233,19 +262,23 @@ impl Client {
                 Endpoint::new(address, rank, learned)
             })
             .collect();
-        let mut config = settings
-            .connector
-            .clone()
-            .unwrap_or_else(|| ConnectorConfig::new(endpoints.len()));
-        config.endpoints = endpoints.len();
-        config.mode = match settings.config.mode {
+        let mode = match self.config.mode {
             PathMode::Single => Mode::Single,
             PathMode::Standby => Mode::Standby {
                 paths: settings.standby.unwrap_or(settings.endpoints.len().min(2)),
             },
         };
-        let connector = Connector::new(config, Rng::from_seed(self.runtime.seed()), now);
-        let dialer = Dialer::new(connector, endpoints, self.guide.clone(), self.runtime.clone());
+        let rng = Rng::from_seed(self.runtime.seed());
+        let mut config = self.connector.clone();
+        if config.endpoints != endpoints.len() {
+            // Some were learnt.
+            Arc::make_mut(&mut config).endpoints = endpoints.len();
+        }
+        let mut connector = Connector::new(config, rng, now);
+        connector.set_target(mode);
+        let carriers = settings.carriers.clone();
+        let guide = self.guide.clone();
+        let dialer = Dialer::new(connector, endpoints, guide, self.runtime.clone(), carriers);
         let driver = Driver::new(shared.clone(), Role::Client(Box::new(dialer)));
         self.runtime.spawn(Box::pin(driver));
         Arc::new(Owner(shared))

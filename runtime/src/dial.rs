@@ -4,17 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
 use sheetbend_core::client::connector::{self, AttemptId, Connector, Down, Verdict};
 use sheetbend_core::handshake::Security;
 use sheetbend_core::session::{Event, PathEnd, PathError, PathInfo, PathKey};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::RejectCode;
 
-use crate::address::Address;
+use crate::address::{Address, Scheme};
+use crate::layers::Connection;
 use crate::link::Link;
+use crate::reach::{Settings, connect};
 use crate::redirect::{Guide, RedirectCause};
-use crate::rt::{BoxFuture, Runtime, Socket};
+use crate::rt::{BoxFuture, Runtime};
 use crate::shared::State;
 
 /// One place where the server can be reached.
@@ -45,14 +46,35 @@ impl Endpoint {
 pub(crate) fn security(address: &Address) -> Security {
     match address {
         Address::Tcp { .. } => Security::Plain,
+        Address::Over {
+            scheme: Scheme::Ws, ..
+        } => Security::Plain,
         Address::Unix(_) | Address::Mem(_) => Security::Local,
+    }
+}
+
+impl Endpoint {
+    /// What a session is told of a connection to it.
+    fn info(&self, connection: &Connection) -> PathInfo {
+        let mut info = PathInfo::new(
+            self.name.clone(),
+            self.address.transport(),
+            security(&self.address),
+        );
+        if let Some(layers) = &connection.layers {
+            let capabilities = layers.carrier.capabilities();
+            info.security = capabilities.security;
+            info.exporter = capabilities.exporter;
+        }
+        info.rank = self.rank;
+        info
     }
 }
 
 /// Where an attempt stands.
 enum Progress {
-    Connecting(BoxFuture<'static, io::Result<Box<dyn Socket>>>),
-    Connected(Box<dyn Socket>),
+    Connecting(BoxFuture<'static, io::Result<Connection>>),
+    Connected(Connection),
     Failed(String, Down),
     /// Its path is in the handshake, or up.
     Path {
@@ -75,6 +97,7 @@ pub(crate) struct Dialer {
     /// Why the place that the session is said to live at is not gone to.
     refused: Option<String>,
     runtime: Arc<dyn Runtime>,
+    settings: Arc<Settings>,
     attempts: Vec<Attempt>,
     /// Something to poll came since the last poll.
     fresh: bool,
@@ -96,6 +119,7 @@ impl Dialer {
         endpoints: Vec<Endpoint>,
         guide: Arc<Guide>,
         runtime: Arc<dyn Runtime>,
+        settings: Arc<Settings>,
     ) -> Dialer {
         Dialer {
             connector,
@@ -103,6 +127,7 @@ impl Dialer {
             guide,
             refused: None,
             runtime,
+            settings,
             attempts: Vec::with_capacity(1),
             fresh: false,
             unwanted: Vec::new(),
@@ -124,7 +149,7 @@ impl Dialer {
             if let Progress::Connecting(future) = &mut attempt.progress {
                 match future.as_mut().poll(cx) {
                     Poll::Pending => {}
-                    Poll::Ready(Ok(socket)) => attempt.progress = Progress::Connected(socket),
+                    Poll::Ready(Ok(connection)) => attempt.progress = Progress::Connected(connection),
                     Poll::Ready(Err(error)) => {
                         attempt.progress = Progress::Failed(error.to_string(), Down::Failed)
                     }
@@ -136,23 +161,18 @@ impl Dialer {
     /// Makes paths of what has connected.
     pub(crate) fn open_paths(&mut self, now: Timestamp, state: &mut State, links: &mut Vec<Link>) {
         for attempt in &mut self.attempts {
-            if !matches!(attempt.progress, Progress::Connected(_)) {
+            let Progress::Connected(connection) = &attempt.progress else {
                 continue;
-            }
-            let endpoint = &self.endpoints[attempt.endpoint];
-            let mut info = PathInfo::new(
-                endpoint.name.clone(),
-                endpoint.address.transport(),
-                security(&endpoint.address),
-            );
-            info.rank = endpoint.rank;
+            };
+            let info = self.endpoints[attempt.endpoint].info(connection);
             let next = match state.core.open_path(now, info) {
                 Ok(key) => Progress::Path { key, up: false },
                 Err(error) => Progress::Failed(error.to_string(), Down::Failed),
             };
             let before = std::mem::replace(&mut attempt.progress, next);
-            if let (Progress::Connected(socket), Progress::Path { key, .. }) = (before, &attempt.progress) {
-                links.push(Link::new(*key, socket, BytesMut::new()));
+            if let (Progress::Connected(connection), Progress::Path { key, .. }) = (before, &attempt.progress)
+            {
+                links.push(Link::new(*key, connection));
             }
         }
     }
@@ -332,9 +352,8 @@ impl Dialer {
             }
         }
         while let Some(next) = self.connector.poll_connect(now) {
-            let future = self
-                .runtime
-                .connect(self.endpoints[next.endpoint].address.clone());
+            let address = self.endpoints[next.endpoint].address.clone();
+            let future = connect(self.runtime.clone(), address, self.settings.clone());
             let progress = Progress::Connecting(future);
             self.attempts.push(Attempt {
                 id: next.attempt_id,

@@ -108,6 +108,10 @@ impl Subscribers {
         if self.names.len() == NAMES {
             self.names.pop_front();
         }
+        if self.names.capacity() == 0 {
+            // Most sessions have one path.
+            self.names.reserve_exact(1);
+        }
         self.names.push_back((path, name));
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use sheetbend_core::server::registry::Ended;
 use sheetbend_core::server::{Acceptor, Routed, SessionToken};
@@ -14,8 +14,9 @@ use sheetbend_core::wire::ErrorCode;
 
 use crate::driver::{Driver, Role};
 use crate::intake::RequestLimits;
+use crate::layers::Connection;
 use crate::observer::Observer;
-use crate::rt::{Runtime, Socket};
+use crate::rt::Runtime;
 use crate::session::Session;
 use crate::shared::{NewPath, Owner, Shared};
 
@@ -108,22 +109,21 @@ impl Hub {
     }
 
     /// Brings a connection whose first message is complete to its session. `Err` is what the peer is
-    /// told before the connection is closed, and the socket to tell it on.
+    /// told before the connection is closed, and the connection to tell it on.
     pub(crate) fn attach(
         self: &Arc<Self>,
         incoming: Incoming,
-        socket: Box<dyn Socket>,
-        rest: BytesMut,
-    ) -> Result<(), (Box<dyn Socket>, Bytes)> {
+        connection: Connection,
+    ) -> Result<(), (Connection, Bytes)> {
         let now = self.runtime.now();
         let mut hub = self.lock();
         let routed = hub.acceptor.route(now, &incoming);
         hub.observe(now);
         let (shared, task) = match routed {
-            Routed::Reject(rejected) => return Err((socket, rejected.record)),
+            Routed::Reject(rejected) => return Err((connection, rejected.record)),
             Routed::Existing { token } => match hub.known.get(&token) {
                 Some(known) => (known.shared.clone(), None),
-                None => return Err((socket, Bytes::new())),
+                None => return Err((connection, Bytes::new())),
             },
             Routed::New { token, session } => {
                 let shared = Arc::new(Shared::new(session, self.runtime.clone(), self.limits));
@@ -156,10 +156,10 @@ impl Hub {
             let mut state = shared.lock();
             match state.core.accept_path(now, incoming) {
                 Ok(key) => {
-                    state.inbox.push(NewPath { key, socket, rest });
+                    state.inbox.push(NewPath { key, connection });
                     None
                 }
-                Err(rejected) => Some((socket, rejected.record)),
+                Err(rejected) => Some((connection, rejected.record)),
             }
         };
         if let Some(driver) = task {

@@ -33,7 +33,10 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod arrive;
 mod blocking;
+mod call;
+mod caller;
 mod calls;
 mod class;
 mod client;
@@ -44,13 +47,16 @@ mod events;
 mod files;
 mod hub;
 mod intake;
+mod layers;
 mod link;
 mod mem;
 mod observer;
 mod open;
 mod pool;
+mod reach;
 mod redirect;
 mod request;
+mod router;
 mod rt;
 mod server;
 mod session;
@@ -60,29 +66,44 @@ mod stream_io;
 mod wait;
 mod waits;
 
-pub use address::{Address, AddressError, MAX_ADDRESS_LEN, ToAddress};
+pub use address::{Address, AddressError, MAX_ADDRESS_LEN, Scheme, ToAddress};
 pub use blocking::Blocking;
+pub use call::{Answers, CallBuilder, Cancelled, Context, ItemSender, Items, Reply, StreamingRequest};
+pub use caller::{
+    Caller, CallerBuilder, CallerStats, Pick, Picked, PolicyCall, RoundRobin, Target, TargetId,
+};
 pub use class::SessionClass;
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
 pub use files::Files;
 pub use hub::ACCEPT_QUEUE;
-pub use intake::{
-    DEFAULT_MAX_UNACCEPTED, FIRST_APPLICATION_STATUS, MAX_UNFINISHED, STATUS_DROPPED, STATUS_MALFORMED,
-    STATUS_TOO_LARGE,
-};
+pub use intake::{DEFAULT_MAX_UNACCEPTED, MAX_UNFINISHED, MAX_UNSENT};
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use observer::Observer;
 pub use redirect::{Judge, Redirect, RedirectCause, RedirectRule};
-pub use request::{IncomingRequest, Request, RequestError};
+pub use request::{IncomingRequest, Request, UnaryCall};
+pub use router::{Router, RouterBuilder};
 pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};
 pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};
 pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 
+#[cfg(feature = "websocket")]
+pub use sheetbend_core::carrier::http::Guard;
 pub use sheetbend_core::client::RedirectLimit;
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
 pub use sheetbend_core::handshake::StreamLimits;
+pub use sheetbend_core::policy::backoff::BackoffPolicy;
+pub use sheetbend_core::policy::breaker::{Config as BreakerConfig, State as BreakerState};
+pub use sheetbend_core::policy::budget::BudgetPolicy;
+pub use sheetbend_core::policy::hedge::{HedgeDelay, HedgePolicy};
+pub use sheetbend_core::policy::retry::RetryPolicy;
+pub use sheetbend_core::request::idempotency::Config as KeyConfig;
+pub use sheetbend_core::request::limiter::Config as CallLimits;
+pub use sheetbend_core::request::{
+    CallError, CallKind, Cause as CallCause, Code, Deadline, Executed, Failure, Metadata, Pushback, Reason,
+    TraceContext,
+};
 pub use sheetbend_core::server::Origin;
 pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{

@@ -9,6 +9,7 @@ use sheetbend_core::session::{self, PathEnd, PathKey, Transmit};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
+use crate::layers::{Connection, Layers};
 use crate::pool::{give_block, give_output, take_block, take_output};
 use crate::rt::Socket;
 
@@ -40,6 +41,8 @@ enum Phase {
 pub(crate) struct Link {
     pub(crate) key: PathKey,
     socket: Box<dyn Socket>,
+    /// What is spoken on the socket; `None` where its bytes are records.
+    layers: Option<Box<Layers>>,
     input: BytesMut,
     /// Bytes of the allocation that `input` lies in.
     block: usize,
@@ -65,15 +68,21 @@ fn path_end(error: &io::Error) -> PathEnd {
 }
 
 impl Link {
-    /// A link whose peer has sent `rest` already.
-    pub(crate) fn new(key: PathKey, socket: Box<dyn Socket>, rest: BytesMut) -> Link {
-        let fresh = !rest.is_empty();
-        let block = rest.capacity();
+    /// A link of a connection on which the path's handshake begins, or has begun.
+    pub(crate) fn new(key: PathKey, connection: Connection) -> Link {
+        let Connection {
+            socket,
+            layers,
+            input,
+        } = connection;
+        let fresh = !input.is_empty();
+        let block = input.capacity();
         let (output, phase, end) = (None, Phase::Live, None);
         Link {
             key,
             socket,
-            input: rest,
+            layers,
+            input,
             block,
             expected: 0,
             fresh,
@@ -110,7 +119,7 @@ impl Link {
             }
             Poll::Ready(Ok(())) => {}
         }
-        self.make_room();
+        self.make_room(MIN_ROOM);
         match self.socket.try_read(&mut self.input) {
             Ok(0) => self.end = Some(PathEnd::Eof),
             Ok(_) => self.fresh = true,
@@ -124,11 +133,12 @@ impl Link {
         self.socket.poll_readable(cx).is_ready()
     }
 
-    fn make_room(&mut self) {
-        if self.input.capacity() - self.input.len() >= self.expected.max(MIN_ROOM) {
+    fn make_room(&mut self, least: usize) {
+        let room = self.expected.max(least);
+        if self.input.capacity() - self.input.len() >= room {
             return;
         }
-        let mut block = take_block(self.input.len() + self.expected.max(MIN_ROOM));
+        let mut block = take_block(self.input.len() + room);
         let size = std::mem::replace(&mut self.block, block.capacity());
         block.extend_from_slice(&self.input);
         give_block(std::mem::replace(&mut self.input, block), size);
@@ -137,13 +147,15 @@ impl Link {
     /// Hands what was read to the session, and the socket's end, if it ended.
     pub(crate) fn deliver(&mut self, now: Timestamp, core: &mut session::Session) {
         if std::mem::take(&mut self.fresh) {
-            if self.phase == Phase::Live {
+            if self.phase != Phase::Live {
+                self.drop_input();
+            } else if self.layers.is_some() {
+                self.deliver_decoded(now, core);
+            } else {
                 // The session notes the error and reports it as the path's end; its last words are
                 // asked for by `pull` like any other output.
                 let _ = core.handle_input(now, self.key, &mut self.input, self.block);
                 self.expected = core.missing(&self.input);
-            } else {
-                self.input.clear();
             }
         }
         self.put_aside();
@@ -155,6 +167,49 @@ impl Link {
             self.tell(now, core, end);
             self.drop_output();
             self.phase = Phase::Gone;
+        }
+    }
+
+    /// [`Link::deliver`] where a carrier lies between.
+    fn deliver_decoded(&mut self, now: Timestamp, core: &mut session::Session) {
+        let Some(layers) = &mut self.layers else { return };
+        let (key, block) = (self.key, self.block);
+        let decoded = layers.decode(now, &mut self.input);
+        self.expected = layers.with_records(&mut self.input, |records| {
+            let _ = core.handle_input(now, key, records, block);
+            core.missing(records)
+        });
+        let end = match decoded {
+            Ok(()) if layers.carrier.is_ended() => PathEnd::Eof,
+            Ok(()) => return,
+            Err(_) => PathEnd::Io(io::ErrorKind::InvalidData),
+        };
+        self.tell(now, core, end);
+        self.doom(now);
+        self.say_goodbye();
+    }
+
+    /// Adds what the transport says at its end to what is to be written.
+    fn say_goodbye(&mut self) {
+        if let Some(layers) = &mut self.layers {
+            let mut output = self.output.take().unwrap_or_else(take_output);
+            layers.carrier.close(&mut output);
+            self.keep_output(output);
+        }
+    }
+
+    fn keep_output(&mut self, output: OutBuffer) {
+        if output.is_empty() {
+            give_output(output);
+        } else {
+            self.output = Some(output);
+        }
+    }
+
+    fn drop_input(&mut self) {
+        self.input.clear();
+        if let Some(layers) = &mut self.layers {
+            layers.clean = 0;
         }
     }
 
@@ -194,6 +249,7 @@ impl Link {
     pub(crate) fn drop_path(&mut self, now: Timestamp) {
         self.told = true;
         self.doom(now);
+        self.say_goodbye();
         if self.output.is_none() {
             self.linger();
         }
@@ -205,14 +261,19 @@ impl Link {
             return;
         }
         let mut output = take_output();
-        let answer = core.poll_transmit(now, self.key, &mut output);
-        if output.is_empty() {
-            give_output(output);
-        } else {
-            self.output = Some(output);
-        }
+        let answer = match &mut self.layers {
+            None => core.poll_transmit(now, self.key, &mut output),
+            Some(layers) => {
+                layers.carrier.prepare(&mut output);
+                let answer = core.poll_transmit(now, self.key, &mut output);
+                layers.carrier.seal(&mut output);
+                answer
+            }
+        };
+        self.keep_output(output);
         if answer == Transmit::CloseAfterFlush {
             self.doom(now);
+            self.say_goodbye();
             // The session need not keep the path while the last bytes leave.
             self.tell(now, core, PathEnd::Local);
             if self.output.is_none() {

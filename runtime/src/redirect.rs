@@ -44,7 +44,7 @@ pub type Judge = Arc<dyn Fn(&Redirect<'_>) -> bool + Send + Sync>;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum RedirectRule {
-    /// Those of a scheme and host that it was configured with, on any port; a Unix socket in the same directory.
+    /// Those of a scheme, host and path that it was configured with, on any port; a Unix socket in the same directory.
     #[default]
     SameHost,
     /// None.
@@ -69,6 +69,20 @@ fn same_host(one: &Address, other: &Address) -> bool {
         (Address::Tcp { host, .. }, Address::Tcp { host: other, port }) => {
             host.eq_ignore_ascii_case(other) && *port != 0
         }
+        (
+            Address::Over {
+                scheme: one_scheme,
+                host,
+                target: one_target,
+                ..
+            },
+            Address::Over {
+                scheme,
+                host: other,
+                port,
+                target,
+            },
+        ) => one_scheme == scheme && host.eq_ignore_ascii_case(other) && one_target == target && *port != 0,
         (Address::Unix(one), Address::Unix(other)) => {
             let plain = !other.components().any(|part| part.as_os_str() == "..");
             plain && one.parent() == other.parent()

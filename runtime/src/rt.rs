@@ -32,7 +32,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Runs a task to its end, detached.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 
-    /// Connects a stream socket. Names are resolved, and every address they stand for is tried.
+    /// Connects a stream socket. Names are resolved, and every address they stand for is tried. What is
+    /// spoken over TCP comes as [`Address::socket`].
     ///
     /// # Errors
     /// What the operating system says, or `Unsupported` for a kind of address that it does not have.

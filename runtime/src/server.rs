@@ -1,35 +1,33 @@
 //! Listening, and the way of a connection to its session.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+#[cfg(feature = "websocket")]
+use sheetbend_core::carrier::http::Guard;
 use sheetbend_core::server::Acceptor;
 use sheetbend_core::server::registry::Config as RegistryConfig;
-use sheetbend_core::session::{ClassError, ClassSettings, Config, Incoming, PathInfo};
+use sheetbend_core::session::{ClassError, ClassSettings, Config};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::Class;
 
 use crate::address::{Address, AddressError, ToAddress};
+use crate::arrive::Door;
 use crate::dial::security;
 use crate::hub::Hub;
 use crate::intake::RequestLimits;
-use crate::rt::{Listener, Runtime, Socket, Timer};
+use crate::rt::{Listener, Runtime, Timer};
 use crate::session::Session;
 
 /// Connections at a time whose first message has not come, or that are told why they are refused, by
 /// default; more are closed at once.
 pub const DEFAULT_MAX_HANDSHAKES: usize = 4096;
-/// Bytes that a connection is read by until its first message is complete.
-const FIRST_READ: usize = 4096;
 /// How long listening rests after an error such as too many open files.
 const LISTEN_REST: Duration = Duration::from_millis(50);
-/// How long a refused connection may take to read why.
-const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 /// Connections accepted on one listener before the others, and other tasks, get their turn.
 const ACCEPT_BATCH: usize = 64;
 
@@ -61,6 +59,8 @@ pub struct ServerBuilder {
     max_request: Option<usize>,
     max_unaccepted: Option<usize>,
     max_handshakes: Option<usize>,
+    #[cfg(feature = "websocket")]
+    guard: Guard,
 }
 
 impl ServerBuilder {
@@ -114,6 +114,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Which web pages and host names are served. By default no page of another origin is, and a page reaches
+    /// the server by an IP address or `localhost` alone; what is no browser is not asked.
+    #[cfg(feature = "websocket")]
+    pub fn guard(mut self, guard: Guard) -> ServerBuilder {
+        self.guard = guard;
+        self
+    }
+
     /// Listens.
     ///
     /// # Errors
@@ -128,17 +136,23 @@ impl ServerBuilder {
         let floor = self.config.security_floor.unwrap_or(weakest);
         self.config.security_floor = Some(floor);
         self.registry.floor = self.registry.floor.max(floor);
+        #[cfg(feature = "websocket")]
+        let guard = Arc::new(self.guard);
         let mut listeners = Vec::new();
         for address in self.addresses {
-            match runtime.listen(address.clone()).await {
-                Ok(listener) => listeners.push(listener),
+            match runtime.listen(address.socket()).await {
+                Ok(listener) => {
+                    let door = Arc::new(Door {
+                        address: address.over_socket(listener.local_address()),
+                        #[cfg(feature = "websocket")]
+                        guard: guard.clone(),
+                    });
+                    listeners.push((listener, door));
+                }
                 Err(error) => return Err(BindError::Listen { address, error }),
             }
         }
-        let addresses = listeners
-            .iter()
-            .map(|listener| listener.local_address())
-            .collect();
+        let addresses = listeners.iter().map(|(_, door)| door.address.clone()).collect();
         let acceptor = Acceptor::new(self.registry, self.config, runtime.seed(), runtime.now());
         let max_handshakes = self.max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
         let limits = RequestLimits::new(self.max_request, self.max_unaccepted);
@@ -209,7 +223,7 @@ impl Drop for Server {
 /// The task that listens, and watches the acceptor's deadlines.
 struct Listening {
     hub: Arc<Hub>,
-    listeners: Vec<Box<dyn Listener>>,
+    listeners: Vec<(Box<dyn Listener>, Arc<Door>)>,
     timer: Option<Box<dyn Timer>>,
     armed: Timestamp,
     rest_until: Option<Timestamp>,
@@ -219,7 +233,7 @@ impl Listening {
     /// Accepts what waits, a batch on each listener. Tells whether more may wait.
     fn accept(&mut self, cx: &mut Context<'_>, now: Timestamp) -> bool {
         let mut again = false;
-        for listener in &self.listeners {
+        for (listener, door) in &self.listeners {
             for round in 0.. {
                 if round >= ACCEPT_BATCH {
                     again = true;
@@ -227,7 +241,7 @@ impl Listening {
                 }
                 match listener.poll_accept(cx) {
                     Poll::Pending => break,
-                    Poll::Ready(Ok(socket)) => self.hub.clone().welcome(socket, &listener.local_address()),
+                    Poll::Ready(Ok(socket)) => self.hub.clone().welcome(socket, door.clone()),
                     Poll::Ready(Err(_)) => {
                         self.rest_until = Some(now + LISTEN_REST);
                         break;
@@ -284,91 +298,4 @@ impl Future for Listening {
         }
         Poll::Pending
     }
-}
-
-impl Hub {
-    /// Takes a new connection in, unless too many are in their handshake.
-    fn welcome(self: Arc<Self>, socket: Box<dyn Socket>, at: &Address) {
-        {
-            let mut hub = self.lock();
-            if hub.handshakes >= self.max_handshakes || hub.stopped {
-                return;
-            }
-            hub.handshakes += 1;
-        }
-        let name = format!("{}://{}", at.transport(), socket.peer());
-        let info = PathInfo::new(name, at.transport(), security(at));
-        let runtime = self.runtime.clone();
-        runtime.spawn(Box::pin(async move {
-            if let Some((incoming, rest)) = receive(&self, &*socket, info).await
-                && let Err((socket, record)) = self.attach(incoming, socket, rest)
-            {
-                refuse(&*self.runtime, &*socket, &record).await;
-            }
-            self.lock().handshakes -= 1;
-        }));
-    }
-}
-
-/// Reads until the first message is complete. `None` when it is malformed, or late.
-async fn receive(hub: &Hub, socket: &dyn Socket, info: PathInfo) -> Option<(Incoming, BytesMut)> {
-    let now = hub.runtime.now();
-    let mut incoming = Incoming::new(now, info).from_origin(socket.origin());
-    let mut timer = hub.runtime.timer(incoming.deadline());
-    let mut buffer = BytesMut::new();
-    let complete = poll_fn(|cx| {
-        if timer.poll_expired(cx).is_ready() {
-            return Poll::Ready(false);
-        }
-        while let Poll::Ready(ready) = socket.poll_readable(cx) {
-            buffer.reserve(FIRST_READ);
-            let read = ready.and_then(|()| socket.try_read(&mut buffer));
-            match read {
-                Ok(0) => return Poll::Ready(false),
-                Ok(_) => match incoming.handle_input(&mut buffer) {
-                    Ok(false) => {}
-                    Ok(true) => return Poll::Ready(true),
-                    Err(_) => return Poll::Ready(false),
-                },
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(false),
-            }
-        }
-        Poll::Pending
-    });
-    complete.await.then_some((incoming, buffer))
-}
-
-/// Tells the peer why it is refused, and closes once it has had time to read it.
-async fn refuse(runtime: &dyn Runtime, socket: &dyn Socket, record: &Bytes) {
-    let mut timer = runtime.timer(runtime.now() + REFUSAL_LINGER);
-    let mut rest = &record[..];
-    let mut shut = false;
-    let mut scrap = BytesMut::with_capacity(FIRST_READ);
-    poll_fn(|cx| {
-        while !rest.is_empty() {
-            if socket.poll_writable(cx).is_pending() {
-                break;
-            }
-            match socket.try_write_vectored(&[IoSlice::new(rest)]) {
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
-            }
-        }
-        if rest.is_empty() && !std::mem::replace(&mut shut, true) && socket.shutdown().is_err() {
-            return Poll::Ready(());
-        }
-        while socket.poll_readable(cx).is_ready() {
-            scrap.clear();
-            match socket.try_read(&mut scrap) {
-                Ok(0) => return Poll::Ready(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
-            }
-        }
-        timer.poll_expired(cx)
-    })
-    .await;
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use bytes::BytesMut;
 use parking_lot::{Mutex, MutexGuard};
 use sheetbend_core::session::{self, Cause, Event, Outcome, PathKey, StreamKey};
 use sheetbend_core::time::Timestamp;
@@ -14,9 +13,10 @@ use sheetbend_core::time::Timestamp;
 use crate::calls::{Calls, Carried};
 use crate::events::Subscribers;
 use crate::intake::{Intake, RequestLimits, Work};
+use crate::layers::Connection;
 use crate::open::Openers;
 use crate::pool::give_batch;
-use crate::rt::{Runtime, Socket};
+use crate::rt::Runtime;
 use crate::waits::{Interest, Ticket, Waits, WakeList};
 
 /// Who waits for one stream, and what the driver does for it. Lies at the stream's slot.
@@ -62,12 +62,11 @@ pub(crate) struct Tracking {
     pub(crate) waker: Option<Waker>,
 }
 
-/// A socket that the server hands to a session's driver.
+/// A connection that the server hands to a session's driver.
 pub(crate) struct NewPath {
     pub(crate) key: PathKey,
-    pub(crate) socket: Box<dyn Socket>,
-    /// What was read behind the handshake message.
-    pub(crate) rest: BytesMut,
+    /// Its input begins behind the handshake message.
+    pub(crate) connection: Connection,
 }
 
 /// Everything behind the lock.
@@ -84,6 +83,8 @@ pub(crate) struct State {
     /// When the driver last looked at the clock.
     pub(crate) now: Timestamp,
     pub(crate) limits: RequestLimits,
+    /// Bytes of answers and items that wait for the peer's credit.
+    pub(crate) unsent: usize,
     /// The driver, while it sleeps.
     pub(crate) driver: Option<Waker>,
     /// All handles are gone.
@@ -110,6 +111,7 @@ impl State {
             inbox: Vec::new(),
             now,
             limits,
+            unsent: 0,
             driver: None,
             orphaned: false,
             end: None,
@@ -162,20 +164,21 @@ impl State {
                 match slot.work {
                     Work::Call(_) | Work::LongCall(_) => self.pump_call(key),
                     Work::Request(_) => self.pump_request(self.now, key),
-                    Work::None | Work::Response(_) => {}
+                    Work::None | Work::Writing(_) => {}
                 }
             }
             Event::Writable(key) => {
-                let slot = self.slot(key);
-                let waker = slot.write.take();
-                wakes.extend(waker.filter(|_| !sheetbend_core::canary!(WritableTaskNotWoken)));
-                self.pump_written(key);
+                if self.pump_written(key) {
+                    let waker = self.slot(key).write.take();
+                    wakes.extend(waker.filter(|_| !sheetbend_core::canary!(WritableTaskNotWoken)));
+                }
             }
             Event::Finished(key) => wakes.extend(self.slot(key).progress.take()),
             Event::Stopped(key, _) => {
+                self.pump_written(key);
                 let slot = self.slot(key);
                 wakes.extend([slot.write.take(), slot.progress.take()].into_iter().flatten());
-                self.pump_written(key);
+                self.waits.wake(Interest::Gone(key), wakes);
             }
             Event::Opened { kind, class } => {
                 self.waits.wake(Interest::Opened(kind, class), wakes);
@@ -195,12 +198,15 @@ impl State {
         }
     }
 
-    /// Goes on where the driver was stopped in writing.
-    fn pump_written(&mut self, key: StreamKey) {
+    /// Goes on where the driver was stopped in writing. Tells whether the stream's handle may go on.
+    fn pump_written(&mut self, key: StreamKey) -> bool {
         match self.slot(key).work {
-            Work::LongCall(_) => self.pump_call(key),
-            Work::Response(_) => self.pump_response(key),
-            Work::None | Work::Request(_) | Work::Call(_) => {}
+            Work::LongCall(_) => {
+                self.pump_call(key);
+                true
+            }
+            Work::Writing(_) => self.pump_writing(key),
+            Work::None | Work::Request(_) | Work::Call(_) => true,
         }
     }
 

@@ -61,7 +61,7 @@ impl Runtime for HostRuntime {
                         .connect(name)
                         .map(|socket| Box::new(socket) as Box<dyn Socket>);
                 }
-                Address::Unix(_) => return Err(unsupported(&address)),
+                Address::Unix(_) | Address::Over { .. } => return Err(unsupported(&address)),
             };
             let mut last = io::ErrorKind::NotFound.into();
             for ip in host.shared.with(|state| state.resolve(host.id, name))? {
@@ -87,7 +87,7 @@ impl Runtime for HostRuntime {
                     mem.listen(name)
                         .map(|listener| Box::new(listener) as Box<dyn Listener>)
                 }
-                Address::Unix(_) => Err(unsupported(&address)),
+                Address::Unix(_) | Address::Over { .. } => Err(unsupported(&address)),
             }
         })
     }

@@ -1,13 +1,14 @@
 //! Decides when to connect to which endpoint.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::marks::{Marks, sometimes};
 use crate::policy::{Backoff, BackoffPolicy};
-use crate::rng::Rng;
+use crate::rng::{Rng, SparseRng};
 use crate::time::Timestamp;
 
 mod config;
@@ -150,12 +151,13 @@ impl Path {
 /// a path that lived for a while, or did some work, starts its backoff over. The delays are short early in an outage
 /// and longer later; an outage ends when a path has proven itself, not when one opened.
 pub struct Connector {
-    config: Config,
-    rng: Rng,
+    config: Arc<Config>,
+    mode: Mode,
+    rng: SparseRng,
     now: Timestamp,
     endpoints: Vec<Endpoint>,
-    in_flight: SmallVec<[InFlight; 4]>,
-    paths: SmallVec<[Path; 4]>,
+    in_flight: SmallVec<[InFlight; 1]>,
+    paths: SmallVec<[Path; 1]>,
     /// No racing start before this.
     gate: Timestamp,
     /// Since when no path has proven itself.
@@ -169,12 +171,14 @@ pub struct Connector {
 
 impl Connector {
     /// A connector that starts at once.
-    pub fn new(config: Config, rng: Rng, now: Timestamp) -> Connector {
+    pub fn new(config: impl Into<Arc<Config>>, rng: Rng, now: Timestamp) -> Connector {
+        let config = config.into();
         let endpoint = |_| Endpoint::new(config.backoff.clone(), now, 0);
         Connector {
             endpoints: (0..config.endpoints).map(endpoint).collect(),
+            mode: config.mode,
             config,
-            rng,
+            rng: rng.into(),
             now,
             in_flight: SmallVec::new(),
             paths: SmallVec::new(),
@@ -327,7 +331,7 @@ impl Connector {
 
     /// Changes how many paths to keep up.
     pub fn set_target(&mut self, mode: Mode) {
-        self.config.mode = mode;
+        self.mode = mode;
         self.trim();
     }
 
@@ -421,7 +425,7 @@ impl Connector {
 
     /// Gives up attempts and paths beyond the target.
     fn trim(&mut self) {
-        let target = self.config.mode.paths();
+        let target = self.mode.paths();
         let up = self.paths_up();
         if up == 0 {
             return;
@@ -469,7 +473,8 @@ impl Connector {
             if endpoint.rejected || endpoint.not_before == Timestamp::MAX {
                 continue;
             }
-            let soon = now + self.rng.duration(Duration::ZERO, self.config.early_cap);
+            let soon = self.config.early_cap;
+            let soon = now + self.rng.draw(|rng| rng.duration(Duration::ZERO, soon));
             endpoint.not_before = endpoint.not_before.min(soon);
         }
     }
@@ -486,13 +491,14 @@ impl Connector {
         if cause != Down::Abandoned {
             endpoint.failures = endpoint.failures.saturating_add(1);
         }
-        let Some(mut delay) = endpoint.backoff.next_within(now, &mut self.rng, cap) else {
+        let delay = self.rng.draw(|rng| endpoint.backoff.next_within(now, rng, cap));
+        let Some(mut delay) = delay else {
             endpoint.not_before = Timestamp::MAX;
             return;
         };
         if endpoint.rejected {
             let least = self.config.rejected_delay;
-            delay = delay.max(self.rng.duration(least / 2, least));
+            delay = delay.max(self.rng.draw(|rng| rng.duration(least / 2, least)));
         }
         endpoint.not_before = now + delay;
     }

@@ -54,16 +54,13 @@ impl fmt::Debug for EphemeralSecret {
 
 /// A session's keys, the same at both ends, one for each direction and purpose. PROTOCOL 5.3.
 ///
-/// Wiped on drop and never printed. Every `verify` compares in constant time.
+/// Sessions are many and handshakes few, so a key is derived when it is used. Wiped on drop and never
+/// printed. Every `verify` compares in constant time.
 #[derive(Clone)]
 pub struct SessionKeys {
     transcript_hash: [u8; 32],
-    welcome: [u8; 32],
-    confirm: [u8; 32],
-    join: [u8; 32],
-    joined: [u8; 32],
-    seal_client: [u8; 32],
-    seal_server: [u8; 32],
+    /// What every key is expanded from (RFC 5869 §2.2).
+    root: [u8; 32],
 }
 
 impl SessionKeys {
@@ -106,22 +103,21 @@ impl SessionKeys {
 
     fn derive(hello_t: &[u8], welcome_t: &[u8], shared: &SharedSecret) -> SessionKeys {
         let transcript_hash = transcript_hash(hello_t, welcome_t);
-        let hkdf = Hkdf::<Sha256>::new(Some(&transcript_hash), shared.as_bytes());
-        let key = |label: &[u8]| {
-            let mut key = [0; 32];
-            hkdf.expand_multi_info(&[b"sheetbend/1 ", label], &mut key)
-                .expect("HKDF-SHA256 gives up to 8160 bytes");
-            key
-        };
+        let (mut extracted, _) = Hkdf::<Sha256>::extract(Some(&transcript_hash), shared.as_bytes());
+        let root = extracted.into();
+        extracted.zeroize();
         SessionKeys {
-            welcome: key(b"welcome"),
-            confirm: key(b"confirm"),
-            join: key(b"join"),
-            joined: key(b"joined"),
-            seal_client: key(b"seal client"),
-            seal_server: key(b"seal server"),
             transcript_hash,
+            root,
         }
+    }
+
+    fn key(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
+        let hkdf = Hkdf::<Sha256>::from_prk(&self.root).expect("a hash is long enough to be expanded");
+        let mut key = Zeroizing::new([0; 32]);
+        hkdf.expand_multi_info(&[b"sheetbend/1 ", label], &mut *key)
+            .expect("HKDF-SHA256 gives up to 8160 bytes");
+        key
     }
 
     /// `th` of PROTOCOL 5.3. Not a secret.
@@ -130,18 +126,21 @@ impl SessionKeys {
     }
 
     /// The key of records that a client seals; reserved. PROTOCOL 5.3.
-    pub fn seal_client(&self) -> &[u8; 32] {
-        &self.seal_client
+    pub fn seal_client(&self) -> Zeroizing<[u8; 32]> {
+        self.key(b"seal client")
     }
 
     /// The key of records that a server seals; reserved. PROTOCOL 5.3.
-    pub fn seal_server(&self) -> &[u8; 32] {
-        &self.seal_server
+    pub fn seal_server(&self) -> Zeroizing<[u8; 32]> {
+        self.key(b"seal server")
     }
 
     /// WELCOME.mac for a path. PROTOCOL 5.2.
     pub fn welcome_mac(&self, path_id: u64) -> [u8; 32] {
-        mac(&self.welcome, &[&self.transcript_hash, &path_id.to_be_bytes()])
+        mac(
+            &self.key(b"welcome"),
+            &[&self.transcript_hash, &path_id.to_be_bytes()],
+        )
     }
 
     /// Puts the MAC into a WELCOME: the first one, or its repetition on another path. PROTOCOL 5.2.
@@ -167,7 +166,7 @@ impl SessionKeys {
     /// The proof of a CONFIRM that follows HELLO. PROTOCOL 5.4.
     pub fn confirm_hello_proof(&self, confirm: &Confirm) -> [u8; 32] {
         let body = body(|out| confirm.encode_unproven(out));
-        mac(&self.confirm, &[b"hello", &self.transcript_hash, &body])
+        mac(&self.key(b"confirm"), &[b"hello", &self.transcript_hash, &body])
     }
 
     /// Verifies a CONFIRM that follows HELLO. PROTOCOL 5.4.
@@ -187,7 +186,7 @@ impl SessionKeys {
             (true, None) => return Err(HandshakeError::NoExporter),
             (false, _) => &[],
         };
-        Ok(mac(&self.join, &[b"join", &body, bound]))
+        Ok(mac(&self.key(b"join"), &[b"join", &body, bound]))
     }
 
     /// Verifies a JOIN. PROTOCOL 6.2.
@@ -207,7 +206,7 @@ impl SessionKeys {
     /// The proof of a JOINED; `join_digest` is [`Join::digest`]. PROTOCOL 6.3.
     pub fn joined_proof(&self, join_digest: &[u8; 32], joined: &Joined) -> [u8; 32] {
         let body = body(|out| joined.encode_unproven(out));
-        mac(&self.joined, &[b"joined", join_digest, &body])
+        mac(&self.key(b"joined"), &[b"joined", join_digest, &body])
     }
 
     /// Verifies a JOINED. PROTOCOL 6.3.
@@ -224,7 +223,10 @@ impl SessionKeys {
         confirm: &Confirm,
     ) -> [u8; 32] {
         let body = body(|out| confirm.encode_unproven(out));
-        mac(&self.confirm, &[b"join", join_digest, joined_digest, &body])
+        mac(
+            &self.key(b"confirm"),
+            &[b"join", join_digest, joined_digest, &body],
+        )
     }
 
     /// Verifies a CONFIRM that follows JOIN. PROTOCOL 6.4.
@@ -243,16 +245,7 @@ impl SessionKeys {
 
 impl Drop for SessionKeys {
     fn drop(&mut self) {
-        for key in [
-            &mut self.welcome,
-            &mut self.confirm,
-            &mut self.join,
-            &mut self.joined,
-            &mut self.seal_client,
-            &mut self.seal_server,
-        ] {
-            key.zeroize();
-        }
+        self.root.zeroize();
     }
 }
 

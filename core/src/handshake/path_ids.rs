@@ -1,5 +1,6 @@
 //! Every path id is used once in a session's life.
 
+use smallvec::SmallVec;
 use thiserror::Error;
 
 /// How many ids below the highest one are remembered one by one.
@@ -7,8 +8,6 @@ pub const PATH_ID_WINDOW: u64 = 1024;
 
 /// How far above the highest id so far a new one may lie.
 pub const MAX_PATH_ID_JUMP: u64 = 1 << 32;
-
-const WORDS: usize = (PATH_ID_WINDOW / 64) as usize;
 
 /// Why a path id is refused. PROTOCOL 6.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -44,8 +43,9 @@ impl PathIdError {
 #[derive(Clone, Debug, Default)]
 pub struct PathIdWindow {
     highest: Option<u64>,
-    /// The bit of id `n` is bit `n % 1024`; bits of ids outside the window are clear.
-    bits: [u64; WORDS],
+    /// The bit of id `n` is bit `n % 1024`; bits of ids outside the window are clear, as are those that are not
+    /// there. Most sessions use few ids.
+    bits: SmallVec<[u64; 1]>,
 }
 
 impl PathIdWindow {
@@ -65,9 +65,9 @@ impl PathIdWindow {
         if id.saturating_sub(highest) > MAX_PATH_ID_JUMP {
             return Err(PathIdError::TooFar { id, highest });
         }
-        let seen = self.highest.is_some_and(|highest| {
-            id <= highest && (highest - id >= PATH_ID_WINDOW || self.bits[word(id)] & mask(id) != 0)
-        });
+        let seen = self
+            .highest
+            .is_some_and(|highest| id <= highest && (highest - id >= PATH_ID_WINDOW || self.is_set(id)));
         if seen {
             return Err(PathIdError::Used { id, highest });
         }
@@ -80,10 +80,12 @@ impl PathIdWindow {
         match self.highest {
             Some(highest) if id > highest => {
                 if id - highest >= PATH_ID_WINDOW {
-                    self.bits = [0; WORDS];
+                    self.bits.clear();
                 } else {
                     for skipped in highest + 1..id {
-                        self.bits[word(skipped)] &= !mask(skipped);
+                        if let Some(bits) = self.bits.get_mut(word(skipped)) {
+                            *bits &= !mask(skipped);
+                        }
                     }
                 }
                 self.highest = Some(id);
@@ -91,8 +93,16 @@ impl PathIdWindow {
             Some(_) => {}
             None => self.highest = Some(id),
         }
+        let needed = word(id) + 1;
+        if self.bits.len() < needed {
+            self.bits.resize(needed, 0);
+        }
         self.bits[word(id)] |= mask(id);
         Ok(())
+    }
+
+    fn is_set(&self, id: u64) -> bool {
+        self.bits.get(word(id)).is_some_and(|bits| bits & mask(id) != 0)
     }
 }
 
@@ -143,7 +153,7 @@ mod tests {
     fn the_top_of_the_range() {
         let mut window = PathIdWindow {
             highest: Some(u64::MAX - 2),
-            bits: [0; WORDS],
+            bits: SmallVec::new(),
         };
         assert_eq!(window.insert(u64::MAX), Ok(()));
         assert_eq!(window.insert(u64::MAX - 1), Ok(()));

@@ -31,9 +31,6 @@ pub struct Config {
     /// Client: whether what is sent before WELCOME may go as early data (PROTOCOL 5.6). Only for work
     /// that may be run twice, as a copy of the first bytes can be replayed much later.
     pub early_data: bool,
-    /// Client: whoever connects follows the address of a REJECT(REDIRECT) to a JOIN, or says that it does not
-    /// by [`refuse_redirect`](super::Session::refuse_redirect). Otherwise such a REJECT ends the session.
-    pub follow_redirects: bool,
     /// Bytes that all streams together may hold unsent or unacknowledged. A writer beyond it waits.
     pub max_send_buffer: u64,
     /// Bytes of reliable messages that may wait or be unacknowledged. What is kept for a single one counts
@@ -69,7 +66,6 @@ impl Default for Config {
             classes: Class::ALL.map(ClassConfig::new),
             security_floor: None,
             early_data: false,
-            follow_redirects: false,
             max_send_buffer: 32 * 1024 * 1024,
             max_message_queue: 4 * 1024 * 1024,
             max_datagram_queue: 256 * 1024,

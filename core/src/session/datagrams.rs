@@ -9,6 +9,7 @@ use super::Session;
 use super::audit::{Violation, rule};
 use super::error::SendError;
 use super::event::{Event, MessageId, Outcome};
+use super::rare::Blank;
 use super::timers::TimerKind;
 use crate::marks::sometimes;
 use crate::time::Timestamp;
@@ -87,6 +88,22 @@ pub(super) struct Datagrams {
     /// Bytes received and unread, unreliable messages included.
     received_bytes: u64,
     pub(super) dropped: u64,
+}
+
+impl Blank for Datagrams {
+    const BLANK: &'static Datagrams = &Datagrams {
+        next_number: 0,
+        outgoing: VecDeque::new(),
+        outgoing_bytes: 0,
+        waiting: BTreeMap::new(),
+        waiting_bytes: 0,
+        next_id: 0,
+        seen: None,
+        raw: VecDeque::new(),
+        raw_blocked: false,
+        received_bytes: 0,
+        dropped: 0,
+    };
 }
 
 impl Datagrams {

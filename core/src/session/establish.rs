@@ -119,7 +119,7 @@ impl Session {
             let hello = hello.on_path(id);
             return handshake_frame(HandshakeKind::Hello, |out| hello.encode(out));
         }
-        let floor = self.config.security_floor.unwrap_or(security);
+        let floor = self.floor.unwrap_or(security);
         self.floor = Some(floor);
         let params = Params {
             floor,
@@ -359,7 +359,7 @@ impl Session {
             RejectCode::MALFORMED,
         ];
         // PROTOCOL 8.3: whoever connects says whether the address is followed.
-        let followed = self.config.follow_redirects && code == RejectCode::REDIRECT && !address.is_empty();
+        let followed = self.follows_redirects && code == RejectCode::REDIRECT && !address.is_empty();
         let fatal = if joining {
             gone.contains(&code) && !followed
         } else {
@@ -386,6 +386,12 @@ impl Session {
             self.end_session(now, Cause::Rejected { code, detail });
         }
         Ok(())
+    }
+
+    /// Client: whoever connects follows the address of a REJECT(REDIRECT) to a JOIN, or says that it does not by
+    /// [`refuse_redirect`](Session::refuse_redirect). Otherwise, as without this, such a REJECT ends the session.
+    pub fn follow_redirects(&mut self, yes: bool) {
+        self.follows_redirects = yes;
     }
 
     /// The address of a REDIRECT is not followed: the session is gone, unless a path is alive, or may be.

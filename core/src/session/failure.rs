@@ -194,7 +194,7 @@ impl Session {
         path.suspicion = None;
         (path.ping_due, path.ping_sent) = (false, None);
         path.pongs.clear();
-        path.error.clone_from(&error);
+        path.error = error.clone().map(Box::new);
         let id = path.id;
         let lanes = std::mem::take(&mut path.lanes);
         path.lanes.push(Lane::default());

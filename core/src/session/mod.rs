@@ -35,6 +35,7 @@ mod lifecycle;
 mod messages;
 mod messages_in;
 mod path;
+mod rare;
 mod receive;
 mod rtt;
 mod sent;
@@ -73,7 +74,7 @@ pub use transmit::Transmit;
 
 use crate::handshake::{Params, PathCount, PathIdWindow, Security};
 use crate::marks::{Marks, sometimes};
-use crate::rng::Rng;
+use crate::rng::SparseRng;
 use crate::time::Timestamp;
 use crate::wire::{Class, Compressor, ErrorCode, Side};
 use classes::Classes;
@@ -81,6 +82,7 @@ use datagrams::Datagrams;
 use establish::{Handshake, Identity};
 use messages::Messages;
 use path::{Path, Stage, Unsettled};
+use rare::Rare;
 use streams::Ready;
 use streams::StreamTable;
 use timers::Timers;
@@ -130,7 +132,7 @@ impl PeerSettings {
 pub struct Session {
     side: Side,
     config: Arc<Config>,
-    rng: Rng,
+    rng: SparseRng,
     state: State,
     peer: PeerSettings,
     identity: Option<Identity>,
@@ -168,7 +170,7 @@ pub struct Session {
     /// Bytes that all send halves hold.
     buffered: u64,
     messages: Option<Box<Messages>>,
-    datagrams: Datagrams,
+    datagrams: Rare<Datagrams>,
     datagram_sender_blocked: bool,
 
     peer_draining: bool,
@@ -179,6 +181,7 @@ pub struct Session {
     /// This end says that it has done with all that was open.
     done_due: bool,
     done_said: bool,
+    follows_redirects: bool,
     peer_done: bool,
     /// The peer has acknowledged it: nothing that it sent before it knew is still under way.
     goaway_told: bool,
@@ -207,7 +210,7 @@ impl Session {
         let floor = config.security_floor;
         Session {
             side,
-            rng: Rng::from_seed(seed),
+            rng: SparseRng::from_seed(seed),
             state: State::Disconnected,
             peer: PeerSettings::of(&Params::default()),
             identity: None,
@@ -217,7 +220,7 @@ impl Session {
             floor,
             early: None,
             early_received: 0,
-            paths: Slab::new(),
+            paths: Slab::with_capacity(1),
             next_generation: 0,
             active: None,
             switch_from: None,
@@ -231,13 +234,13 @@ impl Session {
             abandons: Vec::new(),
             streams: StreamTable::default(),
             classes: Classes::new(config.clone(), side),
-            ready: Ready::default(),
+            ready: Ready::new(),
             control: VecDeque::new(),
             class_control: false,
             class_dropped: 0,
             buffered: 0,
             messages: None,
-            datagrams: Datagrams::default(),
+            datagrams: Rare::new(),
             datagram_sender_blocked: false,
             peer_draining: false,
             drain_address: None,
@@ -245,6 +248,7 @@ impl Session {
             goaway_due: false,
             done_due: false,
             done_said: false,
+            follows_redirects: false,
             peer_done: false,
             goaway_told: false,
             close_reason: None,
@@ -256,6 +260,12 @@ impl Session {
             compressor: None,
             config,
         }
+    }
+
+    /// Requires a carrier at least this secure of every path, before there is any; where the configuration
+    /// requires more, that holds.
+    pub fn require(&mut self, floor: Security) {
+        self.floor = self.floor.max(Some(floor));
     }
 
     /// Where the session stands.
@@ -280,7 +290,11 @@ impl Session {
 
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        if matches!(event, Event::Quiet) {
+            self.events.shrink_to_fit();
+        }
+        Some(event)
     }
 
     /// The connection of a path is gone, or [`Transmit::CloseAfterFlush`] was carried out.

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::config::PathInfo;
 use super::error::PathError;
+use super::rare::{Blank, Rare};
 use super::rtt::{Rate, Rtt};
 use super::sent::SentLog;
 use super::timers::{TimerKind, Timers};
@@ -115,7 +116,15 @@ pub(super) struct Exchange {
     /// SHA-256 of the JOINED that answered it.
     pub(super) joined_hash: Option<[u8; 32]>,
     /// Server: the paths that the client named as live in its JOIN.
-    pub(super) listed: SmallVec<[u64; 8]>,
+    pub(super) listed: Vec<u64>,
+}
+
+impl Blank for Exchange {
+    const BLANK: &'static Exchange = &Exchange {
+        join_hash: None,
+        joined_hash: None,
+        listed: Vec::new(),
+    };
 }
 
 pub(super) struct Path {
@@ -139,8 +148,8 @@ pub(super) struct Path {
     /// Eliciting bytes sent since an acknowledgement was last asked for.
     pub(super) since_ack_asked: u64,
     /// Handshake frames waiting to go, each in a record of its own.
-    pub(super) handshake: SmallVec<[Bytes; 1]>,
-    pub(super) exchange: Exchange,
+    pub(super) handshake: Vec<Bytes>,
+    pub(super) exchange: Rare<Exchange>,
     pub(super) timers: Timers,
     pub(super) suspicion: Option<Suspicion>,
     /// How long a slow path rests between two looks at it.
@@ -165,7 +174,7 @@ pub(super) struct Path {
     pub(super) peer_sends: u64,
     pub(super) close_due: bool,
     /// Set while [`Stage::Closing`]: what ended it.
-    pub(super) error: Option<PathError>,
+    pub(super) error: Option<Box<PathError>>,
     pub(super) budget: ControlBudget,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
@@ -196,8 +205,8 @@ impl Path {
             peer_in_flight: in_flight,
             announced_in_flight: in_flight,
             since_ack_asked: 0,
-            handshake: SmallVec::new(),
-            exchange: Exchange::default(),
+            handshake: Vec::new(),
+            exchange: Rare::new(),
             timers: Timers::default(),
             suspicion: None,
             recheck: RECHECK,

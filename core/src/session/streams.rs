@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::error::Misbehaviour;
 use super::keys::{IdMap, StreamKey};
+use super::rare::{Blank, Rare};
 use crate::stream::{RecvHalf, SendHalf};
 use crate::wire::{Kind, Side, StreamId};
 
@@ -316,13 +317,26 @@ pub(super) fn check_ours(side: Side, id: StreamId, frame: &'static str) -> Resul
 }
 
 /// Streams with something to send, by urgency; round robin within one.
-#[derive(Default)]
 pub(super) struct Ready {
-    queues: [VecDeque<u32>; 8],
+    queues: Rare<Queues>,
+    /// A bit for each queue that is not empty.
     mask: u8,
 }
 
+type Queues = [VecDeque<u32>; 8];
+
+impl Blank for Queues {
+    const BLANK: &'static Queues = &[const { VecDeque::new() }; 8];
+}
+
 impl Ready {
+    pub(super) const fn new() -> Ready {
+        Ready {
+            queues: Rare::new(),
+            mask: 0,
+        }
+    }
+
     #[inline]
     pub(super) fn push_back(&mut self, urgency: u8, slot: u32) {
         let level = usize::from(urgency.min(7));
@@ -339,6 +353,9 @@ impl Ready {
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<u32> {
+        if self.mask == 0 {
+            return None;
+        }
         let level = self.mask.trailing_zeros() as usize;
         let queue = self.queues.get_mut(level)?;
         let slot = queue.pop_front();
@@ -353,7 +370,9 @@ impl Ready {
 
     #[inline]
     pub(super) fn shrink(&mut self) {
-        self.queues.iter_mut().for_each(VecDeque::shrink_to_fit);
+        if self.is_empty() {
+            self.queues.clear();
+        }
     }
 
     #[inline]

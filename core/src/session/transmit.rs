@@ -30,7 +30,7 @@ pub enum Transmit {
 /// Output is bound to a path in batches of about this many bytes: one large write's worth.
 const BATCH: usize = 256 * 1024;
 /// A session that has sent nothing for this long gives back the memory that it does not need.
-pub(super) const TIDY_AFTER: Duration = Duration::from_millis(200);
+pub(super) const TIDY_AFTER: Duration = Duration::from_millis(50);
 /// Acknowledgements of what wants none ride along once this many records wait for one.
 const LAZY_ACK: u64 = 16;
 /// What acknowledgements and a path's own control take of a record at most.

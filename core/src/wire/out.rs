@@ -84,6 +84,43 @@ impl OutBuffer {
         });
     }
 
+    /// Puts a copy of `bytes` in front of what waits.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn put_front(&mut self, bytes: &[u8]) {
+        let start = self.start;
+        self.small.splice(start..start, bytes.iter().copied());
+        for shared in &mut self.shared {
+            shared.at += bytes.len() as u64;
+        }
+    }
+
+    /// Puts `bytes` at the end of the `room` small bytes at the front, and drops what is left before them.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn fill_front(&mut self, room: usize, bytes: &[u8]) {
+        let unused = room.saturating_sub(bytes.len());
+        let start = self.start + unused;
+        if let Some(place) = self.small.get_mut(start..start + bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.start = start;
+        }
+    }
+
+    /// Lets `change` see every byte from the `from`th on, in order, and change it. What is held by reference
+    /// is copied for that.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn own_from(&mut self, from: usize, mut change: impl FnMut(&mut [u8])) {
+        if !self.shared.is_empty() {
+            let mut own = Vec::with_capacity(self.len());
+            for slice in self.slices_from(self.start, 0) {
+                own.extend_from_slice(slice);
+            }
+            self.clear();
+            self.small = own;
+        }
+        let start = self.start + from;
+        change(self.small.get_mut(start..).unwrap_or_default());
+    }
+
     /// Fills `dst` with the bytes that wait, in order, and returns how many of its slices are used.
     ///
     /// All of them may hold less than [`OutBuffer::len`] when `dst` is short.

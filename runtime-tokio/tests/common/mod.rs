@@ -15,7 +15,7 @@ static NAMES: AtomicU64 = AtomicU64::new(0);
 pub fn free_address(kind: &str, dir: &tempfile::TempDir) -> String {
     let number = NAMES.fetch_add(1, Ordering::Relaxed);
     match kind {
-        "tcp" => "tcp://127.0.0.1:0".to_owned(),
+        "tcp" | "ws" => format!("{kind}://127.0.0.1:0"),
         "unix" => format!("unix://{}/{number}.sock", dir.path().display()),
         "mem" => format!("mem://test-{number}"),
         other => panic!("no such kind: {other}"),
@@ -75,8 +75,8 @@ pub struct Relay {
 
 impl Relay {
     pub async fn to(target: &Address) -> Relay {
-        let Address::Tcp { host, port } = target.clone() else {
-            panic!("only tcp is relayed")
+        let Address::Tcp { host, port } = target.socket() else {
+            panic!("only what is over tcp is relayed")
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -113,7 +113,11 @@ impl Relay {
     }
 
     pub fn url(&self) -> String {
-        format!("tcp://{}", self.address)
+        self.url_over("tcp")
+    }
+
+    pub fn url_over(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.address)
     }
 
     /// Cuts every connection there is.

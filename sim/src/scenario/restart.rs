@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{
-    Class, Client, RedirectRule, RegistryConfig, RequestError, Server, Session, SessionEvent,
+    CallError, Class, Client, RedirectRule, RegistryConfig, Server, Session, SessionEvent,
 };
 
 use super::service::{self, PORT};
@@ -130,7 +130,7 @@ async fn requests(host: Host, client: Arc<Client>, worker: u64, told: Told) {
             };
             match session.request("work", work::body(number, 200)).await {
                 Ok(_) => break,
-                Err(RequestError::NotSent(_)) => told.lock().again += 1,
+                Err(CallError::NotSent(_)) => told.lock().again += 1,
                 Err(error) => return told.lock().wrong.push(format!("request {number}: {error}")),
             }
         }

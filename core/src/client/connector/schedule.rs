@@ -93,7 +93,7 @@ impl Connector {
     /// Some path is up: as many more as are wanted, on different endpoints where possible.
     fn next_to_fill(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
         let loads = self.loads();
-        let level = if self.paths_up() + self.in_flight.len() < self.config.mode.paths() {
+        let level = if self.paths_up() + self.in_flight.len() < self.mode.paths() {
             // The least served of those that work, and those that work no more and are served less.
             let works = |(load, endpoint): &(&Load, &Endpoint)| {
                 !endpoint.retired && (load.paths > 0 || endpoint.failures < FAILED_OUT)

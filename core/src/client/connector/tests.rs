@@ -204,7 +204,7 @@ impl World {
             assert!(c.poll_timeout().is_some(), "all is down and nothing is planned");
         }
         // One more than wanted only while the place of a doubled path is looked at.
-        assert!(c.paths_up() == 0 || c.paths_up() + c.in_flight() <= c.config.mode.paths() + 1);
+        assert!(c.paths_up() == 0 || c.paths_up() + c.in_flight() <= c.mode.paths() + 1);
     }
 
     fn starts_between(&self, from_ms: u64, to_ms: u64) -> usize {

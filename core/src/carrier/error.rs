@@ -1,0 +1,15 @@
+//! What ends a carrier.
+
+/// Why a connection is of no more use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CarrierError {
+    /// What came is not WebSocket as PROTOCOL 14.2 has it.
+    #[cfg(feature = "websocket")]
+    #[error(transparent)]
+    WebSocket(#[from] super::websocket::Violation),
+    /// The HTTP exchange with which a connection begins is not one that we take part in.
+    #[cfg(feature = "websocket")]
+    #[error(transparent)]
+    Http(#[from] super::http::HttpError),
+}

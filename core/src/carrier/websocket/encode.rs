@@ -1,0 +1,104 @@
+//! What is sent: all records of one call as one binary message of one frame.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::{Message, State, WebSocket, mask};
+use crate::wire::OutBuffer;
+
+/// Bytes of the longest header.
+const MAX_HEADER: usize = 14;
+
+/// A header with the mask, and its length.
+fn header(opcode: OpCode, mask: Option<[u8; 4]>, len: usize) -> ([u8; MAX_HEADER], usize) {
+    let header = FrameHeader {
+        is_final: true,
+        opcode,
+        mask,
+        ..FrameHeader::default()
+    };
+    let mut bytes = [0; MAX_HEADER];
+    let mut cursor = Cursor::new(&mut bytes[..]);
+    // There is room for the longest.
+    let formatted = header.format(len as u64, &mut cursor);
+    debug_assert!(formatted.is_ok());
+    let used = usize::try_from(cursor.position()).unwrap_or(0);
+    (bytes, used)
+}
+
+impl WebSocket {
+    /// [`Carrier::prepare`](crate::carrier::Carrier::prepare).
+    pub fn prepare(&mut self, out: &mut OutBuffer) {
+        debug_assert!(out.is_empty());
+        out.put(&[0; MAX_HEADER]);
+    }
+
+    /// [`Carrier::seal`](crate::carrier::Carrier::seal).
+    pub fn seal(&mut self, out: &mut OutBuffer) {
+        self.seal_as(out, Message::Binary);
+    }
+
+    /// [`WebSocket::seal`], as a message of that kind.
+    pub fn seal_as(&mut self, out: &mut OutBuffer, kind: Message) {
+        let records = out.len().saturating_sub(MAX_HEADER);
+        let may_send = self.state == State::Open && !self.close_sent;
+        if records == 0 || !may_send {
+            out.clear();
+        } else {
+            let opcode = match kind {
+                Message::Binary => OpCode::Data(Data::Binary),
+                Message::Text => OpCode::Data(Data::Text),
+            };
+            self.frame_front(out, opcode, records);
+        }
+        // What was asked first is answered before the next record, or behind this one.
+        if !self.pending.is_empty() {
+            out.put_front(&std::mem::take(&mut self.pending));
+        }
+        if may_send && let Some(ping) = self.decoder.pong.take() {
+            self.put_control(out, Control::Pong, &ping);
+        }
+        if self.state == State::Open && self.is_ended() && !self.close_sent {
+            self.put_close(out);
+        }
+    }
+
+    /// Puts the header in the room before the records, and masks them.
+    fn frame_front(&mut self, out: &mut OutBuffer, opcode: OpCode, len: usize) {
+        let key = self.mask.as_mut().map(|rng| rng.bytes());
+        let (bytes, used) = header(opcode, key, len);
+        if let Some(key) = key {
+            mask::apply_to(out, MAX_HEADER, key);
+        }
+        out.fill_front(MAX_HEADER, bytes.get(..used).unwrap_or_default());
+    }
+
+    fn put_control(&mut self, out: &mut OutBuffer, kind: Control, payload: &[u8]) {
+        let key = self.mask.as_mut().map(|rng| rng.bytes());
+        let (bytes, used) = header(OpCode::Control(kind), key, payload.len());
+        let mut payload = payload.to_vec();
+        if let Some(key) = key {
+            mask::apply(&mut payload, key, 0);
+        }
+        out.put(bytes.get(..used).unwrap_or_default());
+        out.put(&payload);
+    }
+
+    /// The closing frame: what was wrong, or the peer's code back, or that all is well.
+    pub(super) fn put_close(&mut self, out: &mut OutBuffer) {
+        self.close_sent = true;
+        let (code, reason) = match (&self.failed, self.decoder.close) {
+            (Some(violation), _) => (Some(violation.code), violation.what),
+            (None, Some(code)) => (code, ""),
+            (None, None) => (Some(1000), ""),
+        };
+        let mut payload = Vec::with_capacity(2 + reason.len());
+        if let Some(code) = code {
+            payload.extend_from_slice(&code.to_be_bytes());
+            payload.extend_from_slice(reason.as_bytes());
+        }
+        self.put_control(out, Control::Close, &payload);
+    }
+}

@@ -1,0 +1,200 @@
+//! What lies between a socket and its session: nothing, or a carrier with its buffers; and how a connection
+//! comes to be ready for a session.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use sheetbend_core::carrier::{Carrier, CarrierError};
+use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::OutBuffer;
+
+use crate::rt::Socket;
+
+/// Bytes that a connection is read by until it is a session's.
+const FIRST_READ: usize = 4096;
+/// Slices in one vectored write.
+const MAX_SLICES: usize = 16;
+
+/// A socket, what is spoken on it, and what was read and belongs to the session.
+pub(crate) struct Connection {
+    pub(crate) socket: Box<dyn Socket>,
+    /// `None` where the socket's bytes are records.
+    pub(crate) layers: Option<Box<Layers>>,
+    pub(crate) input: BytesMut,
+}
+
+impl Connection {
+    /// A connection whose bytes are records, as far as is known.
+    pub(crate) fn native(socket: Box<dyn Socket>) -> Connection {
+        Connection {
+            socket,
+            layers: None,
+            input: BytesMut::new(),
+        }
+    }
+}
+
+/// A carrier and what it keeps beside the link's own buffer.
+pub(crate) struct Layers {
+    pub(crate) carrier: Carrier,
+    /// How many bytes at the front of the input are of records.
+    pub(crate) clean: usize,
+    /// What the socket received, where the carrier reads it apart.
+    pub(crate) wire: BytesMut,
+}
+
+impl Layers {
+    pub(crate) fn new(carrier: Carrier) -> Layers {
+        Layers {
+            carrier,
+            clean: 0,
+            wire: BytesMut::new(),
+        }
+    }
+
+    /// Decodes what was received.
+    pub(crate) fn decode(&mut self, now: Timestamp, input: &mut BytesMut) -> Result<(), CarrierError> {
+        self.carrier
+            .handle_input(now, &mut self.wire, input, &mut self.clean)
+    }
+
+    /// Lets `take` have the records at the front of the input; what it leaves stays there.
+    pub(crate) fn with_records<T>(
+        &mut self,
+        input: &mut BytesMut,
+        take: impl FnOnce(&mut BytesMut) -> T,
+    ) -> T {
+        if self.clean == input.len() {
+            let result = take(input);
+            self.clean = input.len();
+            return result;
+        }
+        let mut records = input.split_to(self.clean);
+        let result = take(&mut records);
+        self.clean = records.len();
+        if !records.is_empty() {
+            // They are neighbours again, so nothing is copied.
+            records.unsplit(std::mem::take(input));
+            *input = records;
+        }
+        result
+    }
+}
+
+/// What a connection has to send before a session has it.
+#[derive(Default)]
+pub(crate) struct Sending(OutBuffer);
+
+impl Sending {
+    pub(crate) fn buffer(&mut self) -> &mut OutBuffer {
+        &mut self.0
+    }
+
+    /// Puts more behind what is to be sent.
+    pub(crate) fn append(&mut self, more: Sending) {
+        if self.0.is_empty() {
+            self.0 = more.0;
+            return;
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let count = more.0.io_slices(&mut slices);
+        for slice in &slices[..count] {
+            self.0.put(slice);
+        }
+    }
+
+    /// Ready when all is written.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, socket: &dyn Socket) -> Poll<io::Result<()>> {
+        while !self.0.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let count = self.0.io_slices(&mut slices);
+            match socket.try_write_vectored(&slices[..count]) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => self.0.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::task::ready!(socket.poll_writable(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what the socket takes at once.
+    pub(crate) fn write_some(&mut self, socket: &dyn Socket) {
+        while !self.0.is_empty() {
+            match socket.try_write_vectored(&[IoSlice::new(self.0.chunk())]) {
+                Ok(count) if count > 0 => self.0.advance(count),
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Reads once into the right buffer. `Ok(true)`: something came; `Ok(false)`: the end.
+pub(crate) fn poll_read(
+    cx: &mut Context<'_>,
+    socket: &dyn Socket,
+    buffer: &mut BytesMut,
+) -> Poll<io::Result<bool>> {
+    loop {
+        std::task::ready!(socket.poll_readable(cx))?;
+        buffer.reserve(FIRST_READ);
+        match socket.try_read(buffer) {
+            Ok(count) => return Poll::Ready(Ok(count > 0)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// A step of the transport's handshake: ready when it is done and all of ours is written. What came behind it
+/// is in the input.
+pub(crate) fn poll_handshake(
+    cx: &mut Context<'_>,
+    now: Timestamp,
+    connection: &mut Connection,
+    sending: &mut Sending,
+) -> Poll<io::Result<()>> {
+    let Connection {
+        socket,
+        layers: Some(layers),
+        input,
+    } = connection
+    else {
+        return Poll::Ready(Ok(()));
+    };
+    loop {
+        if sending.0.is_empty() {
+            layers.carrier.prepare(&mut sending.0);
+            layers.carrier.seal(&mut sending.0);
+        }
+        let written = sending.poll_write(cx, &**socket)?;
+        if layers.carrier.is_ready() && !layers.carrier.has_output() && sending.0.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if written.is_ready() && layers.carrier.has_output() {
+            continue;
+        }
+        let buffer = if layers.carrier.reads_apart() {
+            &mut layers.wire
+        } else {
+            &mut *input
+        };
+        let ended = match poll_read(cx, &**socket, buffer) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(more)) => !more,
+        };
+        if ended {
+            let what = "the peer closed the connection in the transport's handshake";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, what)));
+        }
+        if let Err(error) = layers.decode(now, input) {
+            layers.carrier.close(&mut sending.0);
+            sending.write_some(&**socket);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+        }
+    }
+}
