@@ -96,10 +96,11 @@ impl ClassState {
             .on_consumed(goal.saturating_sub(self.window.consumed()));
     }
 
-    /// Grants what there is, if the peer has used up its credit amid a message; tells whether it did.
-    pub(super) fn relieve_partial(&mut self) -> bool {
+    /// Grants what there is, if the peer has used up its credit: amid a message, or while what nobody reads, on
+    /// other streams of the class, takes half of the window or more. Tells whether it did.
+    pub(super) fn relieve_starved(&mut self) -> bool {
         let limit = self.window.consumed() + self.window.size();
-        self.partial > 0 && self.received >= self.window.limit() && self.window.extend_to(limit)
+        self.received >= self.window.limit() && self.window.extend_to(limit)
     }
 }
 

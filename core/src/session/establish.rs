@@ -369,7 +369,7 @@ impl Session {
         let alone = !self
             .paths
             .iter()
-            .any(|(other, path)| other != slot && path.stage != Stage::Closing);
+            .any(|(other, path)| other != slot && path.may_live());
         let error = PathError::Rejected {
             code,
             detail: detail.clone(),
@@ -396,7 +396,7 @@ impl Session {
 
     /// The address of a REDIRECT is not followed: the session is gone, unless a path is alive, or may be.
     pub fn refuse_redirect(&mut self, now: Timestamp, detail: &str) {
-        let alone = self.paths.iter().all(|(_, path)| path.stage == Stage::Closing);
+        let alone = !self.paths.iter().any(|(_, path)| path.may_live());
         if alone && self.is_client() {
             sometimes!(self.marks, SessionGone);
             let (code, detail) = (RejectCode::REDIRECT, detail.to_owned());

@@ -502,7 +502,7 @@ impl Session {
     fn update_class(&mut self, now: Timestamp, class: Class, rtt: Duration) {
         let state = self.classes.at(class.index());
         let lent = state.window.update(now, rtt, 0).is_none();
-        if !lent || state.relieve_partial() {
+        if !lent || state.relieve_starved() {
             sometimes!(self.marks, CreditLent, lent);
             state.credit_due = true;
             self.class_control = true;

@@ -237,6 +237,13 @@ impl Path {
         self.stage == Stage::Live
     }
 
+    /// Whether it is alive for all that is known, or may be once its handshake is done. One that has been silent
+    /// for so long that it would be dead if there were another is not.
+    pub(super) fn may_live(&self) -> bool {
+        let silent = self.suspicion.is_some_and(|suspicion| suspicion.condemned);
+        self.stage != Stage::Closing && !silent
+    }
+
     /// Whether frames other than the handshake's may go out on it.
     pub(super) fn may_send(&self) -> bool {
         matches!(self.stage, Stage::Live | Stage::Welcomed)
