@@ -78,8 +78,14 @@ impl ClientBuilder {
         Ok(self)
     }
 
-    /// The session's configuration, classes included. Without a security floor in it, the weakest of the endpoints' is
-    /// the floor.
+    /// Puts an endpoint before all others.
+    pub(crate) fn preferred(mut self, address: Address) -> ClientBuilder {
+        self.endpoints.insert(0, address);
+        self
+    }
+
+    /// The session's configuration, classes included. Without a security floor in it, the weakest of the
+    /// endpoints' is the floor.
     pub fn config(mut self, config: Config) -> ClientBuilder {
         self.config = Some(Arc::new(config));
         self

@@ -6,12 +6,14 @@ mod hosts;
 mod links;
 mod load;
 mod partitions;
+mod pools;
 mod proxies;
 mod raw;
 mod restart;
 mod service;
 mod silence;
 mod stage;
+mod storm;
 mod tcp;
 mod truth;
 mod udp;
@@ -93,6 +95,8 @@ pub fn all() -> &'static [Scenario] {
             restart::ALL,
             silence::ALL,
             disks::ALL,
+            pools::ALL,
+            storm::ALL,
         ];
         parts.concat()
     });
