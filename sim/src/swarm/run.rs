@@ -231,8 +231,9 @@ impl Run {
         let crowded = self.plan.max_unconfirmed <= 2 * self.plan.clients.len();
         let mut patience = PROGRESS + if crowded { OVERDUE } else { Duration::ZERO };
         if self.book.crashes() > 0 {
-            // A client that says nothing learns by its heartbeat that its server is another.
-            patience += self.plan.server.params.heartbeat;
+            // A client that says nothing learns by its heartbeat that its server is another, and then has to come
+            // to believe it.
+            patience += PROGRESS + self.plan.server.params.heartbeat;
         }
         let mut last = vec![(u64::MAX, healed); self.plan.clients.len()];
         loop {
