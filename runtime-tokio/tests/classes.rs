@@ -83,10 +83,15 @@ async fn a_consumer_that_stands_still_holds_up_its_own_class_alone() {
             assert_eq!(message.payload, number.to_be_bytes().repeat(500));
         }
     });
-    for writer in held {
+    let mut readers = Vec::new();
+    for _ in 0..held.len() {
         let mut there = consumer.accept_uni().await.unwrap();
-        assert_eq!(there.read_to_end(100_000).await.unwrap(), vec![1; 100_000]);
-        writer.await.unwrap();
+        readers.push(tokio::spawn(async move {
+            assert_eq!(there.read_to_end(100_000).await.unwrap(), vec![1; 100_000]);
+        }));
+    }
+    for task in readers.into_iter().chain(held) {
+        task.await.unwrap();
     }
     messages.await.unwrap();
     sender.await.unwrap();

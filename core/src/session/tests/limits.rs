@@ -577,29 +577,3 @@ fn a_class_with_small_limits_holds_up_no_other() {
     }
     assert!(got.len() == 2 && got.iter().all(|(_, bytes)| *bytes == data));
 }
-
-/// REQUIREMENTS W5: a stream that nobody reads keeps its part of the class's window, and no more of it.
-#[test]
-fn an_unread_stream_leaves_its_class_the_rest() {
-    let mut options = Options::default();
-    let settings = ClassSettings::new("own").window(20_000).stream_window(12_000);
-    options.server.class(Class::USER[0], settings).expect("sound");
-    let mut world = World::connected(options);
-    let data = pattern(100_000, 5);
-    let unread = world.client.open(Kind::Uni, Class::USER[0]).expect("credit");
-    world.client.write(unread, &data).expect("open");
-    world.settle();
-    let read = world.client.open(Kind::Uni, Class::USER[0]).expect("credit");
-    let mut written = world.client.write(read, &data).expect("open");
-    world.settle();
-    let _ = world.server().accept(Kind::Uni, Class::USER[0]).expect("it came");
-    let there = world.server().accept(Kind::Uni, Class::USER[0]).expect("it came");
-    let mut got = Vec::new();
-    for _ in 0..100 {
-        let now = world.now;
-        got.extend(read_all(world.server(), now, there).0);
-        written += world.client.write(read, &data[written..]).expect("open");
-        world.run_for(MS * 2);
-    }
-    assert!(got == data, "{} bytes came", got.len());
-}
