@@ -356,6 +356,11 @@ impl Calls {
         (wanted, self.ready_bytes)
     }
 
+    /// How many requests of the peer lie ready.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Bytes of the requests that lie ready.
     pub(crate) fn ready_bytes(&self) -> usize {
         self.ready_bytes

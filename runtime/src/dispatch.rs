@@ -87,14 +87,16 @@ impl State {
         }
     }
 
-    /// Hands over what is done, and lays requests of the peer ready.
-    pub(crate) fn hand_over(&mut self, calls: &Mutex<Calls>, wakes: &mut WakeList) {
+    /// Hands over what is done, and lays requests of the peer ready. Tells how many there are of both.
+    pub(crate) fn hand_over(&mut self, calls: &Mutex<Calls>, wakes: &mut WakeList) -> usize {
         let mut calls = calls.lock();
+        let done = self.carried.answered.len();
         calls.complete(&mut self.carried.answered, wakes);
         self.lay_ready(&mut calls, wakes);
         if self.end.is_some() {
             calls.end(wakes);
         }
+        done + calls.ready()
     }
 
     // ---- calls ----

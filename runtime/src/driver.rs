@@ -42,6 +42,8 @@ pub(crate) struct Driver {
     armed: Timestamp,
     /// Other tasks were let go first since the application last changed something.
     deferred: bool,
+    /// The last turn woke one task for one call: nobody else is about to queue anything.
+    lone: bool,
     /// Turns since the clock was last looked at, because the sockets held more.
     unjudged: usize,
     orphan_until: Option<Timestamp>,
@@ -67,6 +69,7 @@ impl Driver {
             timer: None,
             armed: Timestamp::MAX,
             deferred: false,
+            lone: false,
             unjudged: 0,
             orphan_until: None,
             observer,
@@ -188,7 +191,8 @@ impl Driver {
         let whole = state.intake.whole();
         let ended = self.take_events(now, state, wakes, moved);
         let more = state.intake.whole() > whole;
-        state.hand_over(&self.shared.calls, wakes);
+        let handed = state.hand_over(&self.shared.calls, wakes);
+        self.lone = handed == 1 && wakes.len() == 1;
         self.links.retain(|link| !link.is_gone());
         ended || more
     }
@@ -293,7 +297,8 @@ impl Future for Driver {
         let this = self.get_mut();
         // Woken because the application changed something: let everyone else who can run queue their
         // part first, so that one write carries all of it.
-        if this.shared.take_dirty() && !std::mem::replace(&mut this.deferred, true) {
+        let dirty = this.shared.take_dirty();
+        if dirty && !this.lone && !std::mem::replace(&mut this.deferred, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
