@@ -11,9 +11,7 @@
 
 use std::error::Error;
 
-use sheetbend_tokio::{
-    ErrorCode, FIRST_APPLICATION_STATUS, RequestError, STATUS_DROPPED, Server, Session, bind, connect,
-};
+use sheetbend_tokio::{CallError, Code, ErrorCode, Failure, Server, Session, bind, connect};
 
 /// Requests that are under way at the same time.
 const AT_ONCE: u32 = 1000;
@@ -52,7 +50,7 @@ async fn answer(session: Session) {
                 request.respond(payload);
             }
             "forget" => drop(request),
-            _ => request.fail(FIRST_APPLICATION_STATUS, "no such method"),
+            _ => request.fail(Failure::new(Code::Unimplemented, "no such method")),
         }
     }
 }
@@ -66,7 +64,7 @@ async fn all_at_once(session: &Session) -> Result<(), Box<dyn Error>> {
         calls.push(tokio::spawn(async move {
             let answer = session.request("echo", number.to_be_bytes().to_vec()).await?;
             assert_eq!(answer[..], number.to_be_bytes());
-            Ok::<(), RequestError>(())
+            Ok::<(), CallError>(())
         }));
     }
     for call in calls {
@@ -82,12 +80,9 @@ async fn failures(session: &Session) {
     for method in ["unknown", "forget"] {
         match session.request(method, "").await {
             Ok(_) => println!("{method}: answered"),
-            Err(RequestError::Failed {
-                code: STATUS_DROPPED, ..
-            }) => println!("{method}: the server dropped it"),
-            Err(RequestError::Failed { code, message }) => println!("{method}: status {code}, {message}"),
-            Err(RequestError::NotSent(why)) => println!("{method}: not executed, may be repeated: {why}"),
-            Err(RequestError::Maybe(why)) => println!("{method}: perhaps executed: {why}"),
+            Err(CallError::Failed(failure)) => println!("{method}: the server says: {failure}"),
+            Err(CallError::NotSent(why)) => println!("{method}: not executed, may be repeated: {why}"),
+            Err(CallError::MaybeExecuted(why)) => println!("{method}: perhaps executed: {why}"),
         }
     }
 }

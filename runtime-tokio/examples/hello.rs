@@ -1,7 +1,7 @@
 //! The example of the README: a server and a client, here in one program so that it runs by itself.
 #![allow(clippy::print_stdout)]
 
-use sheetbend_tokio::{ErrorCode, FIRST_APPLICATION_STATUS, Server};
+use sheetbend_tokio::{Code, ErrorCode, Failure, Server};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,7 +23,7 @@ async fn serve(server: Server) {
                 let answer = format!("hello, {}", String::from_utf8_lossy(request.payload()));
                 match request.method() {
                     "greet" => request.respond(answer),
-                    _ => request.fail(FIRST_APPLICATION_STATUS, "no such method"),
+                    _ => request.fail(Failure::new(Code::Unimplemented, "no such method")),
                 }
             }
         });

@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::{free_address, pair, serve_echo};
 use sheetbend_tokio::core::time::Timestamp;
 use sheetbend_tokio::{
-    Address, BoxFuture, Cause, Class, Client, Config, ConnectError, Delivery, ErrorCode, Listener, OpenError,
-    Outcome, RequestError, Runtime, SendError, Server, Socket, State, Timer, connect, runtime,
+    Address, BoxFuture, CallError, Cause, Class, Client, Config, ConnectError, Delivery, ErrorCode, Listener,
+    OpenError, Outcome, Runtime, SendError, Server, Socket, State, Timer, connect, runtime,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -99,7 +99,7 @@ async fn close_tells_the_other_end_why() {
     );
     assert!(matches!(
         pair.client.request("x", "").await,
-        Err(RequestError::NotSent(_))
+        Err(CallError::NotSent(_))
     ));
     assert!(pair.peer.recv_message(Class::EVENTS).await.is_err());
 }
@@ -178,7 +178,7 @@ async fn a_server_that_forgot_the_session_leaves_outcomes() {
     assert_eq!(ended.state, State::Failed);
     assert!(matches!(ended.cause, Cause::Rejected { .. }), "{ended}");
     let error = call.await.unwrap_err();
-    assert!(matches!(error, RequestError::Maybe(_)), "{error}");
+    assert!(matches!(error, CallError::MaybeExecuted(_)), "{error}");
     // The client makes a new one when asked.
     let (again, peer) = tokio::join!(client.session(), server.accept());
     serve_echo(peer.unwrap());

@@ -4,7 +4,14 @@ mod common;
 
 use bytes::Bytes;
 use common::{pair, serve_echo};
-use sheetbend_tokio::{ErrorCode, FIRST_APPLICATION_STATUS, RequestError, STATUS_DROPPED};
+use sheetbend_tokio::{CallError, Code, ErrorCode, Executed, Failure, Reason};
+
+fn reason(error: &CallError) -> Option<Reason> {
+    match error {
+        CallError::Failed(failure) => failure.reason,
+        _ => None,
+    }
+}
 
 async fn thousand_at_once(kind: &str) {
     let pair = pair(kind).await;
@@ -66,7 +73,7 @@ async fn large_and_empty_payloads_pass() {
     assert_eq!(pair.client.request("echo", large.clone()).await.unwrap(), large);
     assert_eq!(pair.client.request("echo", "").await.unwrap(), "");
     let error = pair.client.request("", "no name").await.unwrap_err();
-    assert!(matches!(error, RequestError::NotSent(_)), "{error}");
+    assert!(matches!(error, CallError::NotSent(_)), "{error}");
 }
 
 #[tokio::test]
@@ -76,33 +83,23 @@ async fn failures_are_told_apart() {
     tokio::spawn(async move {
         while let Ok(request) = peer.accept_request().await {
             match request.method() {
-                "fail" => request.fail(FIRST_APPLICATION_STATUS + 1, "not today"),
+                "fail" => request.fail(Failure::new(Code::Application(1), "not today")),
                 _ => drop(request),
             }
         }
     });
     let error = pair.client.request("fail", "").await.unwrap_err();
-    let code = FIRST_APPLICATION_STATUS + 1;
     assert_eq!(
         error,
-        RequestError::Failed {
-            code,
-            message: "not today".to_owned()
-        }
+        CallError::Failed(Failure::new(Code::Application(1), "not today"))
     );
     let error = pair.client.request("drop", "").await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            RequestError::Failed {
-                code: STATUS_DROPPED,
-                ..
-            }
-        ),
-        "{error}"
+    assert_eq!(
+        (error.code(), error.executed(), reason(&error)),
+        (Code::Internal, Executed::Yes, Some(Reason::Dropped))
     );
     let error = pair.client.request(&"x".repeat(300), "").await.unwrap_err();
-    assert!(matches!(error, RequestError::NotSent(_)), "{error}");
+    assert!(matches!(error, CallError::NotSent(_)), "{error}");
 }
 
 #[tokio::test]
@@ -120,15 +117,9 @@ async fn a_request_that_is_too_long_is_refused_by_the_server() {
     serve_echo(peer);
     assert!(client.request("echo", vec![0; 1000]).await.is_ok());
     let error = client.request("echo", vec![0; 100_000]).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            RequestError::Failed {
-                code: sheetbend_tokio::STATUS_TOO_LARGE,
-                ..
-            }
-        ),
-        "{error}"
+    assert_eq!(
+        (error.code(), error.executed(), reason(&error)),
+        (Code::ResourceExhausted, Executed::No, Some(Reason::TooLarge))
     );
     assert!(client.request("echo", "still fine").await.is_ok());
 }
@@ -178,10 +169,10 @@ async fn requests_of_an_ended_session_were_not_sent() {
     assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(queued.as_mut().poll(cx).is_pending())).await);
     pair.client.close(ErrorCode::NONE, "enough").await;
     // What was queued behind the end never left; what the driver finds no more, the caller finds itself.
-    assert!(matches!(queued.await, Err(RequestError::NotSent(_))));
+    assert!(matches!(queued.await, Err(CallError::NotSent(_))));
     for _ in 0..3 {
         let late = pair.client.request("echo", "late").await;
-        assert!(matches!(late, Err(RequestError::NotSent(_))), "{late:?}");
+        assert!(matches!(late, Err(CallError::NotSent(_))), "{late:?}");
         tokio::time::sleep(std::time::Duration::from_millis(700)).await;
     }
     assert!(pair.client.accept_request().await.is_err());

@@ -6,15 +6,19 @@
 //! leaves here what became of them. The lock is held for a few instructions at a time; whoever holds
 //! the session's lock may take this one, never the other way round.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use sheetbend_core::request::{
+    Answer, CallError, CallKind, IdempotencyKey, Metadata, Method, MethodTable, NameError, Reason,
+    RequestHead, TimeLeft, TraceContext,
+};
 use sheetbend_core::session::StreamKey;
+use sheetbend_core::time::Timestamp;
 
 use crate::intake::Arrived;
 use crate::pool::take_batch;
-use crate::request::RequestError;
 use crate::shared::store;
 use crate::waits::{Interest, Ticket, Waits, WakeList};
 
@@ -28,7 +32,7 @@ pub(crate) const READY_BYTES: usize = 256 * 1024;
 const KEPT: usize = 256 * 1024;
 
 /// Place of a request in the table of those under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CallId(pub(crate) u32);
 
 /// What a command is about.
@@ -36,6 +40,8 @@ pub(crate) struct CallId(pub(crate) u32);
 pub(crate) enum Task {
     /// Call the peer.
     Request(CallId),
+    /// Call the peer, and wait no longer than until then.
+    RequestBy(CallId, Timestamp),
     /// Answer the peer's request on this stream.
     Respond(StreamKey),
 }
@@ -57,12 +63,12 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, task: Task, head: &[u8], payload: Bytes) {
+    fn push(&mut self, task: Task, put_head: impl FnOnce(&mut Vec<u8>), payload: Bytes) {
         if self.commands.capacity() == 0 {
             *self = take_batch();
         }
         let before = self.bytes.len();
-        self.bytes.extend_from_slice(head);
+        put_head(&mut self.bytes);
         let rest = if payload.len() < COPIED {
             self.bytes.extend_from_slice(&payload);
             None
@@ -97,23 +103,76 @@ fn room_for_one<T>(list: &mut Vec<T>) {
     }
 }
 
+/// What a call says of itself besides its method, its deadline and its payload.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) metadata: Metadata,
+    /// At most 64 bytes; empty for none.
+    pub(crate) key: Bytes,
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) repeatable: bool,
+    pub(crate) attempt: u64,
+}
+
+/// The head of a call (PROTOCOL 11.2).
+pub(crate) fn head<'a>(
+    method: Method<'a>,
+    kind: CallKind,
+    options: Option<&'a Options>,
+    time_left: Option<TimeLeft>,
+) -> RequestHead<'a> {
+    let mut head = RequestHead::unary(method);
+    head.kind = kind;
+    head.time_left = time_left;
+    if let Some(options) = options {
+        head.metadata = options.metadata.as_block();
+        head.key = IdempotencyKey::new(&options.key).ok();
+        head.trace = options.trace;
+        head.repeatable = options.repeatable;
+        head.attempt = options.attempt;
+    }
+    head
+}
+
 /// Where a request stands, for its caller.
 enum Call {
     /// Nobody's.
     Vacant,
     /// Under way.
-    Waiting(Waker),
+    Waiting {
+        waker: Waker,
+        /// The number that its head gave to the method, or 0.
+        defines: u32,
+    },
     /// Answered, or known to have failed.
-    Done(Result<Bytes, RequestError>),
+    Done(Ending),
 }
 
+/// How a request ended: with the whole of the peer's answer, or without one.
+pub(crate) type Ending = Result<Bytes, Box<CallError>>;
+
 /// What a request came to.
-pub(crate) type Answered = (CallId, Result<Bytes, RequestError>);
+pub(crate) type Answered = (CallId, Ending);
+
+/// Whether an answer tells that the peer has the name that came with the call (PROTOCOL 11.6).
+fn confirms(answer: &Bytes) -> bool {
+    // Success without metadata.
+    if answer.first() == Some(&0) {
+        return true;
+    }
+    match Answer::from_whole(answer.clone()).map(|answer| answer.result) {
+        Ok(Ok(_)) => true,
+        Ok(Err(failure)) => failure.reason != Some(Reason::MalformedHead),
+        Err(_) => false,
+    }
+}
 
 /// Everything behind this lock.
 #[derive(Default)]
 pub(crate) struct Calls {
     batch: Batch,
+    /// Numbers of the methods that this end calls (PROTOCOL 11.6).
+    pub(crate) methods: MethodTable,
     calls: Vec<Call>,
     vacant: Vec<u32>,
     ready: VecDeque<Arrived>,
@@ -140,9 +199,20 @@ pub(crate) struct Calls {
 impl Calls {
     // ---- the handles' side ----
 
-    /// Leaves a request for the driver.
-    pub(crate) fn request(&mut self, cx: &Context<'_>, head: &[u8], payload: Bytes) -> CallId {
-        let waiting = Call::Waiting(cx.waker().clone());
+    /// Leaves a unary call for the driver, which says that it has `left` and ends here at `until`.
+    pub(crate) fn request(
+        &mut self,
+        cx: &Context<'_>,
+        method: &str,
+        options: Option<&Options>,
+        (left, until): (Option<TimeLeft>, Option<Timestamp>),
+        payload: Bytes,
+    ) -> Result<CallId, NameError> {
+        let method = self.methods.method(method)?;
+        let waiting = Call::Waiting {
+            waker: cx.waker().clone(),
+            defines: method.defines().unwrap_or(0),
+        };
         let id = match self.vacant.pop() {
             Some(id) => {
                 self.calls[id as usize] = waiting;
@@ -155,13 +225,19 @@ impl Calls {
                 CallId((self.calls.len() - 1) as u32)
             }
         };
-        self.batch.push(Task::Request(id), head, payload);
-        id
+        let task = match until {
+            None => Task::Request(id),
+            Some(at) => Task::RequestBy(id, at),
+        };
+        let head = head(method, CallKind::Unary, options, left);
+        self.batch.push(task, |out| head.encode(out), payload);
+        Ok(id)
     }
 
     /// Leaves an answer for the driver.
     pub(crate) fn respond(&mut self, key: StreamKey, head: &[u8], payload: Bytes) {
-        self.batch.push(Task::Respond(key), head, payload);
+        self.batch
+            .push(Task::Respond(key), |out| out.extend_from_slice(head), payload);
     }
 
     /// The driver, if it is to be woken for what was left.
@@ -179,9 +255,9 @@ impl Calls {
     }
 
     /// What became of a request, whose place is free again then.
-    pub(crate) fn poll_answer(&mut self, cx: &Context<'_>, id: CallId) -> Poll<Result<Bytes, RequestError>> {
+    pub(crate) fn poll_answer(&mut self, cx: &Context<'_>, id: CallId) -> Poll<Ending> {
         let call = &mut self.calls[id.0 as usize];
-        if let Call::Waiting(waker) = call {
+        if let Call::Waiting { waker, .. } = call {
             if !waker.will_wake(cx.waker()) {
                 waker.clone_from(cx.waker());
             }
@@ -192,7 +268,9 @@ impl Calls {
                 self.free(id);
                 Poll::Ready(answer)
             }
-            Call::Vacant | Call::Waiting(_) => unreachable!("a request keeps its place until it is answered"),
+            Call::Vacant | Call::Waiting { .. } => {
+                unreachable!("a request keeps its place until it is answered")
+            }
         }
     }
 
@@ -255,7 +333,13 @@ impl Calls {
     pub(crate) fn complete(&mut self, answered: &mut Vec<Answered>, wakes: &mut WakeList) {
         for (id, answer) in answered.drain(..) {
             let call = &mut self.calls[id.0 as usize];
-            if let Call::Waiting(waker) = std::mem::replace(call, Call::Done(answer)) {
+            if let Call::Waiting { defines, .. } = call
+                && *defines != 0
+                && answer.as_ref().is_ok_and(confirms)
+            {
+                self.methods.handle_answer(*defines);
+            }
+            if let Call::Waiting { waker, .. } = std::mem::replace(call, Call::Done(answer)) {
                 wakes.push(waker);
             }
         }
@@ -327,6 +411,19 @@ pub(crate) struct Carried {
     pub(crate) answered: Vec<Answered>,
     /// The streams of requests under way, or their places in line, by [`CallId`].
     pub(crate) places: Vec<Place>,
+    /// When calls end by themselves.
+    due: BTreeSet<(Timestamp, Due)>,
+    /// Those of unary calls, by [`CallId`]; `MAX` for none. Shorter than `places` where they have none.
+    due_at: Vec<Timestamp>,
+}
+
+/// What a deadline ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    /// A unary call.
+    Call(CallId),
+    /// A call that its handles carry on.
+    Stream(StreamKey),
 }
 
 /// What the driver knows a request by.
@@ -352,16 +449,63 @@ impl Carried {
     }
 
     /// A request is over.
-    pub(crate) fn answer(&mut self, id: CallId, answer: Result<Bytes, RequestError>) {
+    pub(crate) fn answer(&mut self, id: CallId, answer: Ending) {
         self.place(id, Place::None);
+        self.forget_due(id);
         room_for_one(&mut self.answered);
         self.answered.push((id, answer));
+    }
+
+    /// The call is to end then.
+    pub(crate) fn set_due(&mut self, id: CallId, at: Timestamp) {
+        let index = id.0 as usize;
+        if index >= self.due_at.len() {
+            self.due_at.resize(index + 1, Timestamp::MAX);
+        }
+        self.due_at[index] = at;
+        self.due.insert((at, Due::Call(id)));
+    }
+
+    /// The call is over: its deadline says nothing any more.
+    pub(crate) fn forget_due(&mut self, id: CallId) {
+        if let Some(at) = self.due_at.get_mut(id.0 as usize)
+            && *at != Timestamp::MAX
+        {
+            self.due.remove(&(*at, Due::Call(id)));
+            *at = Timestamp::MAX;
+        }
+    }
+
+    /// The call on this stream is to end then.
+    pub(crate) fn set_stream_due(&mut self, key: StreamKey, at: Timestamp) {
+        self.due.insert((at, Due::Stream(key)));
+    }
+
+    /// The call on this stream is over.
+    pub(crate) fn forget_stream_due(&mut self, key: StreamKey, at: Timestamp) {
+        self.due.remove(&(at, Due::Stream(key)));
+    }
+
+    /// When the next call ends by itself.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// The next call that is over at `now`.
+    pub(crate) fn take_due(&mut self, now: Timestamp) -> Option<Due> {
+        let (at, due) = *self.due.first().filter(|(at, _)| *at <= now)?;
+        self.due.remove(&(at, due));
+        if let Due::Call(CallId(index)) = due {
+            self.due_at[index as usize] = Timestamp::MAX;
+        }
+        Some(due)
     }
 
     /// Gives back what an idle session does not need.
     pub(crate) fn shrink(&mut self) {
         if self.places.iter().all(|place| matches!(place, Place::None)) {
             self.places = Vec::new();
+            self.due_at = Vec::new();
         }
         self.answered.shrink_to_fit();
     }

@@ -3,21 +3,43 @@
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use sheetbend_core::request::{AnswerError, CallError, CallKind, Cause, ResetCode, Sent};
 use sheetbend_core::session::{OpenError, StreamError, StreamKey};
+use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, Kind};
 
-use crate::calls::{Batch, CallId, Calls, Place, Task};
-use crate::intake::{STATUS_TOO_LARGE, Step, Work};
+use crate::calls::{Batch, CallId, Calls, Due, Place, Task};
+use crate::intake::{Step, Work};
 use crate::open::Waiting;
-use crate::request::{RequestError, parse_answer};
 use crate::shared::State;
 use crate::waits::WakeList;
 
 /// What a request is, on the wire.
-const OPEN: (Kind, Class) = (Kind::Bi, Class::REQUESTS);
+pub(crate) const OPEN: (Kind, Class) = (Kind::Bi, Class::REQUESTS);
 
-/// What is still to be written on a stream, in two pieces.
-pub(crate) struct Parts(pub(crate) [Bytes; 2]);
+/// What is still to be written on a stream, in three pieces: of what did not fit, what goes by reference, and
+/// what was added behind it.
+#[derive(Default)]
+pub(crate) struct Parts(pub(crate) [Bytes; 3]);
+
+/// What the driver does once all is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Leaves the stream to its handle.
+    Wait,
+    /// Ends it, and leaves it to its handle.
+    Finish,
+    /// Ends it; the handle of its sending half is gone.
+    ReleaseSend,
+    /// Ends it and is done with it.
+    Release,
+}
+
+/// Something of a call that did not fit into its stream at once.
+pub(crate) struct Writing {
+    pub(crate) parts: Parts,
+    pub(crate) then: Then,
+}
 
 /// A request that does not fit into its stream's first credit, or an answer that comes in pieces.
 pub(crate) struct LongCall {
@@ -34,8 +56,16 @@ pub(crate) struct WaitingCall {
 }
 
 impl Parts {
-    fn new(head: &[u8], rest: Option<Bytes>) -> Parts {
-        Parts([Bytes::copy_from_slice(head), rest.unwrap_or_default()])
+    pub(crate) fn new(head: &[u8], rest: Option<Bytes>) -> Parts {
+        Parts([
+            Bytes::copy_from_slice(head),
+            rest.unwrap_or_default(),
+            Bytes::new(),
+        ])
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
     }
 }
 
@@ -48,6 +78,10 @@ impl State {
             bytes = behind;
             match command.task {
                 Task::Request(id) => self.begin_call(id, head, command.rest),
+                Task::RequestBy(id, at) => {
+                    self.carried.set_due(id, at);
+                    self.begin_call(id, head, command.rest);
+                }
                 Task::Respond(key) => self.respond(key, head, command.rest),
             }
         }
@@ -81,7 +115,7 @@ impl State {
     /// A request in line has got its stream.
     pub(crate) fn start_waiting_call(&mut self, key: StreamKey, call: WaitingCall) {
         let WaitingCall { id, parts } = call;
-        let Parts([head, rest]) = parts;
+        let Parts([head, rest, _]) = parts;
         self.start_call(key, id, &head, Some(rest).filter(|rest| !rest.is_empty()));
     }
 
@@ -91,8 +125,8 @@ impl State {
     }
 
     fn refuse_call(&mut self, id: CallId, error: &OpenError) {
-        self.carried
-            .answer(id, Err(RequestError::NotSent(error.to_string())));
+        let error = CallError::NotSent(Cause::Open(*error));
+        self.carried.answer(id, Err(Box::new(error)));
     }
 
     fn start_call(&mut self, key: StreamKey, id: CallId, head: &[u8], rest: Option<Bytes>) {
@@ -109,7 +143,7 @@ impl State {
                 self.slot(key).work = Work::LongCall(Box::new(LongCall { id, parts, answer }));
                 self.pump_call(key);
             }
-            Err(error) => self.fail_call(key, id, &error),
+            Err(error) => self.fail_call(key, id, false, Cause::Stream(error)),
         }
     }
 
@@ -129,7 +163,9 @@ impl State {
                         }
                         // The answer may say why.
                         Err(StreamError::Stopped(_)) => {}
-                        Err(error) => return self.fail_call(key, long.id, &error),
+                        Err(error) => {
+                            return self.fail_call(key, long.id, false, Cause::Stream(error));
+                        }
                     }
                 }
                 (long.id, long.answer)
@@ -142,41 +178,84 @@ impl State {
         match self.read_on(self.now, key, answer, self.limits.max_request) {
             Step::Whole(answer) => {
                 self.core.release(key);
-                self.carried.answer(id, parse_answer(answer));
+                self.carried.answer(id, Ok(answer));
             }
             Step::Unfinished(answer) if answer.is_empty() => self.slot(key).work = Work::Call(id),
             Step::Unfinished(answer) => {
                 let parts = None;
                 self.slot(key).work = Work::LongCall(Box::new(LongCall { id, parts, answer }));
             }
-            Step::Gone(error) => self.fail_call(key, id, &error),
-            Step::TooLarge => {
+            Step::Gone(error) => self.fail_call(key, id, true, Cause::Stream(error)),
+            Step::TooLarge { .. } => {
+                let max = self.limits.max_request;
                 self.core.release(key);
-                let message = format!("the answer exceeds {} bytes", self.limits.max_request);
-                let code = STATUS_TOO_LARGE;
-                self.carried
-                    .answer(id, Err(RequestError::Failed { code, message }));
+                let cause = Cause::Answer(AnswerError::TooLarge { max });
+                let error = CallError::MaybeExecuted(cause);
+                self.carried.answer(id, Err(Box::new(error)));
             }
         }
     }
 
-    /// The stream of a request failed.
-    fn fail_call(&mut self, key: StreamKey, id: CallId, error: &StreamError) {
-        let sent = self
+    /// There is no answer to a call. `finished` tells that its end was written.
+    fn fail_call(&mut self, key: StreamKey, id: CallId, finished: bool, cause: Cause) {
+        let sent = Sent::of(self.core.send_progress(key), finished);
+        self.core.release(key);
+        let error = CallError::unanswered(CallKind::Unary, sent, cause);
+        self.carried.answer(id, Err(Box::new(error)));
+    }
+
+    /// Ends the calls whose time is over.
+    pub(crate) fn expire_calls(&mut self, now: Timestamp, wakes: &mut WakeList) {
+        while let Some(due) = self.carried.take_due(now) {
+            match due {
+                Due::Call(id) => self.expire_call(id),
+                Due::Stream(key) if self.core.stream_id(key).is_none() => {}
+                Due::Stream(key) => {
+                    self.drop_writing(key);
+                    self.give_up_stream(key, ResetCode::Expired);
+                    let slot = self.slot(key);
+                    wakes.extend([slot.read.take(), slot.write.take()].into_iter().flatten());
+                }
+            }
+        }
+    }
+
+    fn expire_call(&mut self, id: CallId) {
+        match self.carried.places.get(id.0 as usize) {
+            Some(Place::Stream(key)) => {
+                let key = *key;
+                let finished = match std::mem::take(&mut self.slot(key).work) {
+                    Work::LongCall(long) => long.parts.is_none(),
+                    _ => true,
+                };
+                let sent = Sent::of(self.core.send_progress(key), finished);
+                // What was not sent so far is not sent any more: the word for it stays true.
+                self.give_up_stream(key, ResetCode::Expired);
+                self.core.release(key);
+                let error = CallError::unanswered(CallKind::Unary, sent, Cause::Deadline);
+                self.carried.answer(id, Err(Box::new(error)));
+            }
+            Some(Place::Line(ticket)) => {
+                let ticket = *ticket;
+                self.leave_line(OPEN, ticket);
+                let error = CallError::NotSent(Cause::Deadline);
+                self.carried.answer(id, Err(Box::new(error)));
+            }
+            Some(Place::None) | None => {}
+        }
+    }
+
+    /// Takes back what was not sent yet, and asks the peer to stop (PROTOCOL 11.7).
+    pub(crate) fn give_up_stream(&mut self, key: StreamKey, code: ResetCode) {
+        let left = self
             .core
             .send_progress(key)
-            .is_none_or(|progress| progress.sent > 0);
-        let why = self
-            .end
-            .as_ref()
-            .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause:?}"));
-        self.core.release(key);
-        let error = if sent {
-            RequestError::Maybe(why)
-        } else {
-            RequestError::NotSent(why)
-        };
-        self.carried.answer(id, Err(error));
+            .is_some_and(|progress| progress.sent < progress.written);
+        let open = self.core.write(key, &[]).is_ok();
+        if left || open {
+            let _: Result<(), StreamError> = self.core.reset(key, code.value());
+        }
+        let _: Result<(), StreamError> = self.core.stop_sending(key, code.value());
     }
 
     /// The session has ended: every request under way learns what is known of it.
@@ -194,15 +273,17 @@ impl State {
         match place.map(std::mem::take) {
             Some(Place::Stream(key)) => {
                 self.slot(key).work = Work::None;
+                self.give_up_stream(key, ResetCode::Cancelled);
                 self.core.release(key);
             }
             Some(Place::Line(ticket)) => self.leave_line(OPEN, ticket),
             // It is done; its answer may not have been handed over.
             Some(Place::None) | None => self.carried.answered.retain(|(of, _)| *of != id),
         }
+        self.carried.forget_due(id);
     }
 
-    // ---- answers ----
+    // ---- answers, and items ----
 
     /// Answers a request; what the stream does not take at once is written later.
     pub(crate) fn respond(&mut self, key: StreamKey, head: &[u8], rest: Option<Bytes>) {
@@ -210,29 +291,78 @@ impl State {
             return self.core.release(key);
         }
         match self.core.write(key, head) {
-            Ok(count) => {
-                self.slot(key).work = Work::Response(Box::new(Parts::new(&head[count..], rest)));
-                self.pump_response(key);
-            }
+            Ok(count) => self.write_on(key, Parts::new(&head[count..], rest), Then::Release),
             Err(_) => self.core.release(key),
         }
     }
 
-    fn end_response(&mut self, key: StreamKey) {
-        let _: Result<(), StreamError> = self.core.finish(key);
-        self.core.release(key);
+    /// Writes, at once or as the peer gives credit.
+    pub(crate) fn write_on(&mut self, key: StreamKey, parts: Parts, then: Then) {
+        self.unsent += parts.len();
+        self.slot(key).work = Work::Writing(Box::new(Writing { parts, then }));
+        self.pump_writing(key);
     }
 
-    /// Writes on in an answer.
-    pub(crate) fn pump_response(&mut self, key: StreamKey) {
-        match std::mem::take(&mut self.slot(key).work) {
-            Work::Response(mut parts) => match self.write_parts(key, &mut parts) {
-                Ok(true) => self.end_response(key),
-                Ok(false) => self.slot(key).work = Work::Response(parts),
-                Err(_) => self.core.release(key),
-            },
-            other => self.slot(key).work = other,
+    /// What of this stream waits for credit.
+    pub(crate) fn writing(&mut self, key: StreamKey) -> Option<&mut Writing> {
+        self.core.stream_id(key)?;
+        match &mut self.slot(key).work {
+            Work::Writing(writing) => Some(writing),
+            _ => None,
         }
+    }
+
+    /// What of this stream waits for credit is not wanted any more.
+    pub(crate) fn drop_writing(&mut self, key: StreamKey) {
+        if let Some(writing) = self.writing(key) {
+            let left = writing.parts.len();
+            self.slot(key).work = Work::None;
+            self.unsent = self.unsent.saturating_sub(left);
+        }
+    }
+
+    /// Whether something of this stream's calls waits for credit.
+    pub(crate) fn is_writing(&mut self, key: StreamKey) -> bool {
+        self.writing(key).is_some()
+    }
+
+    /// Writes on in an answer, or in an item. Tells whether the stream's handle may go on.
+    pub(crate) fn pump_writing(&mut self, key: StreamKey) -> bool {
+        let mut writing = match std::mem::take(&mut self.slot(key).work) {
+            Work::Writing(writing) => writing,
+            other => {
+                self.slot(key).work = other;
+                return true;
+            }
+        };
+        let before = writing.parts.len();
+        let written = self.write_parts(key, &mut writing.parts);
+        let left = match written {
+            Ok(_) => writing.parts.len(),
+            Err(_) => 0,
+        };
+        self.unsent = self.unsent.saturating_sub(before - left);
+        match (written, writing.then) {
+            (Ok(false), _) => {
+                self.slot(key).work = Work::Writing(writing);
+                return false;
+            }
+            (Ok(true), Then::Finish) => {
+                let _: Result<(), StreamError> = self.core.finish(key);
+            }
+            (Ok(true), Then::ReleaseSend) => {
+                let _: Result<(), StreamError> = self.core.finish(key);
+                self.core.release_send(key);
+            }
+            (Err(_), Then::ReleaseSend) => self.core.release_send(key),
+            (Ok(true), Then::Release) => {
+                let _: Result<(), StreamError> = self.core.finish(key);
+                self.core.release(key);
+            }
+            (Err(_), Then::Release) => self.core.release(key),
+            (Ok(true), Then::Wait) | (Err(_), Then::Wait | Then::Finish) => {}
+        }
+        true
     }
 
     /// Whether all was written.

@@ -169,6 +169,9 @@ impl Driver {
         if !busy && state.core.poll_timeout().is_some_and(|(at, _)| at <= now) {
             state.core.handle_timeout(now);
         }
+        if !busy {
+            state.expire_calls(now, wakes);
+        }
         self.end_orphan(now, state);
         self.take_events(now, state, wakes, moved);
         // Before output is asked for: what is read gives credit back.
@@ -255,7 +258,8 @@ impl Driver {
         };
         let orphan = self.orphan_until.filter(|_| !state.core.state().is_terminal());
         let links = self.links.iter().filter_map(Link::deadline).min();
-        [core, dialer, orphan, links].into_iter().flatten().min()
+        let call = state.carried.next_due();
+        [core, dialer, orphan, links, call].into_iter().flatten().min()
     }
 
     /// Sets the timer, and tells whether it has expired. It is not set back to a later deadline:

@@ -1,14 +1,14 @@
 //! Requests on their way in, and answers on their way out, as far as the driver carries them.
 //!
-//! PROTOCOL 11. Of the four kinds of calls this serves unary ones.
+//! PROTOCOL 11. A request of one payload is handed over when it is whole, one of items when its head has come.
 
 use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use sheetbend_core::request::status::FIRST_APPLICATION_CODE;
 use sheetbend_core::request::{
-    CallHead, CallKind, Code, Failure, MAX_HEAD, Metadata, PeerMethods, Reason, put_failure, put_success,
+    CallHead, CallKind, Code, Deadline, Failure, HeadError, MAX_HEAD, Metadata, PeerMethods, Reason,
+    RequestHead, TraceContext, put_failure, put_success,
 };
 use sheetbend_core::session::{Read, State as Lifecycle, StreamError, StreamKey};
 use sheetbend_core::time::Timestamp;
@@ -16,7 +16,7 @@ use sheetbend_core::wire::{Class, Kind};
 use smallvec::SmallVec;
 
 use crate::calls::{CallId, Calls, READY_BYTES};
-use crate::dispatch::{LongCall, Parts};
+use crate::dispatch::{LongCall, Writing};
 use crate::shared::State;
 use crate::waits::WakeList;
 
@@ -26,14 +26,9 @@ pub const MAX_UNFINISHED: usize = 64 * 1024 * 1024;
 /// [`ServerBuilder::max_unaccepted`](crate::ServerBuilder::max_unaccepted).
 pub const DEFAULT_MAX_UNACCEPTED: usize = 32 * 1024 * 1024;
 
-/// Codes of answers below this have a meaning in PROTOCOL 11.4, from here on they are the application's.
-pub const FIRST_APPLICATION_STATUS: u64 = FIRST_APPLICATION_CODE as u64;
-/// The request does not parse: INVALID_ARGUMENT.
-pub const STATUS_MALFORMED: u64 = Code::InvalidArgument.value() as u64;
-/// The request is longer than the server takes: RESOURCE_EXHAUSTED.
-pub const STATUS_TOO_LARGE: u64 = Code::ResourceExhausted.value() as u64;
-/// The handler dropped the request without an answer: INTERNAL.
-pub const STATUS_DROPPED: u64 = Code::Internal.value() as u64;
+/// Bytes of answers that a session holds because the peer does not read them. Beyond it no request is handed
+/// over; the last answer may exceed it.
+pub const MAX_UNSENT: usize = 64 * 1024 * 1024;
 
 /// What the requests of a session may cost, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -60,20 +55,45 @@ pub(crate) enum Work {
     #[default]
     None,
     /// Collects a request.
-    Request(Box<BytesMut>),
-    /// Writes the rest of an answer.
-    Response(Box<Parts>),
+    Request(Box<Collecting>),
+    /// Writes the rest of an answer or of an item.
+    Writing(Box<Writing>),
     /// Waits for the answer to a request.
     Call(CallId),
     /// Writes the rest of a request, or collects its answer.
     LongCall(Box<LongCall>),
 }
 
-/// A whole request.
+/// A request that is not whole.
+#[derive(Default)]
+pub(crate) struct Collecting {
+    body: BytesMut,
+    /// When its head was there.
+    head_came: Option<Timestamp>,
+}
+
+/// A request: whole, or of items that are still to come.
 pub(crate) struct Arrived {
     pub(crate) key: StreamKey,
     pub(crate) method: MethodName,
+    /// The payload, or the first bytes of the items.
     pub(crate) payload: Bytes,
+    /// `None` for a unary call that says no more.
+    pub(crate) more: Option<Box<More>>,
+}
+
+/// What a head says besides the method.
+#[derive(Debug)]
+pub(crate) struct More {
+    pub(crate) kind: CallKind,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) metadata: Metadata,
+    pub(crate) repeatable: bool,
+    pub(crate) attempt: u64,
+    /// The end of the request has come.
+    pub(crate) finished: bool,
 }
 
 /// A method's name; most are short.
@@ -105,33 +125,60 @@ pub(crate) enum Step {
     Whole(Bytes),
     Unfinished(BytesMut),
     Gone(StreamError),
-    TooLarge,
+    TooLarge {
+        body: Bytes,
+        /// The end has come.
+        finished: bool,
+    },
 }
 
-/// Takes a whole request apart.
+/// Takes a request apart, of which the head has come, and the rest as well if `finished`.
 ///
 /// # Errors
 /// The answer to a request that cannot be served.
-fn parse(key: StreamKey, mut body: Bytes, max: usize, methods: &mut PeerMethods) -> Result<Arrived, Failure> {
+fn parse(
+    key: StreamKey,
+    mut body: Bytes,
+    finished: bool,
+    came: Timestamp,
+    max: usize,
+    methods: &mut PeerMethods,
+) -> Result<Arrived, Failure> {
     let head = match CallHead::take(&mut body, true, methods) {
         Ok(Some(head)) => head,
-        Ok(None) => return Err(Failure::refused(Code::InvalidArgument, Reason::MalformedHead)),
+        Ok(None) => return Err(HeadError::Cut.failure()),
         Err(error) => return Err(error.failure()),
     };
-    if body.len() > max {
+    // Items have limits of their own.
+    if body.len() > max && !head.kind.request_items() {
         return Err(Failure::refused(Code::ResourceExhausted, Reason::TooLarge));
     }
-    // PROTOCOL 11.8: nobody is to rely in vain on a key.
-    if head.kind != CallKind::Unary || head.key.is_some() {
-        let mut failure = Failure::refused(Code::Unimplemented, Reason::NoSuchMethod);
-        "only unary calls without a key are served".clone_into(&mut failure.message);
-        return Err(failure);
-    }
     let method = MethodName::from_slice(head.name(methods).as_bytes());
+    let plain = head.kind == CallKind::Unary
+        && head.time_left.is_none()
+        && head.key.is_none()
+        && head.trace.is_none()
+        && head.metadata.is_empty()
+        && !head.repeatable
+        && head.attempt == 0;
+    let more = (!plain).then(|| {
+        Box::new(More {
+            kind: head.kind,
+            deadline: head.time_left.map(|left| Deadline::received(came, left)),
+            // On its own feet: it may outlive the payload.
+            key: head.key.as_deref().map(Bytes::copy_from_slice),
+            trace: head.trace,
+            metadata: head.metadata,
+            repeatable: head.repeatable,
+            attempt: head.attempt,
+            finished,
+        })
+    });
     Ok(Arrived {
         key,
         method,
         payload: body,
+        more,
     })
 }
 
@@ -202,25 +249,78 @@ impl State {
             if self.intake.unfinished > MAX_UNFINISHED {
                 self.intake.privileged = Some(key);
             }
-            match self.read_on(now, key, BytesMut::new(), self.longest_request()) {
-                Step::Whole(body) => {
-                    self.intake.settled(key);
-                    match parse(key, body, self.limits.max_request, &mut self.intake.methods) {
-                        Ok(arrived) => return Some(arrived),
-                        Err(failure) => self.refuse(key, &failure),
-                    }
-                }
-                Step::Unfinished(body) => {
-                    self.intake.unfinished += body.len();
-                    self.slot(key).work = Work::Request(Box::new(body));
-                }
-                step => {
-                    self.intake.settled(key);
-                    self.give_up(key, &step);
-                }
+            let step = self.read_on(now, key, BytesMut::new(), self.longest_request());
+            if let Some(arrived) = self.take_step(key, step, None) {
+                return Some(arrived);
             }
         }
         None
+    }
+
+    /// What came of reading on in a request: the request, if it is to be handed over.
+    fn take_step(&mut self, key: StreamKey, step: Step, head_came: Option<Timestamp>) -> Option<Arrived> {
+        let max = self.limits.max_request;
+        let came = head_came.unwrap_or(self.now);
+        let (body, finished) = match step {
+            Step::Whole(body) => (body, true),
+            Step::Unfinished(body) if head_came.is_some() || body.is_empty() => {
+                self.keep_collecting(key, body, head_came);
+                return None;
+            }
+            Step::Unfinished(body) => match self.look(&body) {
+                Ok(None) => {
+                    self.keep_collecting(key, body, None);
+                    return None;
+                }
+                Ok(Some(kind)) if !kind.request_items() => {
+                    self.keep_collecting(key, body, Some(came));
+                    return None;
+                }
+                Ok(Some(_)) => (body.freeze(), false),
+                Err(error) => {
+                    self.intake.settled(key);
+                    self.refuse(key, &error.failure());
+                    return None;
+                }
+            },
+            Step::TooLarge { body, finished } => match self.look(&body) {
+                Ok(Some(kind)) if kind.request_items() => (body, finished),
+                _ => {
+                    self.intake.settled(key);
+                    let failure = Failure::refused(Code::ResourceExhausted, Reason::TooLarge);
+                    self.refuse(key, &failure);
+                    return None;
+                }
+            },
+            Step::Gone(_) => {
+                self.intake.settled(key);
+                self.core.release(key);
+                return None;
+            }
+        };
+        self.intake.settled(key);
+        match parse(key, body, finished, came, max, &mut self.intake.methods) {
+            Ok(arrived) => Some(arrived),
+            Err(failure) => {
+                self.refuse(key, &failure);
+                None
+            }
+        }
+    }
+
+    /// What kind of call it is, once its head is there. The name in it is noted: from then on the caller may
+    /// hear that it came (PROTOCOL 11.6).
+    fn look(&mut self, body: &[u8]) -> Result<Option<CallKind>, HeadError> {
+        let Some(head) = RequestHead::decode(&mut &*body)? else {
+            return Ok(None);
+        };
+        self.intake.methods.resolve(head.method)?;
+        Ok(Some(head.kind))
+    }
+
+    fn keep_collecting(&mut self, key: StreamKey, body: BytesMut, head_came: Option<Timestamp>) {
+        self.intake.unfinished += body.len();
+        self.slot(key).work = Work::Request(Box::new(Collecting { body, head_came }));
     }
 
     /// Bytes of the longest request, with its head.
@@ -236,16 +336,7 @@ impl State {
     }
 
     fn refuse(&mut self, key: StreamKey, failure: &Failure) {
-        self.respond(key, &answer_head(Err(failure)), None);
-    }
-
-    fn give_up(&mut self, key: StreamKey, step: &Step) {
-        if matches!(step, Step::TooLarge) {
-            let failure = Failure::refused(Code::ResourceExhausted, Reason::TooLarge);
-            self.refuse(key, &failure);
-        } else {
-            self.core.release(key);
-        }
+        self.respond(key, &answer_head(Err(failure), &Metadata::new()), None);
     }
 
     /// Reads a stream on until it ends, is empty, or exceeds `max` bytes.
@@ -254,7 +345,10 @@ impl State {
             && let Some(whole) = self.core.read_last(now, key)
         {
             return if whole.len() > max {
-                Step::TooLarge
+                Step::TooLarge {
+                    body: whole,
+                    finished: true,
+                }
             } else {
                 Step::Whole(whole)
             };
@@ -276,7 +370,11 @@ impl State {
                 Err(error) => return Step::Gone(error),
             }
             if body.len().max(first.len()) > max {
-                return Step::TooLarge;
+                body.put(first);
+                return Step::TooLarge {
+                    body: body.freeze(),
+                    finished: false,
+                };
             }
         }
     }
@@ -303,31 +401,19 @@ impl State {
     }
 
     fn read_request(&mut self, now: Timestamp, key: StreamKey) {
-        let body = match std::mem::take(&mut self.slot(key).work) {
-            Work::Request(body) => body,
+        let Collecting { body, head_came } = match std::mem::take(&mut self.slot(key).work) {
+            Work::Request(collecting) => *collecting,
             other => {
                 self.slot(key).work = other;
                 return self.intake.settled(key);
             }
         };
-        let held = body.len();
-        match self.read_on(now, key, *body, self.longest_request()) {
-            Step::Unfinished(body) => {
-                self.intake.unfinished += body.len() - held;
-                self.slot(key).work = Work::Request(Box::new(body));
-                return;
-            }
-            Step::Whole(body) => match parse(key, body, self.limits.max_request, &mut self.intake.methods) {
-                Ok(arrived) => {
-                    self.intake.unaccepted += arrived.len();
-                    self.intake.ready.push_back(arrived);
-                }
-                Err(failure) => self.refuse(key, &failure),
-            },
-            step => self.give_up(key, &step),
+        self.intake.unfinished = self.intake.unfinished.saturating_sub(body.len());
+        let step = self.read_on(now, key, body, self.longest_request());
+        if let Some(arrived) = self.take_step(key, step, head_came) {
+            self.intake.unaccepted += arrived.len();
+            self.intake.ready.push_back(arrived);
         }
-        self.intake.unfinished = self.intake.unfinished.saturating_sub(held);
-        self.intake.settled(key);
     }
 
     // ---- between the driver and the handles ----
@@ -354,12 +440,21 @@ impl State {
     /// Collects whole requests. Tells whether there may be others.
     fn collect(&mut self, wanted: usize) -> bool {
         while self.intake.collected.len() < wanted && self.intake.laid < READY_BYTES {
+            // A peer that reads no answers is not given more of them.
+            if self.unsent > MAX_UNSENT {
+                return true;
+            }
             if self.intake.ready.is_empty() && self.intake.is_full(self.limits) {
                 return true;
             }
             let Some(arrived) = self.next_request(self.now) else {
                 return false;
             };
+            // Nobody wants its answer any more: it is not worth running.
+            if self.core.stopped(arrived.key).is_some() {
+                self.core.release(arrived.key);
+                continue;
+            }
             self.intake.laid += arrived.len();
             if self.intake.collected.capacity() == 0 {
                 self.intake.collected.reserve_exact(1);
@@ -387,21 +482,16 @@ impl State {
 }
 
 /// What an answer begins with: all of it but the payload.
-pub(crate) fn answer_head(result: Result<(), &Failure>) -> SmallVec<[u8; 16]> {
-    match result {
-        Ok(()) => {
-            let mut bytes = [0; 16];
-            let mut rest = &mut bytes[..];
-            put_success(&mut rest, &Metadata::new());
-            let left = rest.len();
-            SmallVec::from_slice(&bytes[..bytes.len() - left])
-        }
-        Err(failure) => {
-            let mut head = Vec::new();
-            put_failure(&mut head, failure, &Metadata::new());
-            SmallVec::from_vec(head)
-        }
+pub(crate) fn answer_head(result: Result<(), &Failure>, metadata: &Metadata) -> SmallVec<[u8; 16]> {
+    if result.is_ok() && metadata.is_empty() {
+        return SmallVec::from_slice(&[0]);
     }
+    let mut head = Vec::new();
+    match result {
+        Ok(()) => put_success(&mut head, metadata),
+        Err(failure) => put_failure(&mut head, failure, metadata),
+    }
+    SmallVec::from_vec(head)
 }
 
 #[cfg(test)]

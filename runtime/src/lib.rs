@@ -35,6 +35,8 @@
 mod address;
 mod arrive;
 mod blocking;
+mod call;
+mod caller;
 mod calls;
 mod client;
 mod dial;
@@ -52,6 +54,7 @@ mod open;
 mod pool;
 mod reach;
 mod request;
+mod router;
 mod rt;
 mod server;
 mod session;
@@ -63,17 +66,19 @@ mod waits;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, Scheme, ToAddress};
 pub use blocking::Blocking;
+pub use call::{Answers, CallBuilder, Cancelled, Context, ItemSender, Items, Reply, StreamingRequest};
+pub use caller::{
+    Caller, CallerBuilder, CallerStats, Pick, Picked, PolicyCall, RoundRobin, Target, TargetId,
+};
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
 pub use files::Files;
 pub use hub::ACCEPT_QUEUE;
-pub use intake::{
-    DEFAULT_MAX_UNACCEPTED, FIRST_APPLICATION_STATUS, MAX_UNFINISHED, STATUS_DROPPED, STATUS_MALFORMED,
-    STATUS_TOO_LARGE,
-};
+pub use intake::{DEFAULT_MAX_UNACCEPTED, MAX_UNFINISHED, MAX_UNSENT};
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use observer::Observer;
-pub use request::{IncomingRequest, Request, RequestError};
+pub use request::{IncomingRequest, Request, UnaryCall};
+pub use router::{Router, RouterBuilder};
 pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};
 pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};
 pub use session::{Ended, Session, Sleep, Tracked};
@@ -86,6 +91,17 @@ pub use sheetbend_core::carrier::tls::{
     CertificateDer, Pin, PinError, ServerTls, TlsError, Trust, certificates,
 };
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
+pub use sheetbend_core::policy::backoff::BackoffPolicy;
+pub use sheetbend_core::policy::breaker::{Config as BreakerConfig, State as BreakerState};
+pub use sheetbend_core::policy::budget::BudgetPolicy;
+pub use sheetbend_core::policy::hedge::{HedgeDelay, HedgePolicy};
+pub use sheetbend_core::policy::retry::RetryPolicy;
+pub use sheetbend_core::request::idempotency::Config as KeyConfig;
+pub use sheetbend_core::request::limiter::Config as CallLimits;
+pub use sheetbend_core::request::{
+    CallError, CallKind, Cause as CallCause, Code, Deadline, Executed, Failure, Metadata, Pushback, Reason,
+    TraceContext,
+};
 pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
     Cause, Config, Delivery, DeliveryKind, Message, OpenError, Outcome, PathEnd, PathMode, PathStats,

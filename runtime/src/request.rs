@@ -1,41 +1,20 @@
-//! The minimal request call: one payload there, one back.
+//! Unary calls: one payload there, one back.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context as Task, Poll, ready};
 
 use bytes::Bytes;
-use sheetbend_core::request::{
-    Answer, Code, Executed, Failure, MAX_METHOD_NAME, Method, Reason, RequestHead,
-};
-use sheetbend_core::session::StreamKey;
-use smallvec::SmallVec;
+use sheetbend_core::request::{Answer, CallError, Cause, Code, Deadline, Failure, Metadata, Reason};
+use sheetbend_core::time::Timestamp;
 
-use crate::calls::CallId;
-use crate::intake::{Arrived, FIRST_APPLICATION_STATUS, MethodName, answer_head};
+use crate::call::{Context, Reply};
+use crate::calls::{CallId, Ending, Options};
+use crate::intake::{Arrived, answer_head};
 use crate::shared::{Owner, Shared};
 use crate::waits::Ticket;
-
-/// Why a request has no answer, by what is known of its execution.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// No byte of it was put on any path: it was not executed.
-    #[error("the request was not sent: {0}")]
-    NotSent(String),
-    /// It was sent, and its answer never came: it may have been executed.
-    #[error("the request may have been executed: {0}")]
-    Maybe(String),
-    /// The peer answered with a failure.
-    #[error("the request failed with status {code}: {message}")]
-    Failed {
-        /// The peer's status; below [`FIRST_APPLICATION_STATUS`] the library's own.
-        code: u64,
-        /// The peer's words.
-        message: String,
-    },
-}
 
 enum Stage {
     /// Not asked for yet.
@@ -45,86 +24,68 @@ enum Stage {
     Done,
 }
 
-/// A request under way; resolves to the answer's payload.
-///
-/// Dropping it before resets the stream: the peer learns that nobody waits.
-#[must_use = "a request is sent when it is polled"]
-pub struct Request<'a> {
+/// A call under way, as both kinds of futures below have it.
+struct Unary<'a> {
     shared: &'a Shared,
     stage: Stage,
-    head: SmallVec<[u8; 32]>,
+    method: &'a str,
+    /// The other end is told of it.
+    deadline: Option<Timestamp>,
+    /// The call ends here then, if not before; the other end learns it at that moment.
+    until: Option<Timestamp>,
+    options: Option<Box<Options>>,
     payload: Bytes,
 }
 
-impl<'a> Request<'a> {
-    pub(crate) fn new(shared: &'a Shared, method: &str, payload: Bytes) -> Request<'a> {
-        let mut head = SmallVec::new();
-        if (1..=MAX_METHOD_NAME).contains(&method.len()) {
-            // Tag, flags, length and name (PROTOCOL 11.2).
-            let mut bytes = [0; 4 + MAX_METHOD_NAME];
-            let mut rest = &mut bytes[..];
-            RequestHead::unary(Method::Named(method)).encode(&mut rest);
-            let left = rest.len();
-            head.extend_from_slice(&bytes[..bytes.len() - left]);
-        }
-        Request {
-            shared,
-            stage: Stage::New,
-            head,
-            payload,
-        }
-    }
-}
-
-/// Takes an answer apart.
-pub(crate) fn parse_answer(answer: Bytes) -> Result<Bytes, RequestError> {
-    match Answer::from_whole(answer).map(|answer| answer.result) {
-        Ok(Ok(payload)) => Ok(payload),
-        Ok(Err(failure)) => Err(match failure.executed {
-            Executed::Maybe => RequestError::Maybe(failure.to_string()),
-            Executed::Yes | Executed::No => RequestError::Failed {
-                code: u64::from(failure.code.value()),
-                message: failure.message,
-            },
-        }),
-        Err(error) => Err(RequestError::Maybe(error.to_string())),
-    }
-}
-
-impl Future for Request<'_> {
-    type Output = Result<Bytes, RequestError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let id = match this.stage {
+impl Unary<'_> {
+    fn poll(&mut self, cx: &mut Task<'_>) -> Poll<Ending> {
+        let id = match self.stage {
             Stage::Waiting(id) => id,
-            Stage::New if this.head.is_empty() => {
-                this.stage = Stage::Done;
-                let why = "the method's name is empty or too long".to_owned();
-                return Poll::Ready(Err(RequestError::NotSent(why)));
-            }
-            Stage::New => {
-                let payload = std::mem::take(&mut this.payload);
-                let (id, closed) = this
-                    .shared
-                    .command(|calls| (calls.request(cx, &this.head, payload), calls.closed));
-                this.stage = Stage::Waiting(id);
-                if !closed {
+            Stage::New => match self.start(cx) {
+                Ok((id, false)) => {
+                    self.stage = Stage::Waiting(id);
                     return Poll::Pending;
                 }
-                id
-            }
+                Ok((id, true)) => {
+                    self.stage = Stage::Waiting(id);
+                    id
+                }
+                Err(cause) => {
+                    self.stage = Stage::Done;
+                    return Poll::Ready(Err(Box::new(CallError::NotSent(cause))));
+                }
+            },
             Stage::Done => {
-                return Poll::Ready(Err(RequestError::Maybe("polled after it was done".to_owned())));
+                // Polled after it was done.
+                return Poll::Ready(Err(Box::new(CallError::NotSent(Cause::Cancelled))));
             }
         };
-        let answer = ready!(this.shared.calls.lock().poll_answer(cx, id));
-        this.stage = Stage::Done;
+        let answer = ready!(self.shared.calls.lock().poll_answer(cx, id));
+        self.stage = Stage::Done;
         Poll::Ready(answer)
+    }
+
+    /// Leaves it for the driver; tells whether that has gone.
+    fn start(&mut self, cx: &mut Task<'_>) -> Result<(CallId, bool), Cause> {
+        let left = match self.deadline {
+            None => None,
+            Some(at) => {
+                let left = Deadline::at(at).time_left(self.shared.runtime.now());
+                Some(left.map_err(|_| Cause::Deadline)?)
+            }
+        };
+        let until = self.deadline.into_iter().chain(self.until).min();
+        let payload = std::mem::take(&mut self.payload);
+        let (method, options) = (self.method, self.options.as_deref());
+        let (id, closed) = self.shared.command(|calls| {
+            let id = calls.request(cx, method, options, (left, until), payload);
+            (id, calls.closed)
+        });
+        Ok((id?, closed))
     }
 }
 
-impl Drop for Request<'_> {
+impl Drop for Unary<'_> {
     fn drop(&mut self) {
         if let Stage::Waiting(id) = self.stage {
             let mut state = self.shared.lock();
@@ -132,6 +93,84 @@ impl Drop for Request<'_> {
             // Only now may another request have its place: answers are handed over under the session's lock.
             self.shared.calls.lock().forget(id);
         }
+    }
+}
+
+/// Takes an answer apart.
+#[inline]
+fn parse(ending: Ending) -> Result<(Bytes, Metadata), CallError> {
+    let answer = ending.map_err(|error| *error)?;
+    let Answer { metadata, result } =
+        Answer::from_whole(answer).map_err(|error| CallError::MaybeExecuted(Cause::Answer(error)))?;
+    Ok((result?, metadata))
+}
+
+/// A request under way; resolves to the answer's payload.
+///
+/// Dropping it before gives the call up: what was not sent never will be, and the peer learns that nobody waits.
+#[must_use = "a request is sent when it is polled"]
+pub struct Request<'a>(Unary<'a>);
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(shared: &'a Shared, method: &'a str, payload: Bytes) -> Request<'a> {
+        Request(Unary {
+            shared,
+            stage: Stage::New,
+            method,
+            deadline: None,
+            until: None,
+            options: None,
+            payload,
+        })
+    }
+}
+
+impl Future for Request<'_> {
+    type Output = Result<Bytes, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        let ending = ready!(self.0.poll(cx));
+        Poll::Ready(parse(ending).map(|(payload, _)| payload))
+    }
+}
+
+/// A unary call under way; resolves to the answer, with its metadata. Dropping it gives the call up, as with
+/// [`Request`].
+#[must_use = "a call is made when it is polled"]
+pub struct UnaryCall<'a>(Unary<'a>);
+
+impl<'a> UnaryCall<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        method: &'a str,
+        deadline: Option<Timestamp>,
+        options: Option<Box<Options>>,
+        payload: Bytes,
+    ) -> UnaryCall<'a> {
+        UnaryCall(Unary {
+            shared,
+            stage: Stage::New,
+            method,
+            deadline,
+            until: None,
+            options,
+            payload,
+        })
+    }
+
+    /// Ends the call here at that moment, if not before.
+    pub(crate) fn until(mut self, at: Option<Timestamp>) -> UnaryCall<'a> {
+        self.0.until = at;
+        self
+    }
+}
+
+impl Future for UnaryCall<'_> {
+    type Output = Result<Reply, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        let ending = ready!(self.0.poll(cx));
+        Poll::Ready(parse(ending).map(|(payload, metadata)| Reply { payload, metadata }))
     }
 }
 
@@ -149,7 +188,7 @@ pub(crate) fn next_request(shared: &Shared) -> NextRequest<'_> {
 impl Future for NextRequest<'_> {
     type Output = Option<Arrived>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
         let NextRequest { shared, ticket } = &mut *self;
         shared.command(|calls| calls.poll_ready(cx, ticket))
     }
@@ -163,24 +202,20 @@ impl Drop for NextRequest<'_> {
     }
 }
 
-/// A request of the peer, whole, that waits for its answer.
+/// A unary request of the peer, whole, that waits for its answer.
 ///
-/// Dropping it without an answer fails it with status [`STATUS_DROPPED`](crate::STATUS_DROPPED).
+/// Dropping it without an answer fails it with [`Code::Internal`] and [`Reason::Dropped`].
 pub struct IncomingRequest {
-    owner: Arc<Owner>,
-    key: StreamKey,
-    method: MethodName,
+    context: Context,
     payload: Bytes,
     answered: bool,
 }
 
 impl IncomingRequest {
     pub(crate) fn new(owner: Arc<Owner>, arrived: Arrived) -> IncomingRequest {
-        let Arrived { key, method, payload } = arrived;
+        let (context, payload) = Context::new(owner, arrived);
         IncomingRequest {
-            owner,
-            key,
-            method,
+            context,
             payload,
             answered: false,
         }
@@ -188,7 +223,12 @@ impl IncomingRequest {
 
     /// The name of the method that is called.
     pub fn method(&self) -> &str {
-        std::str::from_utf8(&self.method).unwrap_or_default()
+        self.context.method()
+    }
+
+    /// What else the call says, and whether somebody still waits for it.
+    pub fn context(&self) -> &Context {
+        &self.context
     }
 
     /// What it is called with.
@@ -203,32 +243,23 @@ impl IncomingRequest {
 
     /// Answers. The session delivers it whatever happens to paths; an answer larger than the stream's
     /// window leaves as the peer reads.
-    pub fn respond(mut self, payload: impl Into<Bytes>) {
-        self.answer(Ok(payload.into()));
-    }
-
-    /// Answers with a failure. `code` is raised to [`FIRST_APPLICATION_STATUS`] where it is lower.
-    pub fn fail(mut self, code: u64, message: &str) {
-        let code = u32::try_from(code.max(FIRST_APPLICATION_STATUS)).unwrap_or(u32::MAX);
-        self.answer(Err(Failure::new(Code::from_value(code), message)));
-    }
-
-    fn answer(&mut self, answer: Result<Bytes, Failure>) {
+    pub fn respond(mut self, reply: impl Into<Reply>) {
         self.answered = true;
-        let (head, payload) = match answer {
-            Ok(payload) => (answer_head(Ok(())), payload),
-            Err(failure) => (answer_head(Err(&failure)), Bytes::new()),
-        };
-        self.owner
-            .0
-            .command(|calls| calls.respond(self.key, &head, payload));
+        self.context.respond(Ok(reply.into()));
+    }
+
+    /// Answers with a failure.
+    pub fn fail(mut self, failure: impl Into<Failure>) {
+        self.answered = true;
+        self.context.respond(Err(failure.into()));
     }
 }
 
 impl Drop for IncomingRequest {
     fn drop(&mut self) {
         if !self.answered {
-            self.answer(Err(Failure::cut_short(Code::Internal, Reason::Dropped)));
+            let failure = Failure::cut_short(Code::Internal, Reason::Dropped);
+            self.context.respond(Err(failure));
         }
     }
 }
@@ -241,4 +272,12 @@ impl fmt::Debug for IncomingRequest {
             .field("payload_len", &len)
             .finish()
     }
+}
+
+/// Refuses a call that whoever accepts here cannot serve.
+pub(crate) fn refuse(owner: &Owner, arrived: &Arrived, failure: &Failure) {
+    let head = answer_head(Err(failure), &Metadata::new());
+    owner
+        .0
+        .command(|calls| calls.respond(arrived.key, &head, Bytes::new()));
 }

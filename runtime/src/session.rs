@@ -7,15 +7,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sheetbend_core::request::{CallKind, Code, Failure, Reason};
 use sheetbend_core::session::{
     Cause, Delivery, Message, MessageId, OpenError, Outcome, PathStats, SendError, State as Lifecycle, Stats,
 };
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, ErrorCode, Kind, Side};
 
+use crate::call::CallBuilder;
 use crate::events::Events;
+use crate::intake::Arrived;
 use crate::open::open;
-use crate::request::{IncomingRequest, Request, next_request};
+use crate::request::{IncomingRequest, Request, next_request, refuse};
 use crate::rt::{BoxFuture, Runtime, Timer};
 use crate::shared::{Owner, Shared, State, Tracking, store};
 use crate::stream::{BiStream, RecvStream, SendStream};
@@ -58,6 +61,10 @@ impl Session {
         Arc::ptr_eq(&self.owner, &other.owner)
     }
 
+    pub(crate) fn owner(&self) -> &Arc<Owner> {
+        &self.owner
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.owner.0
     }
@@ -67,19 +74,41 @@ impl Session {
     /// Calls a method of the peer and waits for the answer. Any number may be under way.
     ///
     /// # Errors
-    /// [`RequestError`](crate::RequestError) says whether it was sent, maybe executed, or has failed.
-    pub fn request(&self, method: &str, payload: impl Into<Bytes>) -> Request<'_> {
+    /// [`CallError`](crate::CallError) says whether it was sent, maybe executed, or has failed.
+    pub fn request<'a>(&'a self, method: &'a str, payload: impl Into<Bytes>) -> Request<'a> {
         Request::new(self.shared(), method, payload.into())
     }
 
-    /// The peer's next request, once it is whole.
+    /// A call with more to it: a deadline, metadata, a key, items instead of one payload.
+    pub fn call<'a>(&'a self, method: &'a str) -> CallBuilder<'a> {
+        CallBuilder::new(&self.owner, method)
+    }
+
+    /// The peer's next request, once it is whole. Calls of other kinds, and those with a key, are refused: a
+    /// [`Router`](crate::Router) serves them.
     ///
     /// # Errors
     /// When the session has ended.
     pub async fn accept_request(&self) -> Result<IncomingRequest, Ended> {
+        loop {
+            let arrived = self.accept_arrived().await?;
+            match &arrived.more {
+                // PROTOCOL 11.8: nobody is to rely in vain on a key.
+                Some(more) if more.kind != CallKind::Unary || more.key.is_some() => {
+                    let mut failure = Failure::refused(Code::Unimplemented, Reason::NoSuchMethod);
+                    "only unary calls without a key are served".clone_into(&mut failure.message);
+                    refuse(&self.owner, &arrived, &failure);
+                }
+                _ => return Ok(IncomingRequest::new(self.owner.clone(), arrived)),
+            }
+        }
+    }
+
+    /// The peer's next call, of any kind.
+    pub(crate) async fn accept_arrived(&self) -> Result<Arrived, Ended> {
         let shared = self.shared();
         if let Some(arrived) = next_request(shared).await {
-            return Ok(IncomingRequest::new(self.owner.clone(), arrived));
+            return Ok(arrived);
         }
         // What was whole when the session ended may still be asked for.
         wait_for(shared, Interest::Lifecycle, |state: &mut State| {
@@ -88,7 +117,6 @@ impl Session {
             next.map(Ok).or_else(|| ended(state).map(Err))
         })
         .await
-        .map(|arrived| IncomingRequest::new(self.owner.clone(), arrived))
     }
 
     // ---- streams ----

@@ -83,6 +83,8 @@ pub(crate) struct State {
     /// When the driver last looked at the clock.
     pub(crate) now: Timestamp,
     pub(crate) limits: RequestLimits,
+    /// Bytes of answers and items that wait for the peer's credit.
+    pub(crate) unsent: usize,
     /// The driver, while it sleeps.
     pub(crate) driver: Option<Waker>,
     /// All handles are gone.
@@ -109,6 +111,7 @@ impl State {
             inbox: Vec::new(),
             now,
             limits,
+            unsent: 0,
             driver: None,
             orphaned: false,
             end: None,
@@ -161,20 +164,21 @@ impl State {
                 match slot.work {
                     Work::Call(_) | Work::LongCall(_) => self.pump_call(key),
                     Work::Request(_) => self.pump_request(self.now, key),
-                    Work::None | Work::Response(_) => {}
+                    Work::None | Work::Writing(_) => {}
                 }
             }
             Event::Writable(key) => {
-                let slot = self.slot(key);
-                let waker = slot.write.take();
-                wakes.extend(waker.filter(|_| !sheetbend_core::canary!(WritableTaskNotWoken)));
-                self.pump_written(key);
+                if self.pump_written(key) {
+                    let waker = self.slot(key).write.take();
+                    wakes.extend(waker.filter(|_| !sheetbend_core::canary!(WritableTaskNotWoken)));
+                }
             }
             Event::Finished(key) => wakes.extend(self.slot(key).progress.take()),
             Event::Stopped(key, _) => {
+                self.pump_written(key);
                 let slot = self.slot(key);
                 wakes.extend([slot.write.take(), slot.progress.take()].into_iter().flatten());
-                self.pump_written(key);
+                self.waits.wake(Interest::Gone(key), wakes);
             }
             Event::Opened { kind, class } => {
                 self.waits.wake(Interest::Opened(kind, class), wakes);
@@ -194,12 +198,15 @@ impl State {
         }
     }
 
-    /// Goes on where the driver was stopped in writing.
-    fn pump_written(&mut self, key: StreamKey) {
+    /// Goes on where the driver was stopped in writing. Tells whether the stream's handle may go on.
+    fn pump_written(&mut self, key: StreamKey) -> bool {
         match self.slot(key).work {
-            Work::LongCall(_) => self.pump_call(key),
-            Work::Response(_) => self.pump_response(key),
-            Work::None | Work::Request(_) | Work::Call(_) => {}
+            Work::LongCall(_) => {
+                self.pump_call(key);
+                true
+            }
+            Work::Writing(_) => self.pump_writing(key),
+            Work::None | Work::Request(_) | Work::Call(_) => true,
         }
     }
 

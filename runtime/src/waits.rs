@@ -2,6 +2,7 @@
 
 use std::task::{Context, Waker};
 
+use sheetbend_core::session::StreamKey;
 use sheetbend_core::wire::{Class, Kind};
 use smallvec::SmallVec;
 
@@ -15,6 +16,8 @@ pub(crate) enum Interest {
     Opened(Kind, Class),
     /// A whole request.
     Request,
+    /// The end of interest in the peer's request on this stream.
+    Gone(StreamKey),
     /// A message of a class.
     Message(Class),
     /// A datagram.
@@ -82,7 +85,7 @@ impl Waits {
             let list = &mut self.lists[index].1;
             wakes.extend(list.drain(..).map(|(_, waker)| waker));
             // The list stays with its memory for those who wait again; subscribers come and go.
-            if matches!(interest, Interest::Event(_)) || list.capacity() > 64 {
+            if matches!(interest, Interest::Event(_) | Interest::Gone(_)) || list.capacity() > 64 {
                 self.lists.swap_remove(index);
             }
         }

@@ -95,7 +95,7 @@ impl Pair {
                         times.push(asked.elapsed());
                     }
                 }
-                Ok::<_, sheetbend_tokio::RequestError>((times, count))
+                Ok::<_, sheetbend_tokio::CallError>((times, count))
             });
         }
         let (mut times, mut total) = (Vec::new(), 0);

@@ -4,13 +4,10 @@ use super::News;
 use crate::transfer::receive::{ReceiveError, receive};
 use crate::transfer::store::Store;
 use crate::transfer::wire::{Reason, Refusal, Reply};
-use sheetbend_tokio::{BiStream, Class, FIRST_APPLICATION_STATUS, IncomingRequest, Session};
+use sheetbend_tokio::{BiStream, Class, Code, Failure, IncomingRequest, Session};
 use std::time::SystemTime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-
-/// The status of a request for a method that there is not.
-const STATUS_NO_METHOD: u64 = FIRST_APPLICATION_STATUS;
 
 /// Transfers of one session at once; more wait in their streams.
 const MAX_TRANSFERS: usize = 16;
@@ -45,7 +42,10 @@ fn answer(mut request: IncomingRequest) {
             let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             request.respond(format!("{:.6}", since.unwrap_or_default().as_secs_f64()));
         }
-        _ => request.fail(STATUS_NO_METHOD, "no such method; there are 'echo' and 'time'"),
+        _ => request.fail(Failure::new(
+            Code::Unimplemented,
+            "no such method; there are 'echo' and 'time'",
+        )),
     }
 }
 

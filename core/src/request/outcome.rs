@@ -197,6 +197,13 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
+/// A handler that could not go on because its own stream failed: mostly nobody reads it.
+impl From<StreamError> for Failure {
+    fn from(error: StreamError) -> Failure {
+        Failure::new(Code::Cancelled, error.to_string())
+    }
+}
+
 impl From<Failure> for CallError {
     fn from(failure: Failure) -> CallError {
         CallError::Failed(failure)

@@ -241,6 +241,12 @@ impl Failure {
         }
     }
 
+    /// Another message.
+    pub fn with_message(mut self, message: impl Into<String>) -> Failure {
+        self.message = message.into();
+        self
+    }
+
     /// Adds details.
     pub fn with_details(mut self, details: Bytes) -> Failure {
         self.details = details;

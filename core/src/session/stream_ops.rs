@@ -310,6 +310,12 @@ impl Session {
         Ok(())
     }
 
+    /// The code with which the peer asked this end to stop sending, if it did.
+    pub fn stopped(&self, key: StreamKey) -> Option<u64> {
+        let stream = self.streams.get(key)?;
+        stream.flags.has(Flags::STOPPED).then_some(stream.send_code)
+    }
+
     /// How far the sending half has come.
     pub fn send_progress(&self, key: StreamKey) -> Option<Progress> {
         let send = self.streams.get(key)?.send.as_ref()?;

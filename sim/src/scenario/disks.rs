@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sheetbend_runtime::{Client, Files, IncomingRequest, RequestError, Server};
+use sheetbend_runtime::{CallError, Client, Code, Failure, Files, IncomingRequest, Server};
 
 use super::stage::{Check, ensure, failure, ms, world};
 use super::work::body;
@@ -35,7 +35,7 @@ const NUMBERS: u64 = 100;
 /// Bytes of a record: a number, and a sum of it that a torn one does not have.
 const RECORD: usize = 700;
 /// What the service says when it could not write.
-const FULL: u64 = 1000;
+const FULL: Code = Code::ResourceExhausted;
 
 /// What was seen from outside.
 #[derive(Default)]
@@ -135,7 +135,7 @@ async fn keep(request: IncomingRequest, log: &mut Log, seen: &Shared) {
         .map_or(0, |id| u64::from_be_bytes(*id));
     match log.add(number).await {
         Ok(()) => request.respond("kept"),
-        Err(error) => request.fail(FULL, &error.to_string()),
+        Err(error) => request.fail(Failure::new(FULL, error.to_string())),
     }
     seen.lock().kept.clone_from(&log.kept);
 }
@@ -183,7 +183,7 @@ async fn ask(host: Host, seen: Shared) {
             };
             match session.request("keep", body(number, 8)).await {
                 Ok(_) => break,
-                Err(RequestError::Failed { .. }) => {
+                Err(CallError::Failed(_)) => {
                     seen.lock().failures += 1;
                     host.sleep(ms(50)).await;
                 }
@@ -364,7 +364,7 @@ async fn registrar(host: Host) {
                         let _ = files.remove(temp).await;
                         request.respond("taken");
                     }
-                    Err(error) => request.fail(FULL, &error.to_string()),
+                    Err(error) => request.fail(Failure::new(FULL, error.to_string())),
                 }
             });
         }

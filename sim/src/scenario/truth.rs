@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Class, Delivery, Outcome, RequestError, Session};
+use sheetbend_runtime::{CallError, Class, Delivery, Outcome, Session};
 
 use super::stage::{Check, ensure, ms};
 use super::work::body;
@@ -142,8 +142,8 @@ pub(super) async fn call(host: &Host, session: &Session, truth: &Shared) {
         host.spawn(async move {
             let outcome = match session.request("do", body(number, 400)).await {
                 Ok(_) => Told::Done(own.world_now()),
-                Err(RequestError::NotSent(_)) => Told::NotSent,
-                Err(RequestError::Maybe(_)) => Told::Maybe,
+                Err(CallError::NotSent(_)) => Told::NotSent,
+                Err(CallError::MaybeExecuted(_)) => Told::Maybe,
                 Err(error) => Told::Wrong(error.to_string()),
             };
             told.lock().requests.insert(number, outcome);

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use sheetbend_runtime::{
-    Class, Delivery, ErrorCode, OpenError, Outcome, RecvStream, RequestError, SendError, SendStream, Session,
-    Side, State, StreamError, Tracked,
+    CallError, Class, Code, Delivery, ErrorCode, OpenError, Outcome, Reason, RecvStream, SendError,
+    SendStream, Session, Side, State, StreamError, Tracked,
 };
 
 use super::app::{Cx, Either, caller, either};
@@ -84,21 +84,21 @@ async fn request(cx: &Cx, session: &Session, header: Header, answer: Answer, can
             }
             answered(cx, &header, times);
         }
-        (Err(RequestError::Failed { code, .. }), Answer::Fail(expected)) if code == expected => {
-            answered(cx, &header, times);
-        }
-        (Err(RequestError::Failed { code, .. }), Answer::Drop)
-            if code == sheetbend_runtime::STATUS_DROPPED =>
+        (Err(CallError::Failed(failure)), Answer::Fail(expected))
+            if failure.code == Code::Application(expected) =>
         {
             answered(cx, &header, times);
         }
-        (Err(RequestError::NotSent(words)), _) => {
+        (Err(CallError::Failed(failure)), Answer::Drop) if failure.reason == Some(Reason::Dropped) => {
+            answered(cx, &header, times);
+        }
+        (Err(CallError::NotSent(words)), _) => {
             cx.book.told(&header, Outcome::NotSent, true);
             cx.only_at_the_end(session, header.end, || {
                 format!("{header:?} was not sent: {words}")
             });
         }
-        (Err(RequestError::Maybe(words)), _) => {
+        (Err(CallError::MaybeExecuted(words)), _) => {
             cx.only_at_the_end(session, header.end, || format!("{header:?} maybe: {words}"));
         }
         (outcome, answer) => cx.unsafe_(format!("{header:?}: {outcome:?} where {answer:?} was planned")),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sheetbend_runtime::{
-    BiStream, Class, DeliveryKind, IncomingRequest, RecvStream, SendStream, Session, Side, StreamError,
+    BiStream, Class, Code, DeliveryKind, Failure, IncomingRequest, RecvStream, SendStream, Session, Side,
+    StreamError,
 };
 
 use super::app::{Cx, HELLO, NO_ITEM};
@@ -117,7 +118,7 @@ fn take_request(cx: &Cx, session: &Session, end: u32, mut request: IncomingReque
         cx.rest(takes).await;
         match answer {
             Answer::Bytes(len) => request.respond(header.piece(Way::Back, 0, len as usize)),
-            Answer::Fail(code) => request.fail(code, "as planned"),
+            Answer::Fail(code) => request.fail(Failure::new(Code::Application(code), "as planned")),
             Answer::Drop => {}
         }
     });

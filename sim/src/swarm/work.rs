@@ -14,7 +14,7 @@ pub enum Answer {
     /// Answers with so many bytes.
     Bytes(u32),
     /// Answers with a failure.
-    Fail(u64),
+    Fail(u32),
     /// Drops it.
     Drop,
 }
@@ -192,7 +192,7 @@ fn pause(rng: &mut Rng, most: u64) -> Duration {
 
 fn request(rng: &mut Rng, refused: bool) -> Job {
     let answer = match rng.below(3) {
-        0 if refused => Answer::Fail(sheetbend_runtime::FIRST_APPLICATION_STATUS + rng.below(100)),
+        0 if refused => Answer::Fail(rng.below(100) as u32),
         1 if refused => Answer::Drop,
         _ => Answer::Bytes(size(rng) as u32),
     };

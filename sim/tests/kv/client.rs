@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sheetbend_runtime::{BiStream, Class, Client, ConnectError, RequestError, Runtime, Session, StreamError};
+use sheetbend_runtime::{
+    BiStream, CallCause, CallError, Class, Client, Code, ConnectError, Failure, Runtime, Session, StreamError,
+};
 
 use crate::service::{Bug, Entry};
 
@@ -29,8 +31,8 @@ pub struct Watch {
     first: Option<Entry>,
 }
 
-fn odd(text: &str) -> RequestError {
-    RequestError::Maybe(format!("an answer that is none: {text}"))
+fn odd(text: &str) -> CallError {
+    Failure::new(Code::Unknown, format!("an answer that is none: {text}")).into()
 }
 
 impl Kv {
@@ -53,46 +55,44 @@ impl Kv {
         })
     }
 
-    async fn session(&self) -> Result<Session, RequestError> {
+    async fn session(&self) -> Result<Session, CallError> {
         let session = self.client.session().await;
-        session.map_err(|error| RequestError::NotSent(error.to_string()))
+        session.map_err(|_| CallError::NotSent(CallCause::NoConnection("no session could be made")))
     }
 
     /// Asks until there is an answer. The session asks again by itself while it lives; once it is lost, nobody
     /// knows what became of the request, and it is asked again on another.
-    async fn ask(&self, method: &str, text: &str) -> Result<String, RequestError> {
+    async fn ask(&self, method: &str, text: &str) -> Result<String, CallError> {
         loop {
             let session = self.session().await?;
             match session.request(method, text.to_owned()).await {
                 Ok(answer) => return String::from_utf8(answer.into()).map_err(|_| odd("not text")),
-                Err(RequestError::Failed { code, message }) => {
-                    return Err(RequestError::Failed { code, message });
-                }
-                Err(RequestError::NotSent(_) | RequestError::Maybe(_)) => {}
+                Err(error @ CallError::Failed(_)) => return Err(error),
+                Err(CallError::NotSent(_) | CallError::MaybeExecuted(_)) => {}
             }
         }
     }
 
     /// The number makes sure that a change which is asked for again is done once.
-    async fn change(&mut self, method: &str, key: &str, rest: &str) -> Result<String, RequestError> {
+    async fn change(&mut self, method: &str, key: &str, rest: &str) -> Result<String, CallError> {
         self.changes += 1;
         let text = format!("{} {} {key}{rest}", self.name, self.changes);
         self.ask(method, &text).await
     }
 
-    pub async fn get(&self, key: &str) -> Result<Entry, RequestError> {
+    pub async fn get(&self, key: &str) -> Result<Entry, CallError> {
         let answer = self.ask("get", key).await?;
         Entry::parse(&answer).ok_or_else(|| odd(&answer))
     }
 
     /// Sets a key; tells the new version.
-    pub async fn put(&mut self, key: &str, value: &str) -> Result<u64, RequestError> {
+    pub async fn put(&mut self, key: &str, value: &str) -> Result<u64, CallError> {
         let answer = self.change("put", key, &format!(" {value}")).await?;
         answer.parse().map_err(|_| odd(&answer))
     }
 
     /// Sets a key that is at version `expected`.
-    pub async fn cas(&mut self, key: &str, expected: u64, value: &str) -> Result<Cas, RequestError> {
+    pub async fn cas(&mut self, key: &str, expected: u64, value: &str) -> Result<Cas, CallError> {
         let answer = self.change("cas", key, &format!(" {expected} {value}")).await?;
         let cas = match answer.strip_prefix("mismatch ") {
             Some(version) => version.parse().map(Cas::Mismatch),
@@ -101,18 +101,18 @@ impl Kv {
         cas.map_err(|_| odd(&answer))
     }
 
-    pub async fn delete(&mut self, key: &str) -> Result<u64, RequestError> {
+    pub async fn delete(&mut self, key: &str) -> Result<u64, CallError> {
         let answer = self.change("delete", key, "").await?;
         answer.parse().map_err(|_| odd(&answer))
     }
 
     /// Begins with what the key stands for. Ends with its session: watch again.
-    pub async fn watch(&self, key: &str) -> Result<Watch, RequestError> {
+    pub async fn watch(&self, key: &str) -> Result<Watch, CallError> {
         let early = match self.bug {
             Bug::SubscribesLate => Some(self.get(key).await?),
             _ => None,
         };
-        let lost = |error: String| RequestError::Maybe(error);
+        let lost = |error: String| CallError::from(Failure::new(Code::Unavailable, error));
         let session = self.session().await?;
         let opened = session.open_bi(Class::EVENTS).await;
         let mut stream = opened.map_err(|error| lost(error.to_string()))?;

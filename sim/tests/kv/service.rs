@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 
-use sheetbend_runtime::{Address, BiStream, Class, Files, IncomingRequest, Runtime, Server, Session};
+use sheetbend_runtime::{
+    Address, BiStream, Class, Code, Failure, Files, IncomingRequest, Runtime, Server, Session,
+};
 
 /// A mistake that a test plants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -238,14 +240,14 @@ async fn work(store: Arc<Mutex<Store>>, journal: Option<Journal>, calls: Arc<Fee
         }
         let understood = understand(&locked(&store), request.method(), &text);
         match understood {
-            None => request.fail(100, "what is that?"),
+            None => request.fail(Failure::new(Code::Application(36), "what is that?")),
             Some(Err(answer)) => request.respond(answer),
             Some(Ok(change)) => {
                 if let Some(journal) = &journal
                     && let Err(error) = journal.add(&change).await
                 {
                     // What is on the disk is not known: better no service than a wrong one.
-                    return request.fail(101, &error.to_string());
+                    return request.fail(Failure::new(Code::Application(37), error.to_string()));
                 }
                 let answer = change.entry.version.to_string();
                 locked(&store).apply(change);

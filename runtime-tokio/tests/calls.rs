@@ -1,0 +1,547 @@
+//! Calls of all four kinds, and what may be said of one.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{Pair, pair};
+use sheetbend_tokio::{
+    CallError, CallLimits, Code, Executed, Failure, KeyConfig, Metadata, Reason, Reply, Router,
+    RouterBuilder, TraceContext,
+};
+use tokio::sync::{Notify, Semaphore};
+
+fn failure(error: CallError) -> Failure {
+    match error {
+        CallError::Failed(failure) => failure,
+        other => panic!("no failure of the callee: {other}"),
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    std::str::from_utf8(bytes).unwrap().parse().unwrap()
+}
+
+/// What the tests call.
+fn router() -> RouterBuilder {
+    Router::builder()
+        .unary("echo", |_, payload| async move { Ok(payload) })
+        .unary("later", |_, payload| async move {
+            tokio::task::yield_now().await;
+            Ok(payload)
+        })
+        .server_streaming("count", |_, payload, mut out| async move {
+            for item in 0..number(&payload) {
+                out.send(item.to_string()).await?;
+            }
+            Ok(())
+        })
+        .client_streaming("sum", |_, mut items| async move {
+            let mut sum = 0;
+            while let Some(item) = items.next().await? {
+                sum += number(&item);
+            }
+            Ok(sum.to_string())
+        })
+        .bidirectional("double", |_, mut items, mut out| async move {
+            while let Some(item) = items.next().await? {
+                out.send([&item[..], &item[..]].concat()).await?;
+            }
+            Ok(())
+        })
+}
+
+/// Two ends, of which the server's serves.
+async fn served(kind: &str, router: RouterBuilder) -> (Pair, Router) {
+    let pair = pair(kind).await;
+    let router = router.build();
+    let (session, serving) = (pair.peer.clone(), router.clone());
+    tokio::spawn(async move { serving.serve(session).await });
+    (pair, router)
+}
+
+async fn all_kinds(kind: &str) {
+    let (pair, _) = served(kind, router()).await;
+    let client = &pair.client;
+    assert_eq!(client.request("echo", "hello").await.unwrap(), "hello");
+    assert_eq!(client.request("later", "hello").await.unwrap(), "hello");
+    let large = Bytes::from(vec![7; 3 * 1024 * 1024]);
+    assert_eq!(client.request("later", large.clone()).await.unwrap(), large);
+
+    for count in [0_u64, 1, 5000] {
+        let mut answers = client
+            .call("count")
+            .server_streaming(count.to_string())
+            .await
+            .unwrap();
+        for item in 0..count {
+            assert_eq!(number(&answers.next().await.unwrap().unwrap()), item);
+        }
+        assert_eq!(answers.next().await, Ok(None));
+        assert_eq!(answers.next().await, Ok(None));
+    }
+
+    for count in [0_u64, 1, 5000] {
+        let mut call = client.call("sum").client_streaming().await.unwrap();
+        for item in 0..count {
+            call.feed(item.to_string()).await.unwrap();
+        }
+        let reply = call.finish().await.unwrap();
+        assert_eq!(number(&reply.payload), count.saturating_sub(1) * count / 2);
+    }
+
+    let (mut out, mut answers) = client.call("double").bidirectional().await.unwrap();
+    for len in [0, 1, 3000, 300_000] {
+        let item = vec![len as u8; len];
+        out.send(item.clone()).await.unwrap();
+        assert_eq!(answers.next().await.unwrap().unwrap(), item.repeat(2));
+    }
+    out.finish();
+    assert_eq!(answers.next().await, Ok(None));
+}
+
+#[tokio::test]
+async fn all_four_kinds_over_tcp() {
+    all_kinds("tcp").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_four_kinds_over_a_unix_socket_on_two_threads() {
+    all_kinds("unix").await;
+}
+
+#[tokio::test]
+async fn all_four_kinds_in_memory() {
+    all_kinds("mem").await;
+}
+
+#[tokio::test]
+async fn what_a_call_says_of_itself_comes_with_it() {
+    let trace = TraceContext::new([3; 16], [4; 8], 1).unwrap();
+    let said = router().unary("tell", move |context, _| async move {
+        assert_eq!(context.metadata().value("user"), Some(&b"ann"[..]));
+        assert_eq!(context.metadata().value("lang"), Some(&b"en"[..]));
+        assert_eq!(context.trace(), Some(trace));
+        assert_eq!((context.attempt(), context.is_repeatable()), (2, true));
+        let left = context.time_left().expect("a deadline");
+        assert!(left > Duration::from_secs(3000) && left <= Duration::from_secs(3600));
+        let metadata = Metadata::from_entries([("took", &b"1"[..])]).unwrap();
+        Ok(Reply::new(context.method().to_owned()).with_metadata(metadata))
+    });
+    let (pair, _) = served("mem", said).await;
+    for _ in 0..3 {
+        let call = pair.client.call("tell").trace(trace).attempt(2).repeatable();
+        let call = call
+            .header("user", b"ann")
+            .unwrap()
+            .header("lang", b"en")
+            .unwrap();
+        let reply = call.timeout(Duration::from_secs(3600)).unary("x").await.unwrap();
+        assert_eq!(
+            (reply.payload.as_ref(), reply.metadata.value("took")),
+            (&b"tell"[..], Some(&b"1"[..]))
+        );
+    }
+}
+
+#[tokio::test]
+async fn items_end_with_trailers_or_a_failure() {
+    let ends = router()
+        .server_streaming("trailed", |_, _, mut out| async move {
+            out.set_metadata(&Metadata::from_entries([("rows", &b"2"[..])]).unwrap());
+            out.feed("a").await?;
+            out.feed("b").await?;
+            Ok(Metadata::from_entries([("sum", &b"7"[..])]).unwrap())
+        })
+        .server_streaming("broken", |_, payload, mut out| async move {
+            if payload != "at once" {
+                out.send("a").await?;
+            }
+            Err::<(), _>(Failure::new(Code::DataLoss, "no more"))
+        });
+    let (pair, _) = served("mem", ends).await;
+    let client = &pair.client;
+    let mut answers = client.call("trailed").server_streaming("").await.unwrap();
+    assert_eq!(answers.next().await.unwrap().unwrap(), "a");
+    assert_eq!(answers.metadata().value("rows"), Some(&b"2"[..]));
+    assert_eq!(answers.next().await.unwrap().unwrap(), "b");
+    assert_eq!(answers.next().await, Ok(None));
+    assert_eq!(answers.trailers().value("sum"), Some(&b"7"[..]));
+    for (payload, items) in [("at once", 0), ("after one", 1)] {
+        let mut answers = client.call("broken").server_streaming(payload).await.unwrap();
+        for _ in 0..items {
+            assert_eq!(answers.next().await.unwrap().unwrap(), "a");
+        }
+        for _ in 0..2 {
+            let error = failure(answers.next().await.unwrap_err());
+            assert_eq!((error.code, error.executed), (Code::DataLoss, Executed::Yes));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_ends_the_call_at_both_ends() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    struct Noted(Arc<AtomicUsize>);
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let seen = dropped.clone();
+    let (pair, router) = served(
+        "mem",
+        router()
+            .unary("hang", move |_, _| {
+                let noted = Noted(seen.clone());
+                async move {
+                    std::future::pending::<()>().await;
+                    drop(noted);
+                    Ok(())
+                }
+            })
+            .server_streaming("trickle", |_, _, mut out| async move {
+                out.send("one").await?;
+                std::future::pending::<Result<(), Failure>>().await
+            }),
+    )
+    .await;
+    let client = &pair.client;
+    let call = client.call("hang").timeout(Duration::from_millis(80));
+    let error = call.unary("").await.unwrap_err();
+    // Whichever end was first.
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    assert_ne!(error.executed(), Executed::No);
+    let call = client.call("trickle").timeout(Duration::from_millis(80));
+    let mut answers = call.server_streaming("").await.unwrap();
+    assert_eq!(answers.next().await.unwrap().unwrap(), "one");
+    assert_eq!(answers.next().await.unwrap_err().code(), Code::DeadlineExceeded);
+    let error = client
+        .call("echo")
+        .deadline(client.now())
+        .unary("late")
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.code(), error.executed()),
+        (Code::DeadlineExceeded, Executed::No)
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((dropped.load(Ordering::Relaxed), router.running()), (1, 0));
+    assert_eq!(client.request("echo", "still fine").await.unwrap(), "still fine");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_is_dropped_at_the_other_end() {
+    let entered = Arc::new(Semaphore::new(0));
+    let (seen, told) = (entered.clone(), Arc::new(Notify::new()));
+    let tell = told.clone();
+    let hang = router().unary("hang", move |context, _| {
+        let (seen, tell) = (seen.clone(), tell.clone());
+        tokio::spawn(async move {
+            context.cancelled().await;
+            tell.notify_one();
+        });
+        async move {
+            seen.add_permits(1);
+            std::future::pending::<Result<(), Failure>>().await
+        }
+    });
+    let (pair, router) = served("mem", hang).await;
+    for _ in 0..3 {
+        let client = pair.client.clone();
+        let call = tokio::spawn(async move { client.request("hang", "").await });
+        entered.acquire().await.unwrap().forget();
+        assert_eq!(router.running(), 1);
+        call.abort();
+        told.notified().await;
+        while router.running() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let mut answers = pair
+        .client
+        .call("count")
+        .server_streaming("1000000")
+        .await
+        .unwrap();
+    assert!(answers.next().await.unwrap().is_some());
+    drop(answers);
+    while router.running() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (mut out, answers) = pair.client.call("double").bidirectional().await.unwrap();
+    out.send("x").await.unwrap();
+    drop((out, answers));
+    while router.running() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Once all of it is acknowledged.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((pair.client.stats().streams, pair.peer.stats().streams), (0, 0));
+}
+
+#[tokio::test]
+async fn a_panic_is_the_failure_of_that_call_alone() {
+    let panics = router()
+        .unary("panic", |_, payload| async move {
+            if payload == "later" {
+                tokio::task::yield_now().await;
+            }
+            if !payload.is_empty() {
+                panic!("as planned");
+            }
+            Ok(())
+        })
+        .unary("at once", |_, payload| {
+            assert!(payload.is_empty(), "as planned");
+            async { Ok(()) }
+        })
+        .server_streaming("amid", |_, _, mut out| async move {
+            out.send("one").await?;
+            if out.send("two").await.is_ok() {
+                panic!("as planned");
+            }
+            Ok(())
+        });
+    let (pair, router) = served("mem", panics).await;
+    for (method, payload) in [("panic", "now"), ("panic", "later"), ("at once", "x")] {
+        let error = failure(pair.client.request(method, payload).await.unwrap_err());
+        assert_eq!(
+            (error.code, error.reason),
+            (Code::Internal, Some(Reason::Panicked)),
+            "{method}"
+        );
+        assert_eq!(error.executed, Executed::Yes);
+    }
+    let mut answers = pair.client.call("amid").server_streaming("").await.unwrap();
+    assert_eq!(answers.next().await.unwrap().unwrap(), "one");
+    assert_eq!(answers.next().await.unwrap().unwrap(), "two");
+    let error = failure(answers.next().await.unwrap_err());
+    assert_eq!(error.reason, Some(Reason::Panicked));
+    assert_eq!(pair.client.request("echo", "fine").await.unwrap(), "fine");
+    while router.running() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn limits_let_so_many_run_and_so_many_wait() {
+    let (gate, most, now) = (
+        Arc::new(Semaphore::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let (gate_, most_, now_) = (gate.clone(), most.clone(), now.clone());
+    let slow = router()
+        .unary("slow", move |_, _| {
+            let (gate, most, now) = (gate_.clone(), most_.clone(), now_.clone());
+            async move {
+                most.fetch_max(1 + now.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+                gate.acquire().await.unwrap().forget();
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            }
+        })
+        .method_limit("slow", 3)
+        .limits(CallLimits {
+            max_waiting_per_session: 5,
+            ..CallLimits::default()
+        });
+    let (pair, router) = served("mem", slow).await;
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let client = pair.client.clone();
+            tokio::spawn(async move { client.request("slow", "").await })
+        })
+        .collect();
+    while (router.running(), router.waiting()) != (3, 5) {
+        tokio::task::yield_now().await;
+    }
+    // Other methods are not held up.
+    assert_eq!(pair.client.request("later", "x").await.unwrap(), "x");
+    gate.add_permits(8);
+    let mut refused = 0;
+    for call in calls {
+        if let Err(error) = call.await.unwrap() {
+            let error = failure(error);
+            assert_eq!(
+                (error.reason, error.executed),
+                (Some(Reason::Overloaded), Executed::No)
+            );
+            refused += 1;
+        }
+    }
+    assert_eq!((refused, most.load(Ordering::SeqCst)), (2, 3));
+    assert_eq!((router.running(), router.waiting()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_key_is_executed_once_and_repeats_get_its_answer() {
+    let (runs, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let (runs_, gate_) = (runs.clone(), gate.clone());
+    let pay = router().unary("pay", move |_, payload| {
+        let (runs, gate) = (runs_.clone(), gate_.clone());
+        async move {
+            let run = runs.fetch_add(1, Ordering::SeqCst);
+            gate.acquire().await.unwrap().forget();
+            match &payload[..] {
+                b"panic" => panic!("as planned"),
+                b"fail" => Err(Failure::new(Code::Aborted, run.to_string())),
+                b"not now" => Err(Failure::refused(Code::Unavailable, Reason::Draining)),
+                _ => Ok(run.to_string()),
+            }
+        }
+    });
+    let (pair, _) = served("mem", pay).await;
+    let client = &pair.client;
+    let pay = async |key: &'static str, payload: &'static str| {
+        client.call("pay").key(key).unwrap().unary(payload).await
+    };
+    // Its caller goes away; it is executed all the same.
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { client.call("pay").key("one").unwrap().unary("10").await }
+    });
+    while runs.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    first.abort();
+    let (repeat, again, ()) = tokio::join!(pay("one", "10"), pay("one", "10"), async {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(100);
+    });
+    assert_eq!(
+        (repeat.unwrap().payload, again.unwrap().payload),
+        ("0".into(), "0".into())
+    );
+    let error = failure(pay("one", "11").await.unwrap_err());
+    assert_eq!(
+        (error.reason, error.executed),
+        (Some(Reason::KeyReused), Executed::No)
+    );
+    assert_eq!(pay("two", "10").await.unwrap().payload, "1");
+    for _ in 0..2 {
+        let error = failure(pay("three", "fail").await.unwrap_err());
+        assert_eq!((error.code, error.message.as_str()), (Code::Aborted, "2"));
+        assert_eq!(
+            failure(pay("four", "panic").await.unwrap_err()).reason,
+            Some(Reason::Panicked)
+        );
+    }
+    assert_eq!(runs.load(Ordering::SeqCst), 4);
+    // What says of itself that nothing was done leaves the key free.
+    for run in 5..7 {
+        assert_eq!(pay("five", "not now").await.unwrap_err().executed(), Executed::No);
+        assert_eq!(runs.load(Ordering::SeqCst), run);
+    }
+    let error = client
+        .call("count")
+        .key("six")
+        .unwrap()
+        .server_streaming("3")
+        .await;
+    let error = failure(error.unwrap().next().await.unwrap_err());
+    assert_eq!((error.code, error.executed), (Code::Unimplemented, Executed::No));
+}
+
+#[tokio::test]
+async fn reused_keys_do_not_grow_the_table() {
+    let (pair, _) = served(
+        "mem",
+        router().keys(Some(KeyConfig {
+            max_entries: 8,
+            max_entries_per_scope: 8,
+            ..KeyConfig::default()
+        })),
+    )
+    .await;
+    for number in 0..20_u32 {
+        let key = number.to_string();
+        for _ in 0..2 {
+            let outcome = pair
+                .client
+                .call("echo")
+                .key(key.clone())
+                .unwrap()
+                .unary("x")
+                .await;
+            match outcome {
+                Ok(reply) => assert!(number < 8 && reply.payload == "x"),
+                Err(error) => {
+                    let error = failure(error);
+                    assert_eq!(
+                        (error.reason, error.executed),
+                        (Some(Reason::KeysFull), Executed::No)
+                    );
+                    assert!(number >= 8);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn methods_are_named_once_in_a_session() {
+    let (pair, _) = served("mem", router()).await;
+    let name = "a method whose name is long enough to be seen in the counters of the session";
+    let sent = || {
+        pair.client
+            .paths()
+            .iter()
+            .map(|path| path.bytes_sent)
+            .sum::<u64>()
+    };
+    let mut costs = Vec::new();
+    for _ in 0..6 {
+        let before = sent();
+        assert_eq!(
+            pair.client.request(name, "").await.unwrap_err().code(),
+            Code::Unimplemented
+        );
+        costs.push(sent() - before);
+    }
+    assert!(costs[0] > name.len() as u64, "{costs:?}");
+    assert!(
+        costs[1..].iter().all(|cost| *cost < name.len() as u64),
+        "{costs:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_drained_session_finishes_its_calls() {
+    let gate = Arc::new(Semaphore::new(0));
+    let open = gate.clone();
+    let slow = router().unary("slow", move |_, payload| {
+        let gate = gate.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Ok(payload)
+        }
+    });
+    let (pair, router) = served("mem", slow).await;
+    let client = pair.client.clone();
+    let call = tokio::spawn(async move { client.request("slow", "x").await });
+    while router.running() == 0 {
+        tokio::task::yield_now().await;
+    }
+    pair.server.drain("");
+    let error = loop {
+        match pair.client.request("echo", "").await {
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(
+        (error.code(), error.executed()),
+        (Code::Unavailable, Executed::No)
+    );
+    open.add_permits(1);
+    assert_eq!(call.await.unwrap().unwrap(), "x");
+    pair.server.drained().await;
+}

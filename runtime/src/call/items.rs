@@ -1,0 +1,553 @@
+//! Items of streaming calls, as they are sent and as they come.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+
+use bytes::Bytes;
+use sheetbend_core::request::reader::Limits;
+use sheetbend_core::request::{
+    AnswerPart, AnswerReader, CallError, CallKind, Cause, Code, Failure, ItemReader, Metadata, Piece, Reason,
+    ResetCode, Sent, put_end, put_failure, put_item_head, put_success,
+};
+use sheetbend_core::session::{Read, StreamError, StreamKey};
+use sheetbend_core::time::Timestamp;
+
+use crate::dispatch::{Parts, Then};
+use crate::shared::{Owner, State, store};
+
+use super::reply::Reply;
+
+/// Items below this are copied, so that many go in one piece.
+const COPIED: usize = 2048;
+/// So much is gathered by [`ItemSender::feed`] before it goes on.
+const GATHERED: usize = 16 * 1024;
+
+/// A stream that was opened for a call, and is given up if it goes no further.
+pub(crate) struct Opened {
+    owner: Arc<Owner>,
+    key: StreamKey,
+    kind: CallKind,
+    deadline: Option<Timestamp>,
+    begun: bool,
+}
+
+impl Opened {
+    pub(crate) fn new(
+        owner: Arc<Owner>,
+        key: StreamKey,
+        kind: CallKind,
+        deadline: Option<Timestamp>,
+    ) -> Opened {
+        Opened {
+            owner,
+            key,
+            kind,
+            deadline,
+            begun: false,
+        }
+    }
+
+    /// Writes the head, which may define a method's number, and for a request of one payload all of it.
+    pub(crate) fn begin(
+        mut self,
+        head: &[u8],
+        defines: Option<u32>,
+        payload: Option<Bytes>,
+    ) -> (ItemSender, Answers) {
+        self.begun = true;
+        let (key, whole) = (self.key, payload.is_some());
+        let max = {
+            let mut state = self.owner.0.lock();
+            let then = if whole { Then::Finish } else { Then::Wait };
+            let count = state.core.write(key, head).unwrap_or(0);
+            state.write_on(key, Parts::new(&head[count..], payload), then);
+            if let Some(at) = self.deadline {
+                state.carried.set_stream_due(key, at);
+            }
+            state.limits.max_request
+        };
+        let limits = Limits {
+            max_payload: max,
+            max_item: max,
+        };
+        let mut sender = ItemSender::new(self.owner.clone(), key, End::Caller);
+        sender.finished = whole;
+        let answers = Answers {
+            owner: self.owner.clone(),
+            key,
+            kind: self.kind,
+            deadline: self.deadline,
+            defines,
+            reader: AnswerReader::new(self.kind, limits),
+            metadata: Metadata::new(),
+            trailers: Metadata::new(),
+            ended: None,
+        };
+        (sender, answers)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !self.begun {
+            self.owner.0.lock().core.release(self.key);
+        }
+    }
+}
+
+/// Whose items they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A request's: they end with the handle, and dropping it unfinished gives the call up.
+    Caller,
+    /// An answer's: whoever runs the handler ends them.
+    Callee {
+        /// The head of the answer was written.
+        begun: bool,
+    },
+}
+
+/// Sends the items of a request, or of an answer.
+///
+/// At the caller, [`finish`](Self::finish) ends them; dropping it before gives the call up. At the callee they
+/// end when the handler returns.
+pub struct ItemSender {
+    owner: Arc<Owner>,
+    key: StreamKey,
+    end: End,
+    finished: bool,
+    /// Items, as they travel, that were not handed to the stream.
+    gathered: Vec<u8>,
+}
+
+impl ItemSender {
+    fn new(owner: Arc<Owner>, key: StreamKey, end: End) -> ItemSender {
+        ItemSender {
+            owner,
+            key,
+            end,
+            finished: false,
+            gathered: Vec::new(),
+        }
+    }
+
+    /// For the items of an answer.
+    pub(crate) fn of_answer(owner: Arc<Owner>, key: StreamKey) -> ItemSender {
+        ItemSender::new(owner, key, End::Callee { begun: false })
+    }
+
+    /// Keys and values that go before the first item of an answer. Too late after that, and of no use at the
+    /// caller.
+    pub fn set_metadata(&mut self, metadata: &Metadata) {
+        if let End::Callee { begun: begun @ false } = &mut self.end {
+            *begun = true;
+            put_success(&mut self.gathered, metadata);
+        }
+    }
+
+    fn put_head(&mut self, len: usize) {
+        if let End::Callee { begun: begun @ false } = &mut self.end {
+            *begun = true;
+            put_success(&mut self.gathered, &Metadata::new());
+        }
+        put_item_head(&mut self.gathered, len);
+    }
+
+    /// Sends an item, waiting while the peer gives no credit. If this is dropped before it is done, the item
+    /// is sent later, whole, or not at all.
+    ///
+    /// # Errors
+    /// When the peer wants no more, the call's time is over, or the session has ended. At the caller,
+    /// [`Answers::next`] tells why.
+    pub async fn send(&mut self, item: impl Into<Bytes>) -> Result<(), StreamError> {
+        self.feed(item).await?;
+        self.flush().await
+    }
+
+    /// Sends an item, perhaps together with those that follow: see [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// As [`ItemSender::send`].
+    pub async fn feed(&mut self, item: impl Into<Bytes>) -> Result<(), StreamError> {
+        if self.finished {
+            return Err(StreamError::Finished);
+        }
+        let mut item = item.into();
+        if self.gathered.len() >= GATHERED {
+            self.flush().await?;
+        }
+        self.put_head(item.len());
+        if item.len() < COPIED {
+            self.gathered.extend_from_slice(&item);
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_write(cx, &mut item)).await
+    }
+
+    /// Sends what was fed.
+    ///
+    /// # Errors
+    /// As [`ItemSender::send`].
+    pub async fn flush(&mut self) -> Result<(), StreamError> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_write(cx, &mut Bytes::new())).await
+    }
+
+    /// Hands what was gathered, and `rest` behind it, to the stream, or to the driver for when there is credit;
+    /// waits as long as that has something left from before.
+    fn poll_write(&mut self, cx: &mut Task<'_>, rest: &mut Bytes) -> Poll<Result<(), StreamError>> {
+        let mut state = self.owner.0.lock();
+        if state.is_writing(self.key) {
+            store(&mut state.slot(self.key).write, cx);
+            state.unchanged();
+            return Poll::Pending;
+        }
+        let count = state.core.write(self.key, &self.gathered)?;
+        if count < self.gathered.len() || !rest.is_empty() {
+            let parts = Parts::new(&self.gathered[count..], Some(std::mem::take(rest)));
+            state.write_on(self.key, parts, Then::Wait);
+        }
+        self.gathered.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// There are no more items. Does not wait: what is on its way goes as the peer gives credit.
+    pub fn finish(&mut self) {
+        if !std::mem::replace(&mut self.finished, true) {
+            let gathered = std::mem::take(&mut self.gathered);
+            self.owner.0.lock().write_end(self.key, &gathered, Then::Finish);
+        }
+    }
+}
+
+impl Drop for ItemSender {
+    fn drop(&mut self) {
+        match self.end {
+            End::Caller => self.owner.0.lock().release_writing(self.key),
+            End::Callee { .. } if self.gathered.is_empty() => {}
+            End::Callee { .. } => {
+                let gathered = std::mem::take(&mut self.gathered);
+                self.owner.0.lock().write_end(self.key, &gathered, Then::Wait);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ItemSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ItemSender").field("stream", &self.key).finish()
+    }
+}
+
+impl State {
+    /// Writes the last of what a handle has, behind what still waits for credit.
+    fn write_end(&mut self, key: StreamKey, bytes: &[u8], then: Then) {
+        if let Some(writing) = self.writing(key) {
+            let before = std::mem::take(&mut writing.parts.0[2]);
+            writing.parts.0[2] = [&before, bytes].concat().into();
+            writing.then = then;
+            self.unsent += bytes.len();
+        } else {
+            let count = self.core.write(key, bytes).unwrap_or(0);
+            self.write_on(key, Parts::new(&bytes[count..], None), then);
+        }
+    }
+
+    /// The handle of a request's items goes. What was finished is still delivered.
+    fn release_writing(&mut self, key: StreamKey) {
+        match self.writing(key) {
+            Some(writing) if writing.then == Then::Finish => writing.then = Then::ReleaseSend,
+            Some(_) => {
+                self.drop_writing(key);
+                self.core.release_send(key);
+            }
+            None => self.core.release_send(key),
+        }
+    }
+
+    /// Ends the items of an answer, or answers with a failure where none was sent, and is done with the call.
+    pub(crate) fn end_items(&mut self, key: StreamKey, result: Result<(), &Failure>, trailers: &Metadata) {
+        let begun = self.is_writing(key)
+            || self
+                .core
+                .send_progress(key)
+                .is_some_and(|progress| progress.written > 0);
+        let mut bytes = Vec::new();
+        match result {
+            Err(failure) if !begun => put_failure(&mut bytes, failure, trailers),
+            result => {
+                if !begun {
+                    put_success(&mut bytes, &Metadata::new());
+                }
+                put_end(&mut bytes, result, trailers);
+            }
+        }
+        self.write_end(key, &bytes, Then::Release);
+    }
+}
+
+/// The answer to a call, as it comes: its items, or its one payload.
+///
+/// Dropping it before the end gives the call up.
+pub struct Answers {
+    owner: Arc<Owner>,
+    key: StreamKey,
+    kind: CallKind,
+    deadline: Option<Timestamp>,
+    /// The number that the call's head gave to its method.
+    defines: Option<u32>,
+    reader: AnswerReader,
+    metadata: Metadata,
+    trailers: Metadata,
+    ended: Option<Result<(), CallError>>,
+}
+
+impl Answers {
+    /// The next item; `None` after the last of an answer that is a success.
+    ///
+    /// # Errors
+    /// The call's failure, the same ever after.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
+        loop {
+            if let Some(ended) = &self.ended {
+                return ended.clone().map(|()| None);
+            }
+            match self.reader.next() {
+                Ok(Some(part)) => {
+                    if let Some(item) = self.take_part(part) {
+                        return Ok(Some(item));
+                    }
+                }
+                Ok(None) => {
+                    let read = poll_fn(|cx| self.poll_read(cx)).await;
+                    match read {
+                        Ok(Some(data)) => self.reader.push(data),
+                        Ok(None) => self.reader.finish(),
+                        Err(error) => self.ended = Some(Err(self.failed(error))),
+                    }
+                }
+                Err(error) => {
+                    let code = ResetCode::Malformed.value();
+                    let _: Result<(), StreamError> = self.owner.0.lock().core.stop_sending(self.key, code);
+                    self.ended = Some(Err(CallError::MaybeExecuted(Cause::Answer(error))));
+                }
+            }
+        }
+    }
+
+    /// The keys and values before the first item. They are there once [`next`](Self::next) gave something.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The keys and values behind the last item. They are there once [`next`](Self::next) gave `None`, or the
+    /// callee's failure.
+    pub fn trailers(&self) -> &Metadata {
+        &self.trailers
+    }
+
+    fn take_part(&mut self, part: AnswerPart) -> Option<Bytes> {
+        let understood = match &part {
+            AnswerPart::End {
+                result: Err(failure), ..
+            } => failure.reason != Some(Reason::MalformedHead),
+            _ => true,
+        };
+        // PROTOCOL 11.6: the callee has the name.
+        if understood && let Some(index) = self.defines.take() {
+            self.owner.0.calls.lock().methods.handle_answer(index);
+        }
+        match part {
+            AnswerPart::Head(metadata) => self.metadata = metadata,
+            AnswerPart::Payload(payload) => return Some(payload),
+            AnswerPart::Item(item) => return Some(item),
+            AnswerPart::End { trailers, result } => {
+                self.trailers = trailers;
+                self.ended = Some(result.map_err(CallError::Failed));
+            }
+        }
+        None
+    }
+
+    fn poll_read(&mut self, cx: &mut Task<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        poll_read(&self.owner, self.key, cx)
+    }
+
+    /// What a failure of the stream means for the call.
+    fn failed(&self, error: StreamError) -> CallError {
+        let mut state = self.owner.0.lock();
+        let state = state.quiet();
+        let finished = !state.is_writing(self.key);
+        let sent = Sent::of(state.core.send_progress(self.key), finished);
+        let late = self.deadline.is_some_and(|at| at <= state.now);
+        let cause = match error {
+            // This end gave the stream up.
+            StreamError::Finished if late => Cause::Deadline,
+            StreamError::Finished => Cause::Cancelled,
+            error => Cause::Stream(error),
+        };
+        CallError::unanswered(self.kind, sent, cause)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let mut state = self.owner.0.lock();
+        if let Some(at) = self.deadline {
+            state.carried.forget_stream_due(self.key, at);
+        }
+        if self.ended.is_none() && self.kind == CallKind::ServerStreaming {
+            state.drop_writing(self.key);
+            state.give_up_stream(self.key, ResetCode::Cancelled);
+        }
+        state.core.release_recv(self.key);
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers")
+            .field("stream", &self.key)
+            .field("kind", &self.kind)
+            .finish()
+    }
+}
+
+/// A call whose request is items and whose answer is one payload.
+#[derive(Debug)]
+pub struct StreamingRequest {
+    sender: ItemSender,
+    answers: Answers,
+}
+
+impl StreamingRequest {
+    pub(crate) fn new(sender: ItemSender, answers: Answers) -> StreamingRequest {
+        StreamingRequest { sender, answers }
+    }
+
+    /// See [`ItemSender::send`].
+    ///
+    /// # Errors
+    /// As there; [`finish`](Self::finish) tells why.
+    pub async fn send(&mut self, item: impl Into<Bytes>) -> Result<(), StreamError> {
+        self.sender.send(item).await
+    }
+
+    /// See [`ItemSender::feed`].
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn feed(&mut self, item: impl Into<Bytes>) -> Result<(), StreamError> {
+        self.sender.feed(item).await
+    }
+
+    /// Ends the items, and waits for the answer.
+    ///
+    /// # Errors
+    /// As [`CallBuilder::unary`](super::CallBuilder::unary).
+    pub async fn finish(mut self) -> Result<Reply, CallError> {
+        self.sender.finish();
+        let payload = self.answers.next().await?.unwrap_or_default();
+        // The end tells whether it was all.
+        self.answers.next().await?;
+        Ok(Reply {
+            payload,
+            metadata: std::mem::take(&mut self.answers.metadata),
+        })
+    }
+}
+
+fn poll_read(owner: &Owner, key: StreamKey, cx: &mut Task<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+    let now = owner.0.runtime.now();
+    let mut state = owner.0.lock();
+    match state.core.read(now, key, usize::MAX)? {
+        Read::Data(data) => Poll::Ready(Ok(Some(data))),
+        Read::Finished => Poll::Ready(Ok(None)),
+        Read::Blocked => {
+            store(&mut state.slot(key).read, cx);
+            state.unchanged();
+            Poll::Pending
+        }
+    }
+}
+
+/// The items of a request, as its handler reads them. Dropping it tells the caller that it needs to send no
+/// more; the answer goes on.
+pub struct Items {
+    owner: Arc<Owner>,
+    key: StreamKey,
+    reader: ItemReader,
+    finished: bool,
+    failed: Option<Failure>,
+}
+
+impl Items {
+    /// Of a request whose first bytes were read.
+    pub(crate) fn new(owner: Arc<Owner>, key: StreamKey, first: Bytes, finished: bool) -> Items {
+        let max = owner.0.lock().quiet().limits.max_request;
+        let mut reader = ItemReader::new(max);
+        reader.push(first);
+        Items {
+            owner,
+            key,
+            reader,
+            finished,
+            failed: None,
+        }
+    }
+
+    /// The next item; `None` after the last.
+    ///
+    /// # Errors
+    /// What to answer when the items cannot be read on: the caller broke the rules, or gave the call up.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            if let Some(failure) = &self.failed {
+                return Err(failure.clone());
+            }
+            let failure = match self.reader.next() {
+                Ok(Some(Piece::Item(item))) => return Ok(Some(item)),
+                Ok(Some(Piece::EndMark)) => sheetbend_core::request::ItemError::EndMark.failure(),
+                Ok(None) if self.finished => match self.reader.finish() {
+                    Ok(()) => return Ok(None),
+                    Err(error) => error.failure(),
+                },
+                Ok(None) => match poll_fn(|cx| poll_read(&self.owner, self.key, cx)).await {
+                    Ok(Some(data)) => {
+                        self.reader.push(data);
+                        continue;
+                    }
+                    Ok(None) => {
+                        self.finished = true;
+                        continue;
+                    }
+                    Err(StreamError::Reset(code)) => ResetCode::from_value(code).failure(),
+                    Err(error) => Failure::new(Code::Cancelled, error.to_string()),
+                },
+                Err(error) => error.failure(),
+            };
+            self.failed = Some(failure);
+        }
+    }
+}
+
+impl Drop for Items {
+    fn drop(&mut self) {
+        let mut state = self.owner.0.lock();
+        if !self.finished {
+            let code = ResetCode::Enough.value();
+            let _: Result<(), StreamError> = state.core.stop_sending(self.key, code);
+        }
+        state.core.release_recv(self.key);
+    }
+}
+
+impl fmt::Debug for Items {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Items").field("stream", &self.key).finish()
+    }
+}
