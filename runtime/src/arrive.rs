@@ -230,7 +230,7 @@ impl Arrival<'_> {
 
     #[cfg(feature = "websocket")]
     fn begin_http(&mut self, encrypted: bool) -> io::Result<Option<Arrived>> {
-        use sheetbend_core::carrier::websocket::{Limits, ServerHandshake, WebSocket};
+        use sheetbend_core::carrier::websocket::{Limits, SUBPROTOCOL, ServerHandshake, WebSocket};
 
         let path = match &self.door.address {
             Address::Over { target, .. } if !target.is_empty() => target.as_str(),
@@ -240,6 +240,7 @@ impl Arrival<'_> {
             guard: self.door.guard.clone(),
             path: path.into(),
             encrypted,
+            protocol: Some(SUBPROTOCOL),
         };
         let websocket = WebSocket::server(handshake, Limits::default());
         if let Some(layers) = &mut self.connection.layers {

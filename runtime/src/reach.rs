@@ -77,7 +77,7 @@ fn not_built(address: &Address) -> io::Error {
 
 #[cfg(feature = "websocket")]
 fn websocket(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Carrier> {
-    use sheetbend_core::carrier::websocket::{ClientHandshake, Limits, WebSocket};
+    use sheetbend_core::carrier::websocket::{ClientHandshake, Limits, SUBPROTOCOL, WebSocket};
 
     let target = match address {
         Address::Over { target, .. } => target.clone(),
@@ -87,6 +87,7 @@ fn websocket(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> i
         host: address.authority(),
         target,
         origin: settings.origin.clone(),
+        protocol: Some(SUBPROTOCOL),
     };
     let websocket = WebSocket::client(handshake, Limits::default(), Rng::from_seed(runtime.seed()));
     Ok(Carrier::websocket(websocket, security(address)))

@@ -115,6 +115,7 @@ pub(super) fn caller(cx: &Cx, index: usize) -> Client {
     let mut builder = Client::builder()
         .config(own.config.clone())
         .standby_paths(own.standby_paths)
+        .trust(crate::identity::trust())
         .keep_trying(true);
     for endpoint in &own.endpoints {
         builder = builder.endpoint(endpoint.as_str()).expect("a sound address");
@@ -181,6 +182,7 @@ pub(super) async fn server(cx: Cx) {
     let bound = Server::builder()
         .listen("tcp://server:4433")
         .expect("a sound address")
+        .tls(crate::identity::server_tls())
         .config(cx.plan.server.clone())
         .registry(registry)
         .bind(cx.host.runtime())

@@ -215,7 +215,7 @@ fn a_certificate_is_replaced_while_the_server_runs() {
 #[test]
 fn what_is_no_tls_is_refused() {
     let mut far = End::new(Tls::server(&server_tls(), Rng::from_seed([2; 32]), EPOCH).unwrap());
-    assert!(far.take(b"\x16\x03\x01\x00\x04junk").is_err());
+    assert!(far.take(b"\x16\x03\x01\x00\x04\x02\0\0\0").is_err());
     assert!(!far.last_words().is_empty(), "an alert");
     let (mut near, mut far) = ends(&roots(cert!("ca.pem")), "server", &server_tls(), Inner::Native);
     shake_hands(&mut near, &mut far).unwrap();
