@@ -2,6 +2,7 @@
 //!
 //! `websocket_echo serve 127.0.0.1:9001` for Autobahn's fuzzingclient, `websocket_echo run 127.0.0.1:9002` for its
 //! fuzzingserver: asks how many cases there are, and takes part in each. On blocking sockets, a thread each.
+#![allow(clippy::print_stdout, clippy::disallowed_methods)] // a program
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

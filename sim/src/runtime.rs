@@ -105,6 +105,10 @@ impl Runtime for HostRuntime {
         EPOCH + self.now().since(Timestamp::ZERO)
     }
 
+    fn trusted_roots(&self) -> io::Result<Vec<Vec<u8>>> {
+        Ok(crate::identity::roots())
+    }
+
     fn seed(&self) -> [u8; 32] {
         self.host
             .shared

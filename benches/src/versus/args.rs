@@ -6,6 +6,17 @@ use clap::Parser;
 
 use super::case::Test;
 
+const PEERS: [&str; 8] = [
+    "raw-naive",
+    "raw-callers",
+    "yamux",
+    "turmoil",
+    "ours-ws",
+    "tungstenite",
+    "ours-tls",
+    "rustls",
+];
+
 /// Runs sheetbend side by side with its peers: same process, same payloads, interleaved rounds.
 #[derive(Debug, Parser)]
 #[command(name = "versus")]
@@ -13,8 +24,9 @@ pub(crate) struct Args {
     /// Only these tests, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Test>,
-    /// Only these peers, separated by commas ("ours" always runs): raw-naive, raw-callers, yamux, turmoil.
-    #[arg(long, value_delimiter = ',', value_parser = ["raw-naive", "raw-callers", "yamux", "turmoil"])]
+    /// Only these peers, separated by commas ("ours" always runs): raw-naive, raw-callers, yamux, turmoil,
+    /// ours-ws, tungstenite, ours-tls, rustls.
+    #[arg(long, value_delimiter = ',', value_parser = PEERS)]
     pub(crate) peers: Option<Vec<String>>,
     /// Rounds; the report gives medians with the least and the greatest.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]

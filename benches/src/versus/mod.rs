@@ -9,6 +9,9 @@
 //! | `idle` | resident memory of an idle session, client and server together | raw-naive, yamux |
 //! | `sim` | 64-byte messages between simulated hosts, per second of the wall clock | turmoil |
 //!
+//! sheetbend over WebSocket and TLS (`ours-ws`, `ours-tls`) runs in the first four and `idle` beside
+//! tokio-tungstenite (`tungstenite`) and tokio-rustls (`rustls`).
+//!
 //! Both ends of every real load run in one process over loopback TCP, on one tokio runtime that is made for that
 //! measurement alone. Before the rounds, every peer's variants (buffer sizes, windows, stream per request or
 //! per caller, …) run briefly and the best one is kept; the settings are part of the report. Each file of a
@@ -28,8 +31,10 @@ mod report;
 mod rps;
 mod rtt;
 mod runner;
+mod rustls;
 mod sim;
 mod streams;
+mod tungstenite;
 mod usage;
 mod yamux;
 mod yamux_socket;

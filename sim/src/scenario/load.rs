@@ -56,7 +56,7 @@ async fn connect(host: &Host, endpoints: &[String]) -> Session {
         mode: PathMode::Standby,
         ..Config::default()
     };
-    let mut builder = Client::builder().config(config).trust(crate::identity::trust());
+    let mut builder = Client::builder().config(config);
     for endpoint in endpoints {
         builder = builder.endpoint(endpoint).expect("a good address");
     }

@@ -115,7 +115,6 @@ pub(super) fn caller(cx: &Cx, index: usize) -> Client {
     let mut builder = Client::builder()
         .config(own.config.clone())
         .standby_paths(own.standby_paths)
-        .trust(crate::identity::trust())
         .keep_trying(true);
     for endpoint in &own.endpoints {
         builder = builder.endpoint(endpoint.as_str()).expect("a sound address");
