@@ -173,8 +173,7 @@ impl Session {
         let size = draft.builder.body_len() as u64;
         if draft.eliciting {
             path.since_ack_asked += size;
-            // A quarter of the bound in flight is when the sender wants to know (PROTOCOL 4.2).
-            if path.since_ack_asked >= path.rate.limit() / 4 || draft.ack_now {
+            if path.since_ack_asked >= path.rate.ask_after() || draft.ack_now {
                 path.since_ack_asked = 0;
                 draft.builder.set_ack_now();
             }
