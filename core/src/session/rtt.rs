@@ -16,7 +16,7 @@ const MAX_LIMIT: u64 = 64 * 1024 * 1024;
 const MIN_RECORD: usize = 1400;
 /// Full records on a fast path: large enough to amortise headers and system calls, small enough to
 /// stay in a core's cache and to delay an urgent frame little.
-pub(super) const FULL_RECORD: usize = 48 * 1024;
+pub(super) const FULL_RECORD: usize = 63 * 1024;
 const UNKNOWN_RECORD: usize = 16 * 1024;
 
 /// Smoothed round-trip time (RFC 9002 §5).
