@@ -1,9 +1,9 @@
-//! sheetbend itself: a session at its default settings over one path on loopback: TCP, or what is over TCP.
+//! sheetbend itself: a session at its default settings (CRC on) over one TCP path on loopback.
 
 use std::io;
 
 use bytes::Bytes;
-use sheetbend_tokio::{Class, ClientBuilder, Router, Server, ServerTls, Session, Trust, runtime};
+use sheetbend_tokio::{Class, Router, Session};
 
 use super::bulk::payload;
 use super::case::Test;
@@ -19,33 +19,12 @@ use super::streams::{Arrivals, WRITE_BYTES};
 /// The key in the report.
 pub(crate) const KEY: &str = "ours";
 
-/// sheetbend over one path of the scheme.
-pub(crate) struct Ours {
-    key: &'static str,
-    scheme: &'static str,
-}
-
-/// sheetbend over TCP: the one that the report compares the others with.
-pub(crate) const TCP: Ours = Ours {
-    key: KEY,
-    scheme: "tcp",
-};
-
-/// sheetbend over the transports that others are measured over, too.
-pub(crate) const OVER: [Ours; 2] = [
-    Ours {
-        key: "ours-ws",
-        scheme: "ws",
-    },
-    Ours {
-        key: "ours-tls",
-        scheme: "tls",
-    },
-];
+/// sheetbend over one TCP path.
+pub(crate) struct Ours;
 
 impl Peer for Ours {
     fn key(&self) -> &'static str {
-        self.key
+        KEY
     }
 
     fn variants(&self, test: Test) -> Vec<String> {
@@ -61,7 +40,7 @@ impl Peer for Ours {
 
     fn rtt<'a>(&'a self, _variant: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = pair().await?;
             load.spawn(answer(server));
             echo_in_turn(Small(Requests(client)), load);
             Ok(Some(keep))
@@ -70,7 +49,7 @@ impl Peer for Ours {
 
     fn rps<'a>(&'a self, _variant: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = pair().await?;
             load.spawn(answer(server));
             spawn_callers((0..in_flight).map(|_| Small(Requests(client.clone()))), load);
             Ok(Some(keep))
@@ -79,7 +58,7 @@ impl Peer for Ours {
 
     fn large<'a>(&'a self, _variant: usize, bytes: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = pair().await?;
             load.spawn(answer(server));
             spawn_large_callers((0..in_flight).map(|_| Requests(client.clone())), bytes, load);
             Ok(Some(keep))
@@ -88,7 +67,7 @@ impl Peer for Ours {
 
     fn items<'a>(&'a self, _variant: usize, _source: Source, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = pair().await?;
             let router = Router::builder().server_streaming("items", |_, _, mut out| async move {
                 for item in endless_items() {
                     out.feed(item).await?;
@@ -115,7 +94,7 @@ impl Peer for Ours {
 
     fn pending<'a>(&'a self, _variant: usize, calls: usize) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = pair().await?;
             let (arrivals, load) = (Arrivals::new(), Load::default());
             let told = arrivals.clone();
             load.spawn(async move {
@@ -133,7 +112,7 @@ impl Peer for Ours {
 
     fn bulk<'a>(&'a self, _variant: usize, write_bytes: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = pair().await?;
             let mut sender = client.open_uni(Class::BULK).await.map_err(io::Error::other)?;
             let chunk = Bytes::from(payload(write_bytes));
             let counter = load.counter();
@@ -158,7 +137,7 @@ impl Peer for Ours {
 
     fn streams<'a>(&'a self, _variant: usize, count: usize, bytes: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = pair().await?;
             let arrivals = Arrivals::new();
             let (counter, arrived) = (load.counter(), arrivals.clone());
             load.spawn(async move {
@@ -201,17 +180,18 @@ impl Peer for Ours {
     }
 
     fn simulate(&self, net: super::sim::Net) -> Option<Box<dyn super::sim::Simulation>> {
-        (self.key == KEY).then(|| super::sim::ours(net))
+        Some(super::sim::ours(net))
     }
 
     fn idle<'a>(&'a self, _variant: usize, sessions: usize) -> Starting<'a> {
         Box::pin(async move {
-            let (server, connect) = self.bind().await?;
+            let server = sheetbend_tokio::bind("tcp://127.0.0.1:0")
+                .await
+                .map_err(io::Error::other)?;
+            let address = server.addresses()[0].clone();
             let mut kept = Vec::with_capacity(sessions);
             for _ in 0..sessions {
-                let client = connect
-                    .clone()
-                    .connect(runtime())
+                let client = sheetbend_tokio::connect(&address)
                     .await
                     .map_err(io::Error::other)?;
                 let accepted = server.accept().await.ok_or_else(gone)?;
@@ -231,27 +211,16 @@ fn gone() -> io::Error {
     io::Error::other("the server stopped")
 }
 
-impl Ours {
-    /// A server, and how to reach it.
-    async fn bind(&self) -> io::Result<(Server, ClientBuilder)> {
-        let chain = include_bytes!("../../../core/tests/certs/server.pem");
-        let key = include_bytes!("../../../core/tests/certs/server.key");
-        let tls = ServerTls::from_pem(chain, key).map_err(io::Error::other)?;
-        let trust = Trust::Pins(tls.pin().into_iter().collect());
-        let server = Server::builder().listen(format!("{}://127.0.0.1:0", self.scheme));
-        let server = server.map_err(io::Error::other)?.tls(tls);
-        let server = server.bind(runtime()).await.map_err(io::Error::other)?;
-        let client = sheetbend_tokio::Client::builder().endpoint(&server.addresses()[0]);
-        Ok((server, client.map_err(io::Error::other)?.trust(trust)))
-    }
-
-    async fn pair(&self) -> io::Result<(Session, Session, Keep)> {
-        let (server, client) = self.bind().await?;
-        let client = client.connect(runtime()).await.map_err(io::Error::other)?;
-        let accepted = server.accept().await.ok_or_else(gone)?;
-        let keep = Box::new((server, client.clone(), accepted.clone()));
-        Ok((client, accepted, keep))
-    }
+async fn pair() -> io::Result<(Session, Session, Keep)> {
+    let server = sheetbend_tokio::bind("tcp://127.0.0.1:0")
+        .await
+        .map_err(io::Error::other)?;
+    let client = sheetbend_tokio::connect(&server.addresses()[0])
+        .await
+        .map_err(io::Error::other)?;
+    let accepted = server.accept().await.ok_or_else(gone)?;
+    let keep = Box::new((server, client.clone(), accepted.clone()));
+    Ok((client, accepted, keep))
 }
 
 /// Answers every request with its payload, in one task.
