@@ -54,8 +54,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Fresh randomness for the seed of one machine.
     fn seed(&self) -> [u8; 32];
 
-    /// Time since the beginning of 1970, by which certificates are judged.
-    fn unix_time(&self) -> Duration;
+    /// Time since the beginning of 1970, by which certificates are judged. By default that moment itself, at which
+    /// none is valid yet.
+    fn unix_time(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The certificates of those whom the platform trusts to name servers, in DER.
     ///
