@@ -2,15 +2,14 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
 
-use super::ambient::Now;
-use super::provider::provider;
-use super::{ALPN_HTTP1, ALPN_NATIVE, Pin, TlsError};
+use super::base::base;
+use super::{Pin, TlsError};
 
 /// A server's end of TLS. Clones share the certificate: [`ServerTls::reload`] on one changes all.
 #[derive(Clone, Debug)]
@@ -36,14 +35,8 @@ impl ServerTls {
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<ServerTls, TlsError> {
         let certified = certified(chain, key)?;
         let identity = Arc::new(Identity(RwLock::new(Arc::new(certified))));
-        let mut config = ServerConfig::builder_with_details(provider(), Arc::new(Now))
-            .with_protocol_versions(&[&version::TLS13])?
-            .with_no_client_auth()
-            .with_cert_resolver(identity.clone());
-        config.alpn_protocols = vec![ALPN_NATIVE.to_vec(), ALPN_HTTP1.to_vec()];
-        // A session is resumed by its own keys. Tickets would add state, and save no round trip.
-        config.send_tls13_tickets = 0;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
+        let mut config = base()?.server.clone();
+        config.cert_resolver = identity.clone();
         Ok(ServerTls {
             config: Arc::new(config),
             identity,
@@ -71,7 +64,7 @@ fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsError> {
     let chain = certificates(chain)?;
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|error| TlsError::Other(format!("the private key cannot be read: {error}")))?;
-    Ok(CertifiedKey::from_der(chain, key, &provider())?)
+    Ok(CertifiedKey::from_der(chain, key, &base()?.provider)?)
 }
 
 /// The certificates of a PEM file.

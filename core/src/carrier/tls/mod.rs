@@ -4,6 +4,7 @@
 //! with each call (`ambient.rs`), so that a connection does the same for the same seed.
 
 mod ambient;
+mod base;
 mod error;
 mod identity;
 mod pin;
@@ -18,10 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConnection, version};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConnection};
 
+pub use base::prepare;
 pub use error::TlsError;
 pub use identity::{ServerTls, certificates};
 pub use pin::{Pin, PinError};
@@ -66,21 +67,17 @@ impl ClientTls {
     /// # Errors
     /// When nothing that it could trust can be read.
     pub fn new(trust: &Trust) -> Result<ClientTls, TlsError> {
-        let provider = provider::provider();
-        let verifier = trust.verifier(&provider)?;
-        let config = |protocol: &[u8]| -> Result<Arc<ClientConfig>, TlsError> {
-            let mut config = ClientConfig::builder_with_details(provider.clone(), Arc::new(ambient::Now))
-                .with_protocol_versions(&[&version::TLS13])?
-                .dangerous()
-                .with_custom_certificate_verifier(verifier.clone())
-                .with_no_client_auth();
+        let base = base::base()?;
+        let verifier = trust.verifier(&base.provider)?;
+        let config = |protocol: &[u8]| {
+            let mut config = base.client.clone();
+            config.dangerous().set_certificate_verifier(verifier.clone());
             config.alpn_protocols = vec![protocol.to_vec()];
-            config.resumption = Resumption::disabled();
-            Ok(Arc::new(config))
+            Arc::new(config)
         };
         Ok(ClientTls {
-            native: config(ALPN_NATIVE)?,
-            http1: config(ALPN_HTTP1)?,
+            native: config(ALPN_NATIVE),
+            http1: config(ALPN_HTTP1),
         })
     }
 }
