@@ -14,8 +14,9 @@ use sheetbend_core::carrier::tls::ServerTls;
 use sheetbend_core::handshake::Security;
 use sheetbend_core::server::Acceptor;
 use sheetbend_core::server::registry::Config as RegistryConfig;
-use sheetbend_core::session::Config;
+use sheetbend_core::session::{ClassError, ClassSettings, Config};
 use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::Class;
 
 use crate::address::{Address, AddressError, ToAddress};
 use crate::arrive::Door;
@@ -84,11 +85,20 @@ impl ServerBuilder {
         Ok(self)
     }
 
-    /// The configuration of every session. Without a security floor in it, the weakest of the
+    /// The configuration of every session, classes included. Without a security floor in it, the weakest of the
     /// listening addresses' is the floor.
     pub fn config(mut self, config: Config) -> ServerBuilder {
         self.config = config;
         self
+    }
+
+    /// Sets a class up: its name, urgency, way of delivery and limits.
+    ///
+    /// # Errors
+    /// When another class has the name, or a setting is out of its range.
+    pub fn class(mut self, class: Class, settings: ClassSettings) -> Result<ServerBuilder, ClassError> {
+        self.config.class(class, settings)?;
+        Ok(self)
     }
 
     /// Limits on sessions, and all else about taking them in.
@@ -230,7 +240,7 @@ impl Server {
         }
     }
 
-    /// Waits until no session is left.
+    /// Waits until no session is left, and their ends have been told.
     pub async fn drained(&self) {
         poll_fn(|cx| self.hub.poll_drained(cx)).await;
     }

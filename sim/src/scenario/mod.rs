@@ -10,7 +10,9 @@ mod partitions;
 mod pools;
 mod proxies;
 mod raw;
+mod restart;
 mod service;
+mod silence;
 mod stage;
 mod storm;
 mod tcp;
@@ -92,6 +94,8 @@ pub fn all() -> &'static [Scenario] {
             carriers::ALL,
             partitions::ALL,
             hosts::ALL,
+            restart::ALL,
+            silence::ALL,
             disks::ALL,
             pools::ALL,
             storm::ALL,
