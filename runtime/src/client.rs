@@ -73,6 +73,12 @@ impl ClientBuilder {
         Ok(self)
     }
 
+    /// Puts an endpoint before all others.
+    pub(crate) fn preferred(mut self, address: Address) -> ClientBuilder {
+        self.endpoints.insert(0, address);
+        self
+    }
+
     /// The session's configuration. Without a security floor in it, the weakest of the endpoints' is
     /// the floor.
     pub fn config(mut self, config: Config) -> ClientBuilder {

@@ -52,6 +52,7 @@ mod mem;
 mod observer;
 mod open;
 mod pool;
+mod pooling;
 mod reach;
 mod request;
 mod router;
@@ -81,6 +82,9 @@ pub use hub::ACCEPT_QUEUE;
 pub use intake::{DEFAULT_MAX_UNACCEPTED, MAX_UNFINISHED, MAX_UNSENT};
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use observer::Observer;
+pub use pooling::{
+    Manage, Pool, PoolConfig, PoolError, PoolStats, Pooled, Sessions, SessionsTo, Sockets, Take,
+};
 pub use request::{IncomingRequest, Request, UnaryCall};
 pub use router::{Router, RouterBuilder};
 pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};

@@ -3,7 +3,7 @@
 use sheetbend_sim::scenario::{self, Setup};
 
 /// Those that have a test, or a measurement, of their own.
-const APART: [&str; 4] = ["idle", "steady", "crowd", "swarm"];
+const APART: [&str; 6] = ["idle", "steady", "crowd", "swarm", "pool", "retry-storm"];
 
 #[test]
 fn every_fault_shows_and_is_survived() {
@@ -29,6 +29,13 @@ fn every_fault_shows_and_is_survived() {
         failures.len(),
         failures.join("\n")
     );
+}
+
+#[test]
+fn a_pool_serves_for_a_day_and_leaves_nothing_behind() {
+    let pool = scenario::find("pool").expect("it is on the list");
+    let outcome = (pool.run)(&Setup::default());
+    assert!(outcome.failure.is_none(), "{:?}", outcome.failure);
 }
 
 #[test]

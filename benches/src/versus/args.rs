@@ -13,8 +13,8 @@ pub(crate) struct Args {
     /// Only these tests, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Test>,
-    /// Only these peers, separated by commas ("ours" always runs): raw-naive, raw-callers, yamux, turmoil.
-    #[arg(long, value_delimiter = ',', value_parser = ["raw-naive", "raw-callers", "yamux", "turmoil"])]
+    /// Only these peers, separated by commas ("ours" always runs).
+    #[arg(long, value_delimiter = ',', value_parser = super::peer::keys())]
     pub(crate) peers: Option<Vec<String>>,
     /// Rounds; the report gives medians with the least and the greatest.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     pub(crate) seconds: f64,
-    /// Worker threads for rps, bulk and streams (rtt runs with one and with two).
+    /// Worker threads for rps, large, items, bulk and streams (rtt runs with one and with two).
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) workers: u16,
     /// Sessions of the idle test.
@@ -31,11 +31,13 @@ pub(crate) struct Args {
     /// Print one JSON object on standard output and nothing else there.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Measure idle sessions of one peer in this process (the idle test starts itself so).
+    /// Measure the memory of one peer in this process (the tests of memory start themselves so).
     #[arg(long, hide = true)]
-    pub(crate) idle_child: Option<String>,
+    pub(crate) memory_child: Option<String>,
     #[arg(long, hide = true, default_value_t = 0)]
-    pub(crate) idle_variant: usize,
+    pub(crate) memory_variant: usize,
+    #[arg(long, hide = true, default_value_t = 1000)]
+    pub(crate) memory_count: usize,
 }
 
 impl Args {

@@ -5,16 +5,20 @@ use std::cmp::Ordering;
 use clap::ValueEnum;
 
 use super::args::Args;
-use super::{bulk, idle, rps, rtt, sim, streams};
+use super::items::Source;
+use super::{bulk, idle, items, large, pending, rps, rtt, sim, streams};
 
 /// A family of cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Test {
     Rtt,
     Rps,
+    Large,
+    Items,
     Bulk,
     Streams,
     Idle,
+    Pending,
     Sim,
 }
 
@@ -23,9 +27,12 @@ impl Test {
         match self {
             Test::Rtt => "rtt",
             Test::Rps => "rps",
+            Test::Large => "large",
+            Test::Items => "items",
             Test::Bulk => "bulk",
             Test::Streams => "streams",
             Test::Idle => "idle",
+            Test::Pending => "pending",
             Test::Sim => "sim",
         }
     }
@@ -36,9 +43,12 @@ impl Test {
 pub(crate) enum Shape {
     Rtt,
     Rps { in_flight: usize },
+    Large { bytes: usize, in_flight: usize },
+    Items { source: Source },
     Bulk { write_bytes: usize },
     Streams { count: usize, bytes: usize },
     Idle { sessions: usize },
+    Pending { calls: usize },
     Sim(sim::Net),
 }
 
@@ -91,9 +101,12 @@ impl Case {
         let families = [
             rtt::cases(),
             rps::cases(workers),
+            large::cases(workers),
+            items::cases(workers),
             bulk::cases(workers),
             streams::cases(workers),
             idle::cases(args.sessions as usize),
+            pending::cases(),
             sim::cases(),
         ];
         families

@@ -2,12 +2,17 @@
 //!
 //! | row | load | peers |
 //! |---|---|---|
-//! | `rtt` | one caller, 64-byte echoes one after the other | raw-naive, yamux |
-//! | `rps` | 64-byte echoes, 1 to 1024 in flight on one connection | raw-naive, raw-callers, yamux |
+//! | `rtt` | one caller, 64-byte echoes one after the other | raw-naive, yamux, rpc |
+//! | `rps` | 64-byte echoes, 1 to 1024 in flight on one connection | raw-naive, raw-callers, yamux, rpc |
+//! | `large` | echoes of 16 KiB and of 1 MiB, a few in flight on one connection | rpc |
+//! | `items` | one call that is answered with 64-byte items without end | tonic, h2, velo |
 //! | `bulk` | one stream, 16 or 64 KiB a write, bytes received | raw-naive, yamux |
 //! | `streams` | 100 streams of 1 MiB each, bytes received | raw-naive (100 connections), yamux |
 //! | `idle` | resident memory of an idle session, client and server together | raw-naive, yamux |
+//! | `pending` | resident memory of a call that is under way, client and server together | rpc |
 //! | `sim` | 64-byte messages between simulated hosts, per second of the wall clock | turmoil |
+//!
+//! "rpc" are tonic (gRPC), tarpc, h2, jsonrpsee (over WebSocket) and velo.
 //!
 //! Both ends of every real load run in one process over loopback TCP, on one tokio runtime that is made for that
 //! measurement alone. Before the rounds, every peer's variants (buffer sizes, windows, stream per request or
@@ -17,20 +22,30 @@
 mod args;
 mod bulk;
 mod case;
+mod h2;
 mod idle;
+mod items;
+mod jsonrpsee;
+mod large;
 mod load;
+mod memory;
 mod net;
 mod ours;
 mod peer;
+mod pending;
 mod raw_callers;
 mod raw_naive;
 mod report;
+mod rpc;
 mod rps;
 mod rtt;
 mod runner;
 mod sim;
 mod streams;
+mod tarpc;
+mod tonic;
 mod usage;
+mod velo;
 mod yamux;
 mod yamux_socket;
 
@@ -44,8 +59,8 @@ use args::Args;
 pub fn main() -> ExitCode {
     let args = Args::parse();
     usage::raise_file_limit();
-    if let Some(key) = &args.idle_child {
-        return exit(idle::child(key, args.idle_variant, args.sessions));
+    if let Some(key) = &args.memory_child {
+        return exit(memory::child(&args, key));
     }
     exit(runner::run(&args).and_then(|outcome| {
         report::print(&outcome, args.json)?;

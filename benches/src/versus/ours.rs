@@ -1,15 +1,17 @@
 //! sheetbend itself: a session at its default settings (CRC on) over one TCP path on loopback.
 
-use std::future::Future;
 use std::io;
 
 use bytes::Bytes;
-use sheetbend_tokio::{Class, Session};
+use sheetbend_tokio::{Class, Router, Session};
 
 use super::bulk::payload;
 use super::case::Test;
-use super::load::{Caller, ECHO_BYTES, Load};
+use super::items::{Receiver, Source};
+use super::large::spawn_large_callers;
+use super::load::{ECHO_BYTES, Load};
 use super::peer::{Keep, Peer, Starting};
+use super::rpc::{Client, Small, call_and_wait, endless_items};
 use super::rps::spawn_callers;
 use super::rtt::echo_in_turn;
 use super::streams::{Arrivals, WRITE_BYTES};
@@ -27,9 +29,10 @@ impl Peer for Ours {
 
     fn variants(&self, test: Test) -> Vec<String> {
         let label = match test {
-            Test::Rtt | Test::Rps => "defaults, CRC on, a request each, one task answers",
+            Test::Items => "defaults, CRC on, items fed one by one",
+            Test::Rtt | Test::Rps | Test::Large => "defaults, CRC on, a request each, one task answers",
             Test::Bulk | Test::Streams => "defaults, CRC on, chunks passed by reference",
-            Test::Idle => "defaults, CRC on, heartbeats on",
+            Test::Idle | Test::Pending => "defaults, CRC on, heartbeats on",
             Test::Sim => "links with one fixed delay, Linux TCP defaults",
         };
         vec![label.into()]
@@ -39,7 +42,7 @@ impl Peer for Ours {
         Box::pin(async move {
             let (client, server, keep) = pair().await?;
             load.spawn(answer(server));
-            echo_in_turn(Requests(client), load);
+            echo_in_turn(Small(Requests(client)), load);
             Ok(Some(keep))
         })
     }
@@ -48,7 +51,61 @@ impl Peer for Ours {
         Box::pin(async move {
             let (client, server, keep) = pair().await?;
             load.spawn(answer(server));
-            spawn_callers((0..in_flight).map(|_| Requests(client.clone())), load);
+            spawn_callers((0..in_flight).map(|_| Small(Requests(client.clone()))), load);
+            Ok(Some(keep))
+        })
+    }
+
+    fn large<'a>(&'a self, _variant: usize, bytes: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
+        Box::pin(async move {
+            let (client, server, keep) = pair().await?;
+            load.spawn(answer(server));
+            spawn_large_callers((0..in_flight).map(|_| Requests(client.clone())), bytes, load);
+            Ok(Some(keep))
+        })
+    }
+
+    fn items<'a>(&'a self, _variant: usize, _source: Source, load: &'a Load) -> Starting<'a> {
+        Box::pin(async move {
+            let (client, server, keep) = pair().await?;
+            let router = Router::builder().server_streaming("items", |_, _, mut out| async move {
+                for item in endless_items() {
+                    out.feed(item).await?;
+                }
+                Ok(())
+            });
+            let router = router.build();
+            load.spawn(async move {
+                router.serve(server).await;
+                Ok(())
+            });
+            let mut receiver = Receiver::new(load.counter());
+            load.spawn(async move {
+                let call = client.call("items").server_streaming("").await;
+                let mut items = call.map_err(io::Error::other)?;
+                while let Some(item) = items.next().await.map_err(io::Error::other)? {
+                    receiver.received(&item)?;
+                }
+                Err(io::ErrorKind::UnexpectedEof.into())
+            });
+            Ok(Some(keep))
+        })
+    }
+
+    fn pending<'a>(&'a self, _variant: usize, calls: usize) -> Starting<'a> {
+        Box::pin(async move {
+            let (client, server, keep) = pair().await?;
+            let (arrivals, load) = (Arrivals::new(), Load::default());
+            let told = arrivals.clone();
+            load.spawn(async move {
+                let mut held = Vec::new();
+                while let Ok(request) = server.accept_request().await {
+                    held.push(request);
+                    told.one_arrived();
+                }
+                Ok(())
+            });
+            call_and_wait(Requests(client), calls, arrivals, load).await?;
             Ok(Some(keep))
         })
     }
@@ -140,7 +197,9 @@ impl Peer for Ours {
                 let accepted = server.accept().await.ok_or_else(gone)?;
                 // The task waits for requests as a server's would, for as long as the session lives.
                 tokio::spawn(answer(accepted));
-                Requests(client.clone()).call(&[7; ECHO_BYTES]).await?;
+                Requests(client.clone())
+                    .call(Bytes::from_static(&[7; ECHO_BYTES]))
+                    .await?;
                 kept.push(client);
             }
             Ok(Some(Box::new((server, kept)) as Keep))
@@ -173,17 +232,12 @@ async fn answer(session: Session) -> io::Result<()> {
     Ok(())
 }
 
+/// A caller of the session.
+#[derive(Clone)]
 struct Requests(Session);
 
-impl Caller for Requests {
-    fn call(
-        &mut self,
-        request: &[u8; ECHO_BYTES],
-    ) -> impl Future<Output = io::Result<[u8; ECHO_BYTES]>> + Send {
-        let payload = Bytes::copy_from_slice(request);
-        async move {
-            let answer = self.0.request("echo", payload).await.map_err(io::Error::other)?;
-            answer[..].try_into().map_err(io::Error::other)
-        }
+impl Client for Requests {
+    async fn call(&mut self, payload: Bytes) -> io::Result<Bytes> {
+        self.0.request("echo", payload).await.map_err(io::Error::other)
     }
 }

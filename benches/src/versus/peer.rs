@@ -6,7 +6,9 @@ use std::io;
 use std::pin::Pin;
 
 use super::case::{Case, Shape, Test};
+use super::items::Source;
 use super::load::Load;
+use super::rpc::Calls;
 use super::sim;
 
 /// What must live while a load runs. It is dropped, inside the runtime, when the measurement is over.
@@ -23,7 +25,7 @@ pub(crate) type Starting<'a> = Pin<Box<dyn Future<Output = io::Result<Option<Kee
 /// they finish into [`Load::counter`], may look at [`Load::stopped`], and report trouble with [`Load::fail`];
 /// they need no tidy end, as the runtime is shut down with them.
 ///
-/// The loads are shared: [`rtt::echo_in_turn`](super::rtt::echo_in_turn) and
+/// Whoever calls and answers is an [`Rpc`](super::rpc::Rpc). The loads are shared: [`rtt::echo_in_turn`](super::rtt::echo_in_turn) and
 /// [`rps::spawn_callers`](super::rps::spawn_callers) take anything that is a [`Caller`](super::load::Caller);
 /// [`bulk::write_forever`](super::bulk::write_forever) and [`bulk::read_forever`](super::bulk::read_forever)
 /// take tokio's `AsyncWrite` and `AsyncRead`.
@@ -47,6 +49,22 @@ pub(crate) trait Peer: Send + Sync {
         absent()
     }
 
+    /// Echoes of `bytes` with `in_flight` requests under way on one connection at all times.
+    fn large<'a>(
+        &'a self,
+        _variant: usize,
+        _bytes: usize,
+        _in_flight: usize,
+        _load: &'a Load,
+    ) -> Starting<'a> {
+        absent()
+    }
+
+    /// One call that is answered with 64-byte items without end; counts items where they are received.
+    fn items<'a>(&'a self, _variant: usize, _source: Source, _load: &'a Load) -> Starting<'a> {
+        absent()
+    }
+
     /// One stream that is written `write_bytes` at a time without end; counts bytes where they are received.
     fn bulk<'a>(&'a self, _variant: usize, _write_bytes: usize, _load: &'a Load) -> Starting<'a> {
         absent()
@@ -64,6 +82,12 @@ pub(crate) trait Peer: Send + Sync {
         absent()
     }
 
+    /// One session with `calls` calls of 64 bytes under way. Returns when the server has all of them; it answers
+    /// none.
+    fn pending<'a>(&'a self, _variant: usize, _calls: usize) -> Starting<'a> {
+        absent()
+    }
+
     /// A simulated network with messages under way, if the peer is a simulator.
     fn simulate(&self, _net: sim::Net) -> Option<Box<dyn sim::Simulation>> {
         None
@@ -75,9 +99,12 @@ pub(crate) fn start<'a>(peer: &'a dyn Peer, case: &Case, variant: usize, load: &
     match case.shape {
         Shape::Rtt => peer.rtt(variant, load),
         Shape::Rps { in_flight } => peer.rps(variant, in_flight, load),
+        Shape::Large { bytes, in_flight } => peer.large(variant, bytes, in_flight, load),
+        Shape::Items { source } => peer.items(variant, source, load),
         Shape::Bulk { write_bytes } => peer.bulk(variant, write_bytes, load),
         Shape::Streams { count, bytes } => peer.streams(variant, count, bytes, load),
         Shape::Idle { sessions } => peer.idle(variant, sessions),
+        Shape::Pending { calls } => peer.pending(variant, calls),
         Shape::Sim(_) => absent(),
     }
 }
@@ -89,8 +116,19 @@ pub(crate) fn all() -> Vec<Box<dyn Peer>> {
         Box::new(super::raw_naive::RawNaive),
         Box::new(super::raw_callers::RawCallers),
         Box::new(super::yamux::Yamux),
+        Box::new(Calls(super::tonic::Tonic)),
+        Box::new(Calls(super::tarpc::Tarpc)),
+        Box::new(Calls(super::h2::H2)),
+        Box::new(Calls(super::jsonrpsee::Jsonrpsee)),
+        Box::new(Calls(super::velo::Velo)),
         Box::new(sim::Turmoil),
     ]
+}
+
+/// The keys of the contenders that one may choose from.
+pub(crate) fn keys() -> Vec<&'static str> {
+    let keys = all().into_iter().map(|peer| peer.key());
+    keys.filter(|key| *key != super::ours::KEY).collect()
 }
 
 /// A peer that does not take part in a test.

@@ -10,7 +10,7 @@ use super::case::{Better, Case, Shape};
 use super::load::Load;
 use super::peer::{self, Peer};
 use super::usage::Cpu;
-use super::{idle, rtt, sim};
+use super::{memory, rtt, sim};
 
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_millis(150);
@@ -134,7 +134,8 @@ impl Contender<'_> {
 /// peer does not take part.
 ///
 /// The best is the one whose worst trial is best: some settings run in two modes (whether what is under way
-/// still fits the cache), and a lucky trial would choose one that is slow when it counts.
+/// still fits the cache), and a lucky trial would choose one that is slow when it counts. One that fails is left
+/// out as long as another does not.
 fn choose<'a>(peer: &'a dyn Peer, case: &Case, window: Duration) -> io::Result<Option<Contender<'a>>> {
     let better = case.metrics[0].better;
     let labels = peer.variants(case.test);
@@ -143,6 +144,7 @@ fn choose<'a>(peer: &'a dyn Peer, case: &Case, window: Duration) -> io::Result<O
         .enumerate()
         .map(|(variant, label)| Trial::new(variant, label))
         .collect();
+    let mut failure = None;
     for turn in 0..=FINAL_TRIALS {
         let last = if turn == 0 {
             trials.len()
@@ -154,16 +156,25 @@ fn choose<'a>(peer: &'a dyn Peer, case: &Case, window: Duration) -> io::Result<O
         }
         let window = window.mul_f64(if turn == 0 { TRIAL_SHARE } else { FINAL_TRIAL_SHARE });
         for trial in &mut trials[..last] {
-            let Some(sample) = measure(peer, case, trial.variant, TRIAL_WARM_UP, window)? else {
-                return Ok(None);
-            };
-            progress(case, "trial", peer, &trial.label, &sample);
-            trial.values.push(sample.values[0]);
+            match measure(peer, case, trial.variant, TRIAL_WARM_UP, window) {
+                Ok(Some(sample)) => {
+                    progress(case, "trial", peer, &trial.label, &sample);
+                    trial.values.push(sample.values[0]);
+                }
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    eprintln!("{} ({}) is left out: {error}", peer.key(), trial.label);
+                    trial.failed = true;
+                    failure = Some(error);
+                }
+            }
         }
+        trials.retain(|trial| !trial.failed);
+        let last = last.min(trials.len());
         trials[..last].sort_by(|a, b| better.best_first(a.worst(better), b.worst(better)));
     }
     let Some(best) = trials.first() else {
-        return Ok(None);
+        return failure.map_or(Ok(None), Err);
     };
     let (variant, label) = (best.variant, best.label.clone());
     Ok(Some(Contender {
@@ -180,6 +191,7 @@ struct Trial {
     variant: usize,
     label: String,
     values: Vec<f64>,
+    failed: bool,
 }
 
 impl Trial {
@@ -188,6 +200,7 @@ impl Trial {
             variant,
             label,
             values: Vec::new(),
+            failed: false,
         }
     }
 
@@ -220,8 +233,8 @@ fn measure(
     warm_up: Duration,
     window: Duration,
 ) -> io::Result<Option<Sample>> {
-    if let Shape::Idle { sessions } = case.shape {
-        return idle::measure(peer, variant, sessions);
+    if let Some(result) = memory::measure(peer, variant, case) {
+        return result;
     }
     if let Shape::Sim(net) = case.shape {
         return sim::measure(peer, net, warm_up, window);
@@ -262,13 +275,25 @@ fn sample(case: &Case, load: &Load, warm_up: Duration, window: Duration) -> io::
     let (rate, ops) = (count as f64 / elapsed, count as f64);
     let (values, ops) = match case.shape {
         Shape::Rtt => {
-            // The last of them are handed in with the first echo after the window.
-            std::thread::sleep(Duration::from_millis(20));
-            let values = rtt::values(load.take_latencies_ns());
+            // They are handed in with the first echo after the window.
+            let mut latencies_ns = Vec::new();
+            for _ in 0..50 {
+                std::thread::sleep(Duration::from_millis(20));
+                latencies_ns = load.take_latencies_ns();
+                if !latencies_ns.is_empty() {
+                    break;
+                }
+            }
+            let values = rtt::values(latencies_ns);
             (values.ok_or_else(|| io::Error::other("no latencies"))?, ops)
         }
         Shape::Bulk { .. } | Shape::Streams { .. } => (vec![rate], ops / MIB),
-        Shape::Rps { .. } | Shape::Idle { .. } | Shape::Sim(_) => (vec![rate], ops),
+        Shape::Rps { .. }
+        | Shape::Large { .. }
+        | Shape::Items { .. }
+        | Shape::Idle { .. }
+        | Shape::Pending { .. }
+        | Shape::Sim(_) => (vec![rate], ops),
     };
     Ok(Sample {
         values,

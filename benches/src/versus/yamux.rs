@@ -81,7 +81,7 @@ impl Knobs {
                 .collect(),
             Test::Bulk | Test::Streams => Knobs::of_bytes(),
             Test::Idle => vec![BASE],
-            Test::Sim => Vec::new(),
+            Test::Large | Test::Items | Test::Pending | Test::Sim => Vec::new(),
         }
     }
 

@@ -6,10 +6,12 @@ mod hosts;
 mod links;
 mod load;
 mod partitions;
+mod pools;
 mod proxies;
 mod raw;
 mod service;
 mod stage;
+mod storm;
 mod tcp;
 mod truth;
 mod udp;
@@ -89,6 +91,8 @@ pub fn all() -> &'static [Scenario] {
             partitions::ALL,
             hosts::ALL,
             disks::ALL,
+            pools::ALL,
+            storm::ALL,
         ];
         parts.concat()
     });

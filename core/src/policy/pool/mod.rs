@@ -450,6 +450,11 @@ impl Pool {
         self.forget_unused(target);
     }
 
+    /// Whether anything is known of the target. One that is not used is forgotten.
+    pub fn knows(&self, target: TargetId) -> bool {
+        self.targets.contains_key(&target)
+    }
+
     /// Counts and gauges.
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
