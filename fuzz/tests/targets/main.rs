@@ -11,6 +11,7 @@ mod machines;
 mod outside;
 mod ranges;
 mod reassembly;
+mod requests;
 mod sending;
 mod wire;
 mod world;
