@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{Cause, Delivery, Outcome, Session, Side, State};
 
+use super::calls::Executions;
 use super::pattern::Header;
 use super::plan::{Plan, What};
 use super::work::Job;
@@ -103,6 +104,8 @@ struct Ledger {
 pub(super) struct Book {
     plan: Arc<Plan>,
     ledger: Mutex<Ledger>,
+    /// Of calls.
+    pub(super) executions: Executions,
 }
 
 fn place(side: Side) -> usize {
@@ -141,6 +144,7 @@ impl Book {
         Book {
             plan,
             ledger: Mutex::new(ledger),
+            executions: Executions::default(),
         }
     }
 

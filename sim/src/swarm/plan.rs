@@ -268,7 +268,11 @@ impl Plan {
             horizon: millis(&mut choice, 6000, 30_000),
             items: Vec::new(),
         };
-        let jobs = some(&mut choice, JobKind::ALL);
+        let mut jobs = some(&mut choice, JobKind::ALL);
+        // Calls are in every run.
+        if !jobs.contains(&JobKind::Call) {
+            jobs.push(JobKind::Call);
+        }
         let kinds = if choice.below(16) == 0 {
             Vec::new()
         } else {
