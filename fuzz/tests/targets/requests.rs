@@ -178,7 +178,9 @@ fn names() {
                 continue;
             }
             let (head, name) = flying.swap_remove(usize::from(byte & 0x3f) % flying.len());
-            let head = RequestHead::decode(&mut &head[..]).expect("sound").expect("whole");
+            let head = RequestHead::decode(&mut &head[..])
+                .expect("sound")
+                .expect("whole");
             let resolved = peer.resolve(head.method).expect("it knows the name");
             assert_eq!(resolved.name, name);
             // Its answer may be lost.
