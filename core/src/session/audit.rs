@@ -202,7 +202,7 @@ impl Session {
         if flags.has(Flags::CLASS_BLOCKED) {
             let class = self.classes.used(id.class().index());
             rule!(
-                class.is_none_or(|class| class.sent >= class.send_limit),
+                class.is_none_or(|class| class.sent >= class.send_limit || class.holds_back(id, send)),
                 "no stream waits for class credit that is there",
                 id,
             );

@@ -10,8 +10,8 @@ use super::keys::StreamKey;
 use smallvec::SmallVec;
 
 use crate::handshake::{Params, StreamLimits};
-use crate::stream::Window;
-use crate::wire::{Class, Kind, Side};
+use crate::stream::{SendHalf, Window};
+use crate::wire::{Class, Kind, Side, StreamId};
 
 /// Opening credit of one (class, kind).
 #[derive(Clone, Debug, Default)]
@@ -59,6 +59,8 @@ pub(super) struct ClassState {
     /// Bytes that the peer lets this end send on the class's streams together.
     pub(super) send_limit: u64,
     pub(super) sent: u64,
+    /// Bytes that unordered messages of which some was sent have still to send.
+    pub(super) begun: u64,
     /// Bytes that the class's send halves hold.
     pub(super) buffered: u64,
     /// Writers that found no room in the session's buffer.
@@ -94,6 +96,34 @@ impl ClassState {
         let goal = self.consumed + self.partial.min(self.max_lent);
         self.window
             .on_consumed(goal.saturating_sub(self.window.consumed()));
+    }
+
+    /// Whether a stream is a message that must not begin: credit would end amid it and those that have begun,
+    /// and the peer gives more than that for one alone (PROTOCOL 7.4).
+    #[inline]
+    pub(super) fn holds_back(&self, id: StreamId, send: &SendHalf) -> bool {
+        self.begun > 0
+            && id.kind() == Kind::Unordered
+            && send.sent_to() == 0
+            && self.begun.saturating_add(send.unsent()) > self.send_limit.saturating_sub(self.sent)
+    }
+
+    /// Some of an unordered message was sent, from `high` on. Tells whether none is begun any more.
+    #[inline]
+    pub(super) fn message_sent(&mut self, high: u64, send: &SendHalf) -> bool {
+        let before = self.begun;
+        if high == 0 {
+            self.begun += send.unsent();
+        } else {
+            self.begun = self.begun.saturating_sub(send.sent_to() - high);
+        }
+        before > 0 && self.begun == 0
+    }
+
+    /// An unordered message that has begun was given up with so much unsent. Tells whether none is begun any more.
+    pub(super) fn message_given_up(&mut self, left: u64) -> bool {
+        self.begun = self.begun.saturating_sub(left);
+        self.begun == 0
     }
 
     /// Grants what there is, if the peer has used up its credit amid a message; tells whether it did.
@@ -258,6 +288,7 @@ fn new_class(config: &Config, credit: &Credit, index: usize) -> ClassState {
         urgency: config.classes[index].urgency.min(7),
         send_limit: start.data,
         sent: 0,
+        begun: 0,
         buffered: 0,
         waiters: VecDeque::new(),
         stale: 0,

@@ -295,13 +295,12 @@ impl Session {
         self.forget_lanes();
     }
 
-    /// Bytes that the record which is partly in `buffer` still lacks; 0 where that is not known.
-    pub fn missing(&self, buffer: &[u8]) -> usize {
+    /// Bytes of the whole record that is partly in `buffer`; 0 where that is not known.
+    pub fn record_len(&self, buffer: &[u8]) -> usize {
         match buffer.first_chunk::<{ crate::wire::HEADER_LEN }>() {
             None => 0,
             Some([high, middle, low, _]) => {
-                let total = u32::from_be_bytes([0, *high, *middle, *low]) as usize + crate::wire::HEADER_LEN;
-                total.saturating_sub(buffer.len())
+                u32::from_be_bytes([0, *high, *middle, *low]) as usize + crate::wire::HEADER_LEN
             }
         }
     }

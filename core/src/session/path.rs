@@ -139,7 +139,7 @@ pub(super) struct Path {
     pub(super) crc: bool,
     /// The largest body that the peer takes.
     pub(super) max_record: usize,
-    /// The peer's bound on bytes in flight, a quarter of which calls for an acknowledgement.
+    /// The peer's bound on bytes in flight, half of which calls for an acknowledgement.
     pub(super) peer_in_flight: u64,
     /// The bound that the peer was last told.
     pub(super) announced_in_flight: u64,

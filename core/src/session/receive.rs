@@ -174,8 +174,9 @@ impl Session {
                 ));
             }
             lane.ack_wanted = true;
-            let quarter = path.peer_in_flight / 4;
-            if ack_now || path.lanes[0].unreported_bytes >= quarter {
+            // PROTOCOL 4.2: a sender that wants to know earlier asks.
+            let half = path.peer_in_flight / 2;
+            if ack_now || path.lanes[0].unreported_bytes >= half {
                 path.ack_due = true;
             } else if !path.timers.is_set(TimerKind::Ack) {
                 path.timers

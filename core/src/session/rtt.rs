@@ -11,12 +11,12 @@ pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
 /// What a round trip may grow by before its path counts as degraded, besides a multiple of itself.
 const DEGRADED: Duration = Duration::from_millis(20);
 const MIN_LIMIT: u64 = 16 * 1024;
-const MAX_SLACK: u64 = 32 * 1024;
+const MAX_SLACK: u64 = 128 * 1024;
 const MAX_LIMIT: u64 = 64 * 1024 * 1024;
 const MIN_RECORD: usize = 1400;
 /// Full records on a fast path: large enough to amortise headers and system calls, small enough to
 /// stay in a core's cache and to delay an urgent frame little.
-pub(super) const FULL_RECORD: usize = 48 * 1024;
+pub(super) const FULL_RECORD: usize = 63 * 1024;
 const UNKNOWN_RECORD: usize = 16 * 1024;
 
 /// Smoothed round-trip time (RFC 9002 §5).
@@ -155,6 +155,8 @@ pub(super) struct Rate {
     previous_best: u64,
     epoch: Timestamp,
     limit: u64,
+    /// Bytes that keep the path busy for a round trip.
+    product: u64,
     phase: Phase,
     round_ends: Timestamp,
     round_best: u64,
@@ -173,6 +175,7 @@ impl Rate {
             previous_best: 0,
             epoch: now,
             limit,
+            product: limit,
             phase: Phase::Startup,
             round_ends: now,
             round_best: 0,
@@ -213,6 +216,7 @@ impl Rate {
         let limit = self.limit_from(rtt);
         if !record.app_limited || limit > self.limit {
             self.limit = limit;
+            self.product = self.product(rtt);
         }
     }
 
@@ -263,11 +267,15 @@ impl Rate {
         rtt.fresh = Duration::MAX;
     }
 
-    fn limit_from(&self, rtt: &Rtt) -> u64 {
+    fn product(&self, rtt: &Rtt) -> u64 {
         let micros = u64::try_from(rtt.minimum.as_micros())
             .unwrap_or(u64::MAX)
             .min(10_000_000);
-        let product = self.bytes_per_second().saturating_mul(micros) / 1_000_000;
+        self.bytes_per_second().saturating_mul(micros) / 1_000_000
+    }
+
+    fn limit_from(&self, rtt: &Rtt) -> u64 {
+        let product = self.product(rtt);
         let window = match self.phase {
             Phase::Startup => product.saturating_mul(2),
             Phase::Steady => product.saturating_mul(5) / 4,
@@ -282,6 +290,14 @@ impl Rate {
     /// The bound on bytes in flight.
     pub(super) fn limit(&self) -> u64 {
         self.limit
+    }
+
+    /// After so many bytes an acknowledgement is asked for (PROTOCOL 4.2): a quarter of the bound, or up to half of
+    /// it where what the path needs to be busy leaves that room, as each costs both ends a system call and a
+    /// wake-up.
+    pub(super) fn ask_after(&self) -> u64 {
+        let room = self.limit.saturating_sub(self.product);
+        room.clamp(self.limit / 4, self.limit / 2)
     }
 
     /// How large a record of bulk data may be: a few milliseconds of the path's time.

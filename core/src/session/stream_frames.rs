@@ -362,6 +362,12 @@ impl Session {
             return;
         }
         state.send_limit = value;
+        self.unblock_class(class);
+    }
+
+    /// Streams that waited for class credit try again.
+    pub(super) fn unblock_class(&mut self, class: Class) {
+        let state = self.classes.at(class.index());
         sometimes!(self.marks, ClassUnblocked, !state.blocked.is_empty());
         for key in std::mem::take(&mut state.blocked) {
             if let Some(stream) = self.streams.get_mut(key) {

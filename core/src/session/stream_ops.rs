@@ -265,10 +265,15 @@ impl Session {
             SendState::DataAcked => return Ok(()),
             SendState::ResetSent | SendState::ResetAcked => return Err(StreamError::ResetLocally),
         }
+        let begun = stream.id.kind() == Kind::Unordered && send.sent_to() > 0;
+        let left = if begun { send.unsent() } else { 0 };
         let freed = send.reset().map_or(0, |reset| reset.freed);
         stream.send_code = code;
         stream.flags.set(Flags::RESET_DUE);
         let (class, ordered) = (stream.id.class(), stream.id.kind() == Kind::Ordered);
+        if left > 0 && self.classes.at(class.index()).message_given_up(left) {
+            self.unblock_class(class);
+        }
         self.credit_buffer(class, freed, ordered);
         self.queue_control(key.slot);
         Ok(())

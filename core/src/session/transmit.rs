@@ -173,8 +173,7 @@ impl Session {
         let size = draft.builder.body_len() as u64;
         if draft.eliciting {
             path.since_ack_asked += size;
-            // A quarter of the bound in flight is when the sender wants to know (PROTOCOL 4.2).
-            if path.since_ack_asked >= path.rate.limit() / 4 || draft.ack_now {
+            if path.since_ack_asked >= path.rate.ask_after() || draft.ack_now {
                 path.since_ack_asked = 0;
                 draft.builder.set_ack_now();
             }
@@ -335,7 +334,7 @@ impl Session {
         let mut most = space.min(usize::try_from(room).unwrap_or(usize::MAX));
         if !send.has_lost() && !crate::canary!(ClassCreditIgnored) {
             let credit = class.send_limit - class.sent;
-            if credit == 0 && send.unsent() > 0 {
+            if (credit == 0 && send.unsent() > 0) || class.holds_back(id, send) {
                 sometimes!(self.marks, ClassBlocked);
                 stream.flags.set(Flags::CLASS_BLOCKED);
                 if !stream.flags.has(Flags::IN_BLOCKED) {
@@ -352,6 +351,7 @@ impl Session {
             return Some(0);
         };
         class.sent += send.sent_to() - high;
+        let over = id.kind() == Kind::Unordered && class.message_sent(high, send);
         stream.flags.set(Flags::TOUCHED);
         let offset = (!send.continues(lane, chunk.offset)).then_some(chunk.offset);
         let more = send.has_pending();
@@ -382,6 +382,9 @@ impl Session {
             } else {
                 self.ready.push_back(stream.urgency, slot);
             }
+        }
+        if over {
+            self.unblock_class(id.class());
         }
         Some(chunk.len as u64 + 1)
     }
