@@ -52,7 +52,11 @@ async fn ten_thousand_calls_in_flight() {
         .unary("hang", move |_, payload| {
             let gate = closed.clone();
             async move {
-                gate.acquire().await.map_err(|_| payload.clone()).unwrap().forget();
+                gate.acquire()
+                    .await
+                    .map_err(|_| payload.clone())
+                    .unwrap()
+                    .forget();
                 Ok(payload)
             }
         })

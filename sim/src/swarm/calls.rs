@@ -232,6 +232,7 @@ pub(super) async fn run(
         if attempt > 0 {
             cx.host.sleep(Duration::from_millis(20)).await;
             (end, session) = cx.book.session(client, side).await;
+            cx.book.started(item, end);
         }
         let made = one(cx, &session, item, attempt, job);
         let outcome = match cancel {
