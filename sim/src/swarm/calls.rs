@@ -11,6 +11,7 @@ use sheetbend_runtime::{
 };
 
 use super::app::{Cx, Either, either};
+use super::book::Phase;
 use super::plan::What;
 use super::work::Job;
 
@@ -231,7 +232,12 @@ pub(super) async fn run(
     for attempt in 0..u64::from(tries) {
         if attempt > 0 {
             cx.host.sleep(Duration::from_millis(20)).await;
-            (end, session) = cx.book.session(client, side).await;
+            // Where the other end has crashed there may be none any more.
+            let next = either(cx.book.session(client, side), cx.book.reached(Phase::Closing));
+            (end, session) = match next.await {
+                Either::Left(next) => next,
+                Either::Right(()) => return,
+            };
             cx.book.started(item, end);
         }
         let made = one(cx, &session, item, attempt, job);
