@@ -249,7 +249,8 @@ impl Arrival<'_> {
 
     /// What awaits the first message.
     fn first(&self) -> Box<Incoming> {
-        Box::new(Incoming::new(self.accepted, self.info()))
+        let origin = self.connection.socket.origin();
+        Box::new(Incoming::new(self.accepted, self.info()).from_origin(origin))
     }
 
     fn security(&self) -> Security {

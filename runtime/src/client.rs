@@ -3,16 +3,19 @@
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
+use sheetbend_core::client::RedirectLimit;
 use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Mode};
 use sheetbend_core::handshake::Security;
 use sheetbend_core::rng::Rng;
-use sheetbend_core::session::{self, Cause, Config, PathMode};
+use sheetbend_core::session::{self, Cause, ClassError, ClassSettings, Config, PathMode};
+use sheetbend_core::wire::Class;
 
 use crate::address::{Address, AddressError, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
 use crate::driver::{Driver, Role};
 use crate::intake::RequestLimits;
 use crate::reach::Settings;
+use crate::redirect::{Guide, RedirectRule};
 use crate::rt::Runtime;
 use crate::session::Session;
 use crate::shared::{Owner, Shared, State};
@@ -60,6 +63,8 @@ pub struct ClientBuilder {
     max_request: Option<usize>,
     max_unaccepted: Option<usize>,
     keep_trying: bool,
+    redirects: RedirectRule,
+    redirect_limit: RedirectLimit,
     carriers: Arc<Settings>,
 }
 
@@ -79,10 +84,33 @@ impl ClientBuilder {
         self
     }
 
-    /// The session's configuration. Without a security floor in it, the weakest of the endpoints' is
-    /// the floor.
+    /// The session's configuration, classes included. Without a security floor in it, the weakest of the
+    /// endpoints' is the floor.
     pub fn config(mut self, config: Config) -> ClientBuilder {
         self.config = Some(Arc::new(config));
+        self
+    }
+
+    /// Sets a class up: its name, urgency, way of delivery and limits.
+    ///
+    /// # Errors
+    /// When another class has the name, or a setting is out of its range.
+    pub fn class(mut self, class: Class, settings: ClassSettings) -> Result<ClientBuilder, ClassError> {
+        let config = self.config.get_or_insert_with(|| DEFAULTS.0.clone());
+        Arc::make_mut(config).class(class, settings)?;
+        Ok(self)
+    }
+
+    /// Which of the places that a server names instead of itself are gone to: when it is being drained, or
+    /// knows where a session lives. By default those of a scheme and host that were configured.
+    pub fn redirects(mut self, rule: RedirectRule) -> ClientBuilder {
+        self.redirects = rule;
+        self
+    }
+
+    /// How many of them in what time; 5 in a minute by default.
+    pub fn redirect_limit(mut self, limit: RedirectLimit) -> ClientBuilder {
+        self.redirect_limit = limit;
         self
     }
 
@@ -141,9 +169,17 @@ impl ClientBuilder {
                 Arc::new(own)
             }
         };
+        let floor = config.security_floor.unwrap_or(weakest);
+        let guide = Guide::new(
+            self.redirects.clone(),
+            self.redirect_limit,
+            self.endpoints.clone(),
+            floor,
+        );
         Ok(Client {
-            floor: config.security_floor.unwrap_or(weakest),
+            floor,
             settings: self,
+            guide: Arc::new(guide),
             config,
             connector,
             runtime,
@@ -167,6 +203,7 @@ static DEFAULTS: LazyLock<(Arc<Config>, Arc<ConnectorConfig>)> =
 /// Makes sessions with one server, reachable at one or more endpoints.
 pub struct Client {
     settings: ClientBuilder,
+    guide: Arc<Guide>,
     config: Arc<Config>,
     connector: Arc<ConnectorConfig>,
     floor: Security,
@@ -221,36 +258,40 @@ impl Client {
         let settings = &self.settings;
         let mut core = session::Session::client(self.config.clone(), self.runtime.seed(), now);
         core.require(self.floor);
+        core.follow_redirects(!matches!(settings.redirects, RedirectRule::Refuse));
         let limits = RequestLimits::new(settings.max_request, settings.max_unaccepted);
         let shared = Arc::new(Shared::new(Box::new(core), self.runtime.clone(), limits));
-        let endpoints: Vec<Endpoint> = settings
-            .endpoints
-            .iter()
-            .zip(0..)
-            .map(|(address, rank)| Endpoint {
-                address: address.clone(),
-                name: address.to_string().into(),
-                rank,
+        let places = self.guide.places().into_iter().zip(0..);
+        let endpoints: Vec<Endpoint> = places
+            .map(|(address, rank)| {
+                let learned = !settings.endpoints.contains(&address);
+                Endpoint::new(address, rank, learned)
             })
             .collect();
         let mode = match self.config.mode {
             PathMode::Single => Mode::Single,
             PathMode::Standby => Mode::Standby {
-                paths: settings.standby.unwrap_or(endpoints.len().min(2)),
+                paths: settings.standby.unwrap_or(settings.endpoints.len().min(2)),
             },
         };
         let rng = Rng::from_seed(self.runtime.seed());
-        let mut connector = Connector::new(self.connector.clone(), rng, now);
+        let mut config = self.connector.clone();
+        if config.endpoints != endpoints.len() {
+            // Some were learnt.
+            Arc::make_mut(&mut config).endpoints = endpoints.len();
+        }
+        let mut connector = Connector::new(config, rng, now);
         connector.set_target(mode);
         let carriers = settings.carriers.clone();
-        let dialer = Dialer::new(connector, endpoints, self.runtime.clone(), carriers);
+        let guide = self.guide.clone();
+        let dialer = Dialer::new(connector, endpoints, guide, self.runtime.clone(), carriers);
         let driver = Driver::new(shared.clone(), Role::Client(Box::new(dialer)));
         self.runtime.spawn(Box::pin(driver));
         Arc::new(Owner(shared))
     }
 
-    /// The session of this client that lives, or a new one where the last was lost. Whoever asks while it is
-    /// being made waits for the same one.
+    /// The session of this client that lives, or a new one where the last was lost or is being drained: at the
+    /// place that the server named, if it named one. Whoever asks while it is being made waits for the same one.
     ///
     /// # Errors
     /// As [`Client::connect`].
@@ -258,7 +299,7 @@ impl Client {
         let session = {
             let mut current = self.current.lock();
             match &*current {
-                Some(session) if !session.state().is_terminal() => session.clone(),
+                Some(session) if session.takes_work() => session.clone(),
                 _ => current.insert(self.start_connecting()).clone(),
             }
         };

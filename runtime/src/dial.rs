@@ -8,11 +8,13 @@ use sheetbend_core::client::connector::{self, AttemptId, Connector, Down, Verdic
 use sheetbend_core::handshake::Security;
 use sheetbend_core::session::{Event, PathEnd, PathError, PathInfo, PathKey};
 use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::RejectCode;
 
 use crate::address::{Address, Scheme};
 use crate::layers::Connection;
 use crate::link::Link;
 use crate::reach::{Settings, connect};
+use crate::redirect::{Guide, RedirectCause};
 use crate::rt::{BoxFuture, Runtime};
 use crate::shared::State;
 
@@ -22,6 +24,22 @@ pub(crate) struct Endpoint {
     pub(crate) address: Address,
     pub(crate) name: Arc<str>,
     pub(crate) rank: u32,
+    /// The server named it: it is another process than the others, and their sessions do not live there.
+    pub(crate) learned: bool,
+    /// The session does not live there.
+    retired: bool,
+}
+
+impl Endpoint {
+    pub(crate) fn new(address: Address, rank: u32, learned: bool) -> Endpoint {
+        Endpoint {
+            learned,
+            retired: false,
+            name: address.to_string().into(),
+            address,
+            rank,
+        }
+    }
 }
 
 /// What protects the bytes on a transport, as this end sees it.
@@ -75,6 +93,9 @@ struct Attempt {
 pub(crate) struct Dialer {
     connector: Connector,
     endpoints: Vec<Endpoint>,
+    guide: Arc<Guide>,
+    /// Why the place that the session is said to live at is not gone to.
+    refused: Option<String>,
     runtime: Arc<dyn Runtime>,
     settings: Arc<Settings>,
     attempts: Vec<Attempt>,
@@ -96,12 +117,15 @@ impl Dialer {
     pub(crate) fn new(
         connector: Connector,
         endpoints: Vec<Endpoint>,
+        guide: Arc<Guide>,
         runtime: Arc<dyn Runtime>,
         settings: Arc<Settings>,
     ) -> Dialer {
         Dialer {
             connector,
             endpoints,
+            guide,
+            refused: None,
             runtime,
             settings,
             attempts: Vec::with_capacity(1),
@@ -174,8 +198,18 @@ impl Dialer {
                 if self.connector.handle_path_up(now, attempt.id) == Verdict::Drop {
                     self.unwanted.push(*path);
                 }
+                let endpoint = attempt.endpoint;
+                self.forget_unreachable(endpoint);
+                self.settle_at(endpoint);
                 self.errors = Vec::new();
                 self.succeeded = true;
+            }
+            Event::GoAway { address, .. } if !address.is_empty() => {
+                let from = self.attempts.iter().find(|attempt| attempt.is_up());
+                let from = from.map_or(0, |attempt| attempt.endpoint);
+                if let Ok(to) = self.judge(now, from, address, RedirectCause::GoAway) {
+                    self.guide.learn(&self.endpoints[from].address, &to);
+                }
             }
             Event::PathDown {
                 path,
@@ -192,6 +226,9 @@ impl Dialer {
                     Some(PathError::Abandoned(_)) => Down::Abandoned,
                     _ => Down::Failed,
                 };
+                if let Some(PathError::Rejected { code, address, .. }) = error {
+                    self.redirected(now, self.attempts[index].endpoint, *code, address);
+                }
                 if matches!(self.attempts[index].progress, Progress::Path { up: true, .. }) {
                     let attempt = self.attempts.swap_remove(index);
                     if *delivered > 0 {
@@ -210,9 +247,83 @@ impl Dialer {
         }
     }
 
+    fn judge(
+        &self,
+        now: Timestamp,
+        from: usize,
+        text: &str,
+        cause: RedirectCause,
+    ) -> Result<Address, String> {
+        let from = &self.endpoints[from].address;
+        self.guide.judge(now, from, text, cause)
+    }
+
+    /// PROTOCOL 8.3: the server refused a path, and named another place.
+    fn redirected(&mut self, now: Timestamp, from: usize, code: RejectCode, text: &str) {
+        let cause = match code {
+            RejectCode::DRAINING => RedirectCause::Draining,
+            RejectCode::REDIRECT => RedirectCause::Moved,
+            _ => return,
+        };
+        if text.is_empty() {
+            return;
+        }
+        match self.judge(now, from, text, cause) {
+            Ok(to) => {
+                if cause == RedirectCause::Draining {
+                    self.guide.learn(&self.endpoints[from].address, &to);
+                }
+                if self
+                    .endpoints
+                    .iter()
+                    .all(|known| known.retired || known.address != to)
+                {
+                    let index = self.connector.learn_endpoint(now);
+                    let endpoint = Endpoint::new(to, 0, true);
+                    match self.endpoints.get_mut(index) {
+                        Some(known) => *known = endpoint,
+                        None => self.endpoints.push(endpoint),
+                    }
+                    if let Some(error) = self.errors.get_mut(index) {
+                        *error = None;
+                    }
+                }
+            }
+            Err(why) if cause == RedirectCause::Moved => self.refused = Some(why),
+            Err(_) => {}
+        }
+    }
+
+    /// PROTOCOL 8.3: the session lives where it was made, or where it was found. No other place is asked for it
+    /// any more: those that were configured are one server, and each that was learnt is another.
+    fn settle_at(&mut self, endpoint: usize) {
+        let learned = self.endpoints[endpoint].learned;
+        for (index, other) in self.endpoints.iter_mut().enumerate() {
+            let elsewhere = index != endpoint && (learned || other.learned);
+            if elsewhere && !std::mem::replace(&mut other.retired, true) {
+                self.connector.retire_endpoint(index);
+            }
+        }
+    }
+
+    /// A path is up at a place that was configured: what was learnt and could not be reached is forgotten.
+    fn forget_unreachable(&self, endpoint: usize) {
+        if self.succeeded || self.endpoints[endpoint].learned {
+            return;
+        }
+        for (known, error) in self.endpoints.iter().zip(&self.errors) {
+            if error.is_some() {
+                self.guide.forget(&known.address);
+            }
+        }
+    }
+
     /// Does what the connector wants. Tells whether, before there was any path, an endpoint failed.
     pub(crate) fn dial(&mut self, now: Timestamp, state: &mut State, links: &mut [Link]) -> bool {
         let mut news = self.report_failures(now);
+        if let Some(why) = self.refused.take() {
+            state.core.refuse_redirect(now, &why);
+        }
         if !state.core.wants_path() {
             self.attempts
                 .retain(|attempt| matches!(attempt.progress, Progress::Path { .. }));
@@ -278,9 +389,7 @@ impl Dialer {
 
     /// Takes note of what went wrong at an endpoint. Tells whether there was no path before.
     fn failed(&mut self, endpoint: usize, why: String) -> bool {
-        if self.errors.is_empty() {
-            self.errors = vec![None; self.endpoints.len()];
-        }
+        self.errors.resize(self.endpoints.len(), None);
         self.errors[endpoint] = Some(why);
         !self.succeeded
     }
@@ -319,6 +428,10 @@ impl Dialer {
 }
 
 impl Attempt {
+    fn is_up(&self) -> bool {
+        matches!(self.progress, Progress::Path { up: true, .. })
+    }
+
     fn is(&self, path: PathKey) -> bool {
         matches!(self.progress, Progress::Path { key, .. } if key == path)
     }

@@ -221,7 +221,7 @@ impl Driver {
                         link.doom(now);
                     }
                 }
-                Event::PathUp(_) | Event::PathSilent(_) | Event::PathRecovered(_) => {}
+                Event::PathUp(_) | Event::PathSilent(_) | Event::PathRecovered(_) | Event::GoAway { .. } => {}
                 Event::Quiet => {
                     shared.calls.lock().shrink();
                     links.shrink_to_fit();

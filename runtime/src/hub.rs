@@ -40,6 +40,8 @@ pub(crate) struct HubState {
     /// Connections whose first message has not come, and those that are told why they are refused.
     pub(crate) handshakes: usize,
     drained: Vec<Waker>,
+    /// Sessions whose drivers have not ended: a closed one has yet to say so.
+    drivers: usize,
     observer: Option<Box<dyn Observer>>,
 }
 
@@ -91,6 +93,7 @@ impl Hub {
             stopped: false,
             handshakes: 0,
             drained: Vec::new(),
+            drivers: 0,
             observer: runtime.observer(),
         };
         Hub {
@@ -132,6 +135,7 @@ impl Hub {
                         fresh,
                     },
                 );
+                hub.drivers += 1;
                 let attachment = Attachment {
                     hub: self.clone(),
                     token,
@@ -187,11 +191,7 @@ impl Hub {
         let mut hub = self.lock();
         hub.acceptor.ended(now, token, why);
         let known = hub.known.remove(&token);
-        let mut wakers = Vec::new();
-        if hub.known.is_empty() {
-            wakers.append(&mut hub.drained);
-        }
-        wakers.extend(hub.task.take());
+        let wakers = hub.task.take().into_iter().collect();
         drop(hub);
         drop(known);
         wake_all(wakers);
@@ -210,10 +210,10 @@ impl Hub {
         Poll::Pending
     }
 
-    /// Ready when no session is left.
+    /// Ready when no session is left, and every client was told.
     pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut hub = self.lock();
-        if hub.known.is_empty() {
+        if hub.drivers == 0 {
             return Poll::Ready(());
         }
         note(&mut hub.drained, cx);
@@ -320,5 +320,14 @@ impl Drop for Attachment {
             let now = self.hub.runtime.now();
             self.hub.closed(now, self.token, Ended::Closed);
         }
+        let mut hub = self.hub.lock();
+        hub.drivers -= 1;
+        let wakers = if hub.drivers == 0 {
+            std::mem::take(&mut hub.drained)
+        } else {
+            Vec::new()
+        };
+        drop(hub);
+        wake_all(wakers);
     }
 }

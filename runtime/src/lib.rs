@@ -38,6 +38,7 @@ mod blocking;
 mod call;
 mod caller;
 mod calls;
+mod class;
 mod client;
 mod dial;
 mod dispatch;
@@ -54,6 +55,7 @@ mod open;
 mod pool;
 mod pooling;
 mod reach;
+mod redirect;
 mod request;
 mod router;
 mod rt;
@@ -75,6 +77,7 @@ pub use call::{Answers, CallBuilder, Cancelled, Context, ItemSender, Items, Repl
 pub use caller::{
     Caller, CallerBuilder, CallerStats, Pick, Picked, PolicyCall, RoundRobin, Target, TargetId,
 };
+pub use class::SessionClass;
 pub use client::{Client, ClientBuilder, ConnectError, DEFAULT_MAX_REQUEST};
 pub use events::{EVENT_QUEUE, Events, SessionEvent};
 pub use files::Files;
@@ -85,6 +88,7 @@ pub use observer::Observer;
 pub use pooling::{
     Manage, Pool, PoolConfig, PoolError, PoolStats, Pooled, Sessions, SessionsTo, Sockets, Take,
 };
+pub use redirect::{Judge, Redirect, RedirectCause, RedirectRule};
 pub use request::{IncomingRequest, Request, UnaryCall};
 pub use router::{Router, RouterBuilder};
 pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};
@@ -102,7 +106,9 @@ pub use typed::Postcard;
 
 #[cfg(feature = "websocket")]
 pub use sheetbend_core::carrier::http::Guard;
+pub use sheetbend_core::client::RedirectLimit;
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
+pub use sheetbend_core::handshake::StreamLimits;
 pub use sheetbend_core::policy::backoff::BackoffPolicy;
 pub use sheetbend_core::policy::breaker::{Config as BreakerConfig, State as BreakerState};
 pub use sheetbend_core::policy::budget::BudgetPolicy;
@@ -114,10 +120,11 @@ pub use sheetbend_core::request::{
     CallError, CallKind, Cause as CallCause, Code, Deadline, Executed, Failure, Metadata, Pushback, Reason,
     TraceContext,
 };
+pub use sheetbend_core::server::Origin;
 pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
-    Cause, Config, Delivery, DeliveryKind, Message, OpenError, Outcome, PathEnd, PathMode, PathStats,
-    Progress, SendError, State, Stats, StreamError, SwitchCause,
+    Cause, ClassConfig, ClassError, ClassSettings, Config, Delivery, DeliveryKind, Message, OpenError,
+    Outcome, PathEnd, PathMode, PathStats, Progress, SendError, State, Stats, StreamError, SwitchCause,
 };
 pub use sheetbend_core::time::Timestamp;
 pub use sheetbend_core::wire::{Class, ErrorCode, RejectCode, Side, StreamId};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use sheetbend_core::server::Origin;
 use sheetbend_core::time::Timestamp;
 
 use crate::address::Address;
@@ -112,6 +113,13 @@ pub trait Socket: Send + Sync + 'static {
 
     /// Who is at the other end, for people: `127.0.0.1:50312`.
     fn peer(&self) -> String;
+
+    /// Whom a session is counted for that a client makes over this: by default the address in [`Socket::peer`], or
+    /// nobody where that is none.
+    fn origin(&self) -> Origin {
+        let address = self.peer().parse::<SocketAddr>();
+        address.map_or(Origin::Unknown, |address| Origin::of_address(address.ip()))
+    }
 }
 
 /// A listening stream socket.

@@ -11,8 +11,9 @@ use std::time::Duration;
 use sheetbend_core::carrier::http::Guard;
 use sheetbend_core::server::Acceptor;
 use sheetbend_core::server::registry::Config as RegistryConfig;
-use sheetbend_core::session::Config;
+use sheetbend_core::session::{ClassError, ClassSettings, Config};
 use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::Class;
 
 use crate::address::{Address, AddressError, ToAddress};
 use crate::arrive::Door;
@@ -72,11 +73,20 @@ impl ServerBuilder {
         Ok(self)
     }
 
-    /// The configuration of every session. Without a security floor in it, the weakest of the
+    /// The configuration of every session, classes included. Without a security floor in it, the weakest of the
     /// listening addresses' is the floor.
     pub fn config(mut self, config: Config) -> ServerBuilder {
         self.config = config;
         self
+    }
+
+    /// Sets a class up: its name, urgency, way of delivery and limits.
+    ///
+    /// # Errors
+    /// When another class has the name, or a setting is out of its range.
+    pub fn class(mut self, class: Class, settings: ClassSettings) -> Result<ServerBuilder, ClassError> {
+        self.config.class(class, settings)?;
+        Ok(self)
     }
 
     /// Limits on sessions, and all else about taking them in.
@@ -193,7 +203,7 @@ impl Server {
         }
     }
 
-    /// Waits until no session is left.
+    /// Waits until no session is left, and their ends have been told.
     pub async fn drained(&self) {
         poll_fn(|cx| self.hub.poll_drained(cx)).await;
     }

@@ -61,6 +61,13 @@ impl Session {
         Arc::ptr_eq(&self.owner, &other.owner)
     }
 
+    /// Neither over nor being drained.
+    pub(crate) fn takes_work(&self) -> bool {
+        let mut state = self.shared().lock();
+        let core = &state.quiet().core;
+        !core.state().is_terminal() && !core.is_draining()
+    }
+
     pub(crate) fn owner(&self) -> &Arc<Owner> {
         &self.owner
     }
@@ -311,6 +318,12 @@ impl Session {
     /// Where the session stands.
     pub fn state(&self) -> Lifecycle {
         self.shared().lock().core.state()
+    }
+
+    /// Whether either end takes nothing new: what is open goes on to its end, and work belongs in another session
+    /// ([`Client::session`](crate::Client::session) gives it).
+    pub fn is_draining(&self) -> bool {
+        self.shared().lock().core.is_draining()
     }
 
     /// Which side of the session this is.

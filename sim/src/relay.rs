@@ -43,6 +43,8 @@ pub struct RelayConfig {
     pub cut_after: Duration,
     /// Whether it closes connections by a reset rather than in order.
     pub reset: bool,
+    /// Leads further connections there, to a host and its port.
+    pub divert: Option<(String, u16)>,
 }
 
 /// What a relay has done.
@@ -131,7 +133,8 @@ async fn relay(host: Host, port: u16, to: (String, u16)) {
             client.into_socket().reset();
             continue;
         }
-        let (own, to) = (host.clone(), to.clone());
+        let divert = host.relay(|state| state.config.divert.clone());
+        let (own, to) = (host.clone(), divert.unwrap_or_else(|| to.clone()));
         host.spawn(async move {
             match own.connect_tcp(&to.0, to.1).await {
                 Ok(server) => serve(&own, client, server).await,

@@ -1,15 +1,18 @@
 //! Replay tokens: a run in at most 128 characters.
 //!
-//! `SCENARIO.SEED` or `SCENARIO.SEED.KEPT`: the scenario's name; the seed in hexadecimal digits; and, where items
+//! `SCENARIO.SEED` or `SCENARIO.SEED.KEPT`, and `~SUM` behind either where the seed stands for a plan: the scenario's name; the seed in hexadecimal digits; and, where items
 //! of the seed's plan were left out, which ones are kept. KEPT is `b` and a bitmap, or `d` and differences, both
 //! in base64url without padding. In the bitmap item *n* is bit *n* mod 8 of byte *n* div 8, the lowest bit first.
 //! The differences are the first item's number, then for each further one how many lie between it and the one
 //! before, each as a byte, or as two where it is above 127: the low seven bits with the high bit set, then the rest.
+//! SUM is three base64url digits of the plan's hash: of a token that another version made, whose seed stands for
+//! another plan, it is said so. A token without it runs whatever its seed stands for.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::scenario::{self, Scenario, Setup};
+use crate::swarm::Plan;
 
 /// The longest token.
 pub const MAX_TOKEN_LEN: usize = 128;
@@ -26,6 +29,8 @@ pub struct Token {
     pub seed: u64,
     /// The items that are kept, in order; all if `None`.
     pub keep: Option<Vec<u32>>,
+    /// Whether the token vouches for the plan.
+    pub vouches: bool,
 }
 
 /// What is wrong with a token.
@@ -43,6 +48,17 @@ pub enum TokenError {
     /// The seed is no number.
     #[error("the seed '{0}' is not a hexadecimal number of 64 bits")]
     Seed(String),
+    /// Its seed stands for another plan than it did.
+    #[error(
+        "'{token}' is of another version: its seed stands for another plan by now. \
+         '{bare}' runs what it stands for"
+    )]
+    Stale {
+        /// The token.
+        token: String,
+        /// The same without its sum.
+        bare: String,
+    },
     /// The items do not parse.
     #[error("the items '{text}' {why}")]
     Items {
@@ -65,6 +81,7 @@ impl Token {
             scenario: scenario.to_owned(),
             seed: setup.seed,
             keep,
+            vouches: sum(scenario, setup.seed).is_some(),
         }
     }
 
@@ -94,6 +111,21 @@ impl Token {
             format!("sheetbend sim --replay {self}"),
         ]
     }
+}
+
+/// Three digits of the plan that a seed stands for; `None` where it stands for none.
+fn sum(scenario: &str, seed: u64) -> Option<String> {
+    if scenario != "swarm" {
+        return None;
+    }
+    let plan = format!("{:?}", Plan::from_seed(seed));
+    // FNV-1a, folded to 18 bits.
+    let hash = plan.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let hash = hash ^ hash >> 18 ^ hash >> 36 ^ hash >> 54;
+    let digit = |place: u32| char::from(DIGITS[(hash >> (6 * place)) as usize & 63]);
+    Some([digit(2), digit(1), digit(0)].iter().collect())
 }
 
 fn bitmap(keep: &[u32]) -> Vec<u8> {
@@ -195,8 +227,10 @@ fn parse_items(text: &str) -> Result<Vec<u32>, TokenError> {
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let start = format!("{}.{:x}", self.scenario, self.seed);
+        let sum = sum(&self.scenario, self.seed).filter(|_| self.vouches);
+        let sum = sum.map(|sum| format!("~{sum}")).unwrap_or_default();
         let Some(keep) = &self.keep else {
-            return f.write_str(&start);
+            return write!(f, "{start}{sum}");
         };
         let (map, list) = (encode(&bitmap(keep)), encode(&differences(keep)));
         let text = if map.len() <= list.len() {
@@ -204,8 +238,8 @@ impl fmt::Display for Token {
         } else {
             format!("{start}.d{list}")
         };
-        let fits = text.len() <= MAX_TOKEN_LEN && keep.iter().all(|item| *item <= MAX_ITEM);
-        f.write_str(if fits { &text } else { &start })
+        let fits = text.len() + sum.len() <= MAX_TOKEN_LEN && keep.iter().all(|item| *item <= MAX_ITEM);
+        write!(f, "{}{sum}", if fits { text } else { start })
     }
 }
 
@@ -216,7 +250,11 @@ impl FromStr for Token {
         if text.len() > MAX_TOKEN_LEN {
             return Err(TokenError::TooLong(text.chars().count()));
         }
-        let parts: Vec<&str> = text.split('.').collect();
+        let (bare, vouched) = match text.split_once('~') {
+            Some((bare, sum)) => (bare, Some(sum)),
+            None => (text, None),
+        };
+        let parts: Vec<&str> = bare.split('.').collect();
         let (name, seed, items) = match parts[..] {
             [name, seed] => (name, seed, None),
             [name, seed, items] => (name, seed, Some(items)),
@@ -230,10 +268,18 @@ impl FromStr for Token {
             .ok()
             .filter(|_| digits)
             .ok_or_else(|| TokenError::Seed(seed.to_owned()))?;
+        let keep = items.map(parse_items).transpose()?;
+        if vouched.is_some() && vouched != sum(name, seed).as_deref() {
+            return Err(TokenError::Stale {
+                token: text.to_owned(),
+                bare: bare.to_owned(),
+            });
+        }
         Ok(Token {
             scenario: name.to_owned(),
             seed,
-            keep: items.map(parse_items).transpose()?,
+            keep,
+            vouches: vouched.is_some(),
         })
     }
 }
@@ -247,7 +293,41 @@ mod tests {
             scenario: "swarm".to_owned(),
             seed,
             keep,
+            vouches: false,
         }
+    }
+
+    #[test]
+    fn stale_tokens_say_so() {
+        let fresh = Token::new(
+            "swarm",
+            &Setup {
+                seed: 7,
+                keep: Some(vec![1, 2]),
+                ..Setup::default()
+            },
+        );
+        let text = fresh.to_string();
+        assert_eq!(text.parse(), Ok(fresh));
+        let (bare, sum) = text.split_once('~').expect("it vouches");
+        assert_eq!((bare, sum.len()), ("swarm.7.bBg", 3));
+        // The sum of another seed's plan.
+        let stale = format!("swarm.8.bBg~{sum}");
+        let error = stale.parse::<Token>().expect_err("another plan").to_string();
+        assert!(
+            error.contains("another version") && error.contains("'swarm.8.bBg'"),
+            "{error}"
+        );
+        for wrong in ["swarm.7~", "swarm.7~abcd", "partition.7~abc"] {
+            assert!(
+                matches!(wrong.parse::<Token>(), Err(TokenError::Stale { .. })),
+                "{wrong}"
+            );
+        }
+        assert_eq!(
+            Token::new("partition", &Setup::default()).to_string(),
+            "partition.0"
+        );
     }
 
     #[test]

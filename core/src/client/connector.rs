@@ -7,16 +7,18 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::marks::{Marks, sometimes};
-use crate::policy::Backoff;
+use crate::policy::{Backoff, BackoffPolicy};
 use crate::rng::{Rng, SparseRng};
 use crate::time::Timestamp;
 
 mod config;
+mod learned;
 mod schedule;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Config, Mode};
+pub use learned::MAX_LEARNED;
 
 /// The most paths that a session may have, and so the most that a connector keeps up. PROTOCOL 6.2.
 pub const MAX_PATHS: usize = 8;
@@ -88,6 +90,24 @@ struct Endpoint {
     rejected: bool,
     /// How long its handshakes take: the slowest of late.
     took: Option<Duration>,
+    /// Learnt from the server; greater the later. 0 for those that were configured.
+    learned: u32,
+    /// The session does not live there: it is not tried any more.
+    retired: bool,
+}
+
+impl Endpoint {
+    fn new(backoff: BackoffPolicy, now: Timestamp, learned: u32) -> Endpoint {
+        Endpoint {
+            backoff: Backoff::new(backoff),
+            not_before: now,
+            failures: 0,
+            rejected: false,
+            took: None,
+            learned,
+            retired: false,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -121,7 +141,8 @@ impl Path {
 ///   [`handle_path_silent`](Self::handle_path_silent),
 ///   [`handle_path_recovered`](Self::handle_path_recovered), [`handle_path_down`](Self::handle_path_down),
 ///   [`handle_network_change`](Self::handle_network_change), [`handle_timeout`](Self::handle_timeout).
-/// - Commands: [`set_target`](Self::set_target), [`stop`](Self::stop).
+/// - Commands: [`learn_endpoint`](Self::learn_endpoint), [`retire_endpoint`](Self::retire_endpoint),
+///   [`set_target`](Self::set_target), [`stop`](Self::stop).
 /// - Outputs, to be drained in this order after any of them: [`poll_connect`](Self::poll_connect),
 ///   [`poll_event`](Self::poll_event), [`poll_timeout`](Self::poll_timeout).
 ///
@@ -152,13 +173,7 @@ impl Connector {
     /// A connector that starts at once.
     pub fn new(config: impl Into<Arc<Config>>, rng: Rng, now: Timestamp) -> Connector {
         let config = config.into();
-        let endpoint = |_| Endpoint {
-            backoff: Backoff::new(config.backoff.clone()),
-            not_before: now,
-            failures: 0,
-            rejected: false,
-            took: None,
-        };
+        let endpoint = |_| Endpoint::new(config.backoff.clone(), now, 0);
         Connector {
             endpoints: (0..config.endpoints).map(endpoint).collect(),
             mode: config.mode,
@@ -422,7 +437,7 @@ impl Connector {
                 let attempt = self.in_flight[*at].attempt;
                 (
                     loads[attempt.endpoint].total(),
-                    attempt.endpoint,
+                    self.preference(attempt.endpoint),
                     attempt.attempt_id,
                 )
             });
@@ -433,20 +448,21 @@ impl Connector {
         for _ in target..up {
             sometimes!(self.marks, SurplusPath);
             let loads = self.loads();
-            let candidates = self.paths.iter_mut().filter(|path| path.counts());
-            let worst = candidates.max_by_key(|path| {
+            let counting = |at: &usize| self.paths[*at].counts();
+            let worst = (0..self.paths.len()).filter(counting).max_by_key(|at| {
+                let path = &self.paths[*at];
                 let endpoint = path.attempt.endpoint;
                 // Of two alike the newer goes, not the older attempt: the other is in use.
                 (
                     loads[endpoint].paths,
-                    endpoint,
+                    self.preference(endpoint),
                     path.since,
                     path.attempt.attempt_id,
                 )
             });
             let Some(worst) = worst else { break };
-            worst.surplus = true;
-            self.events.push_back(Event::Surplus(worst.attempt));
+            self.paths[worst].surplus = true;
+            self.events.push_back(Event::Surplus(self.paths[worst].attempt));
         }
     }
 
@@ -493,7 +509,7 @@ impl Connector {
             && self
                 .endpoints
                 .iter()
-                .all(|endpoint| endpoint.not_before == Timestamp::MAX);
+                .all(|endpoint| endpoint.retired || endpoint.not_before == Timestamp::MAX);
         if over && !self.exhausted && !self.stopped {
             sometimes!(self.marks, Exhausted);
             self.events.push_back(Event::Exhausted);

@@ -30,7 +30,7 @@ pub use message::{
     Confirm, Counts, Hello, Join, Joined, MAX_BODY, MAX_COUNTS, MAX_LIVE_PATHS, MAX_TEXT_LEN, MAX_VERSIONS,
     PathCount, Reject, VERSION, Welcome,
 };
-pub use params::{Agreed, ParamError, ParamId, Params, Security, StreamLimits};
+pub use params::{Agreed, MAX_CREDIT, MAX_STREAM_LIMIT, ParamError, ParamId, Params, Security, StreamLimits};
 pub use path_ids::{MAX_PATH_ID_JUMP, PATH_ID_WINDOW, PathIdError, PathIdWindow};
 
 /// The longest body of a record before the path's handshake is done. PROTOCOL 3.1.

@@ -8,6 +8,7 @@ use crate::rng::Rng;
 use crate::session::{self, First, Incoming, Rejected, Session};
 use crate::time::Timestamp;
 
+use super::origin::Origin;
 use super::registry::{self, Ended, Registry, Route, SessionToken};
 
 /// Where a connection goes.
@@ -85,6 +86,7 @@ impl Acceptor {
                         let routing = self.registry.routing().clone();
                         let config = self.session.clone();
                         let seed = self.rng.bytes();
+                        self.registry.identify(token, incoming.origin());
                         match Session::server(config, seed, now, hello, session_id, routing) {
                             Ok(session) => Routed::New {
                                 token,
@@ -100,6 +102,11 @@ impl Acceptor {
                 }
             }
         }
+    }
+
+    /// The session's client has proven who it is: its memory is counted for that identity from here on.
+    pub fn identify(&mut self, token: SessionToken, origin: Origin) {
+        self.registry.identify(token, origin);
     }
 
     /// The session reported that its client has proven itself. `false`: it was given up before.

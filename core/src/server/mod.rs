@@ -2,7 +2,9 @@
 
 pub mod acceptor;
 mod detached;
+mod origin;
 pub mod registry;
 
 pub use acceptor::{Acceptor, Routed};
+pub use origin::Origin;
 pub use registry::{Registry, SessionToken};

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::detached::Detached;
+use super::detached::{Budget, Detached};
+use super::origin::Origin;
 use crate::handshake::{Hello, Reject, RejectCode, Routing, Security, SessionId, VERSION};
 use crate::marks::{Marks, sometimes};
 use crate::rng::Rng;
@@ -66,7 +67,7 @@ pub enum Event {
         /// The session.
         token: SessionToken,
     },
-    /// Sessions without paths hold more than they may, and this one has been so for longest: drop it.
+    /// Sessions without paths hold more than they may, and this one has to go: drop it.
     Evicted {
         /// The session.
         token: SessionToken,
@@ -92,8 +93,16 @@ pub struct Config {
     /// The most ended sessions that are remembered; beyond it the oldest are forgotten early.
     pub max_remembered: usize,
     /// The most bytes that all sessions without paths may hold together: what they have written and was not
-    /// acknowledged, and what was not read. Beyond it the one that has been without for longest is dropped.
+    /// acknowledged, and what was not read. Beyond it the origin that holds the most loses the session that has
+    /// been without a path for longest.
     pub max_detached_bytes: u64,
+    /// The most that those of one [`Origin`] may hold. Beyond it, it loses the one that has been without for
+    /// longest. A server behind a proxy sees one origin in all: let this be the same as for all of them there.
+    pub max_detached_bytes_per_origin: u64,
+    /// The most sessions without paths; beyond it the origin that has the most loses its oldest.
+    pub max_detached: usize,
+    /// The most of one origin.
+    pub max_detached_per_origin: usize,
     /// A session that is not confirmed by then is dropped.
     pub confirm_timeout: Duration,
     /// For how long the nonce and the id of an ended session are remembered.
@@ -112,6 +121,9 @@ impl Default for Config {
             max_unconfirmed: 4096,
             max_remembered: 65_536,
             max_detached_bytes: 256 * 1024 * 1024,
+            max_detached_bytes_per_origin: 64 * 1024 * 1024,
+            max_detached: 50_000,
+            max_detached_per_origin: 16_384,
             confirm_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(600),
             owner: None,
@@ -160,13 +172,14 @@ struct Entry {
     /// SHA-256 of `hello_t`.
     digest: [u8; 32],
     id: SessionId,
+    origin: Origin,
     state: State,
 }
 
 /// The sessions of a server, by HELLO nonce and by session id.
 ///
 /// - Inputs: [`route_hello`](Self::route_hello), [`route_join`](Self::route_join),
-///   [`confirmed`](Self::confirmed), [`detached`](Self::detached),
+///   [`identify`](Self::identify), [`confirmed`](Self::confirmed), [`detached`](Self::detached),
 ///   [`attached`](Self::attached), [`ended`](Self::ended), [`handle_timeout`](Self::handle_timeout).
 /// - Commands: [`drain`](Self::drain).
 /// - Outputs: [`poll_event`](Self::poll_event), [`poll_timeout`](Self::poll_timeout).
@@ -334,15 +347,33 @@ impl Registry {
         }
     }
 
+    /// Whose session it is, by the connection that made it or by what its client has proven since.
+    pub fn identify(&mut self, token: SessionToken, origin: Origin) {
+        if let Some(entry) = self.sessions.get_mut(&token) {
+            entry.origin = origin;
+        }
+    }
+
     /// The session has no path, and holds so many bytes; to be told again when that changes.
     pub fn detached(&mut self, now: Timestamp, token: SessionToken, bytes: u64) {
         self.now = self.now.max(now);
-        let alive = |entry: &Entry| matches!(entry.state, State::Confirmed);
-        if !self.sessions.get(&token).is_some_and(alive) {
+        let confirmed = self.sessions.get(&token);
+        let Some(entry) = confirmed.filter(|entry| matches!(entry.state, State::Confirmed)) else {
             return;
-        }
-        self.detached.hold(token, bytes);
-        while let Some(token) = self.detached.evict(self.config.max_detached_bytes) {
+        };
+        let origin = entry.origin;
+        let budget = |bytes, sessions| Budget {
+            bytes,
+            sessions: u64::try_from(sessions).unwrap_or(u64::MAX),
+        };
+        let config = &self.config;
+        let each = budget(
+            config.max_detached_bytes_per_origin,
+            config.max_detached_per_origin,
+        );
+        let all = budget(config.max_detached_bytes, config.max_detached);
+        self.detached.hold(token, origin, bytes);
+        while let Some(token) = self.detached.evict(origin, each, all) {
             self.events.push_back(Event::Evicted { token });
         }
     }
@@ -355,6 +386,11 @@ impl Registry {
     /// Bytes that sessions without paths hold.
     pub fn detached_bytes(&self) -> u64 {
         self.detached.total()
+    }
+
+    /// How many sessions are without paths.
+    pub fn detached_sessions(&self) -> u64 {
+        self.detached.len()
     }
 
     /// The session is over; it is remembered for [`Config::grace`]. One that was never confirmed is
@@ -494,6 +530,7 @@ impl Registry {
             nonce: *hello.nonce(),
             digest: hello.digest(),
             id,
+            origin: Origin::Unknown,
             state,
         };
         self.nonces.insert(entry.nonce, token);

@@ -19,6 +19,7 @@ use crate::handshake::{
     VERSION, Welcome,
 };
 use crate::marks::sometimes;
+use crate::server::Origin;
 use crate::time::Timestamp;
 use crate::wire::{
     Class, Frame, HandshakeKind, OutBuffer, RecordBuilder, RecordLimits, RejectCode, Side, split_record,
@@ -28,6 +29,7 @@ use crate::wire::{
 #[derive(Debug)]
 pub struct Incoming {
     info: PathInfo,
+    origin: Origin,
     deadline: Timestamp,
     first: Option<First>,
     bytes: u64,
@@ -46,10 +48,23 @@ impl Incoming {
         let deadline = now + Duration::from_secs(10);
         Incoming {
             info,
+            origin: Origin::Unknown,
             deadline,
             first: None,
             bytes: 0,
         }
+    }
+
+    /// Tells where the connection comes from: the session it makes is counted for that origin.
+    #[must_use]
+    pub fn from_origin(mut self, origin: Origin) -> Incoming {
+        self.origin = origin;
+        self
+    }
+
+    /// Where the connection comes from.
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// When the connection is to be closed if its first message is not there.

@@ -228,7 +228,7 @@ impl Session {
                 self.free_if_done(key.slot);
             }
             Item::Datagram { number } => self.datagram_acked(number),
-            Item::GoAway => self.goaway_told = true,
+            Item::GoAway { done } => self.goaway_told |= !done,
             Item::Abandon { path } => self.abandons.retain(|abandon| abandon.path != path),
             Item::Stop { .. }
             | Item::MaxStreamData { .. }
@@ -314,7 +314,8 @@ impl Session {
                     path.status_due |= path.status_seq == seq;
                 }
             }
-            Item::GoAway => self.goaway_due = self.drain_address.is_some(),
+            Item::GoAway { done: false } => self.goaway_due = true,
+            Item::GoAway { done: true } => self.done_due = true,
         }
     }
 

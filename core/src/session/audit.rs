@@ -400,9 +400,10 @@ impl Session {
             "the event queue is bounded",
             self.events.len()
         );
-        // A message may be longer than its queue, and goes beyond the send buffer; each class has a share of
-        // a sixteenth however much the others hold.
-        let messages = config.max_message_queue.max(self.peer.max_message + 512);
+        // A message goes beyond the send buffer, and may be longer than its queue where its class has none
+        // waiting; each class has a share of a sixteenth of both however much the others hold.
+        let queue = config.max_message_queue + config.max_message_queue / 2;
+        let messages = queue + Class::COUNT as u64 * (self.peer.max_message + 512);
         let most = config.max_send_buffer + config.max_send_buffer / 2 + messages;
         rule!(
             self.buffered <= most,

@@ -126,10 +126,11 @@ impl ClassState {
         self.begun == 0
     }
 
-    /// Grants what there is, if the peer has used up its credit amid a message; tells whether it did.
-    pub(super) fn relieve_partial(&mut self) -> bool {
+    /// Grants what there is, if the peer has used up its credit: amid a message, or while what nobody reads, on
+    /// other streams of the class, takes half of the window or more. Tells whether it did.
+    pub(super) fn relieve_starved(&mut self) -> bool {
         let limit = self.window.consumed() + self.window.size();
-        self.partial > 0 && self.received >= self.window.limit() && self.window.extend_to(limit)
+        self.received >= self.window.limit() && self.window.extend_to(limit)
     }
 }
 
@@ -293,7 +294,12 @@ fn new_class(config: &Config, credit: &Credit, index: usize) -> ClassState {
         waiters: VecDeque::new(),
         stale: 0,
         blocked: VecDeque::new(),
-        window: Window::new(config.params.max_data[index], config.max_class_window),
+        window: Window::new(
+            config.params.max_data[index],
+            config.classes[index]
+                .max_window
+                .unwrap_or(config.max_class_window),
+        ),
         received: 0,
         consumed: 0,
         partial: 0,

@@ -113,9 +113,14 @@ impl Session {
 
     /// The drained session's last step, looked for wherever something may have finished.
     pub(super) fn close_if_drained(&mut self, now: Timestamp) {
-        // PROTOCOL 8.1: all that was sent is acknowledged, GOAWAY too. What the peer opened before it read
-        // it has come by then.
-        if self.goaway_told && self.is_settled() && !self.state.is_terminal() {
+        if !self.draining() || self.state.is_terminal() || !self.is_settled() {
+            return;
+        }
+        // PROTOCOL 8.1: nothing that this end opened is left, wherever it still may have been on its way.
+        if self.peer_draining && !std::mem::replace(&mut self.done_said, true) {
+            self.done_due = true;
+        }
+        if self.goaway_told && self.peer_done {
             sometimes!(self.marks, Drained);
             let cause = Cause::LocalClose {
                 code: ErrorCode::DRAINED,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::class_config::ClassConfig;
 use crate::handshake::{Params, Security};
 use crate::wire::Class;
 
@@ -16,13 +17,6 @@ pub enum PathMode {
     Standby,
 }
 
-/// How a class of streams is treated by the scheduler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClassConfig {
-    /// 0 goes first, 7 last. Streams of one urgency share in round robin.
-    pub urgency: u8,
-}
-
 /// Configuration of a session; one end's wishes. What the ends agree on is in PROTOCOL 5.5.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,7 +24,7 @@ pub struct Config {
     pub params: Params,
     /// How several paths are used.
     pub mode: PathMode,
-    /// Treatment of each class, by its number.
+    /// Treatment of each class, by its number. [`Config::class`] sets one up whole.
     pub classes: [ClassConfig; Class::COUNT],
     /// The weakest carrier that the session accepts. `None`: whatever its first path offers.
     pub security_floor: Option<Security>,
@@ -41,13 +35,13 @@ pub struct Config {
     pub max_send_buffer: u64,
     /// Bytes of reliable messages that may wait or be unacknowledged. What is kept for a single one counts
     /// too: 64 bytes for each ordered one that is tracked, 256 for each unordered one. Beyond it
-    /// [`super::SendError::Full`] is the answer.
+    /// [`super::SendError::Full`] is the answer, but for a class that holds less than a sixteenth of it.
     pub max_message_queue: u64,
     /// Received unreliable messages and datagrams that wait to be read, in bytes. The oldest goes.
     pub max_datagram_queue: u64,
-    /// Receive windows grow up to this for one stream, in bytes.
+    /// Receive windows grow up to this for one stream, in bytes, unless its class says otherwise.
     pub max_stream_window: u64,
-    /// Receive windows grow up to this for one class, in bytes.
+    /// Receive windows grow up to this for one class, in bytes, unless it says otherwise.
     pub max_class_window: u64,
     /// A path that has not finished its handshake by then ends.
     pub handshake_timeout: Duration,
@@ -66,15 +60,10 @@ pub const MAX_PATHS: usize = 8;
 
 impl Default for Config {
     fn default() -> Config {
-        let mut classes = [ClassConfig { urgency: 4 }; Class::COUNT];
-        classes[Class::CONTROL.index()].urgency = 0;
-        classes[Class::REQUESTS.index()].urgency = 2;
-        classes[Class::EVENTS.index()].urgency = 3;
-        classes[Class::BULK.index()].urgency = 6;
         Config {
             params: Params::default(),
             mode: PathMode::default(),
-            classes,
+            classes: Class::ALL.map(ClassConfig::new),
             security_floor: None,
             early_data: false,
             max_send_buffer: 32 * 1024 * 1024,

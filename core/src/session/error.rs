@@ -38,6 +38,8 @@ pub enum PathError {
         code: RejectCode,
         /// In the server's words.
         detail: String,
+        /// Where to go instead, by DRAINING and REDIRECT (PROTOCOL 8.3); empty if nowhere. Hostile input.
+        address: String,
     },
     /// The path's handshake was not done in time.
     #[error("the handshake was not done in time")]

@@ -345,11 +345,6 @@ impl Session {
             detail,
             address,
         } = reject;
-        let detail = if address.is_empty() {
-            detail
-        } else {
-            format!("{detail} (go to {address})")
-        };
         let joining = self.paths[slot].stage == Stage::JoinSent;
         let gone = [
             RejectCode::UNKNOWN_SESSION,
@@ -363,8 +358,10 @@ impl Session {
             RejectCode::REFUSED,
             RejectCode::MALFORMED,
         ];
+        // PROTOCOL 8.3: whoever connects says whether the address is followed.
+        let followed = self.follows_redirects && code == RejectCode::REDIRECT && !address.is_empty();
         let fatal = if joining {
-            gone.contains(&code)
+            gone.contains(&code) && !followed
         } else {
             hopeless.contains(&code)
         };
@@ -372,17 +369,39 @@ impl Session {
         let alone = !self
             .paths
             .iter()
-            .any(|(other, path)| other != slot && path.stage != Stage::Closing);
+            .any(|(other, path)| other != slot && path.may_live());
         let error = PathError::Rejected {
             code,
             detail: detail.clone(),
+            address: address.clone(),
         };
         self.retire_path(now, slot, PathEnd::Local, Some(error));
         if fatal && alone {
             sometimes!(self.marks, SessionGone);
+            let detail = if address.is_empty() {
+                detail
+            } else {
+                format!("{detail} (go to {address})")
+            };
             self.end_session(now, Cause::Rejected { code, detail });
         }
         Ok(())
+    }
+
+    /// Client: whoever connects follows the address of a REJECT(REDIRECT) to a JOIN, or says that it does not by
+    /// [`refuse_redirect`](Session::refuse_redirect). Otherwise, as without this, such a REJECT ends the session.
+    pub fn follow_redirects(&mut self, yes: bool) {
+        self.follows_redirects = yes;
+    }
+
+    /// The address of a REDIRECT is not followed: the session is gone, unless a path is alive, or may be.
+    pub fn refuse_redirect(&mut self, now: Timestamp, detail: &str) {
+        let alone = !self.paths.iter().any(|(_, path)| path.may_live());
+        if alone && self.is_client() {
+            sometimes!(self.marks, SessionGone);
+            let (code, detail) = (RejectCode::REDIRECT, detail.to_owned());
+            self.end_session(now, Cause::Rejected { code, detail });
+        }
     }
 
     /// Acknowledgements that came with JOINED or CONFIRM (PROTOCOL 6.3).

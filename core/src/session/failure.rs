@@ -39,6 +39,7 @@ impl Session {
             since: now,
             probes: 0,
             condemned: false,
+            outlived: false,
         });
         path.ping_due = true;
         path.timers.set(TimerKind::Probe, now + interval);
@@ -58,11 +59,14 @@ impl Session {
         }
     }
 
+    /// A probe timeout. What stalls did to the variance does not stretch it without end: a path that is silent is
+    /// to be replaced in time.
     fn probe_interval(&self, slot: usize) -> Duration {
-        self.paths[slot]
-            .rtt
-            .pto(self.peer.max_ack_delay)
-            .max(self.config.min_death / PROBES)
+        let rtt = &self.paths[slot].rtt;
+        let most = rtt.get().saturating_mul(2).max(self.config.min_death);
+        let timeout = rtt.pto(self.peer.max_ack_delay).min(most);
+        // Not a nanosecond less than the whole, all of them together.
+        timeout.max(self.config.min_death / PROBES + Duration::from_nanos(1))
     }
 
     /// A probe was not answered in time.
@@ -84,8 +88,9 @@ impl Session {
         let before = suspicion.condemned;
         suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
         let news = suspicion.condemned && !before;
+        let outlived = std::mem::replace(&mut suspicion.outlived, elsewhere);
         sometimes!(self.marks, LastPathSpared, suspicion.condemned && !elsewhere);
-        if suspicion.condemned && elsewhere {
+        if suspicion.condemned && elsewhere && outlived {
             sometimes!(self.marks, PathSilent);
             self.retire_path(now, slot, PathEnd::Local, Some(PathError::Silent));
             return;

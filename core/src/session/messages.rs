@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Session;
 use super::audit::{Violation, rule};
+use super::config::Config;
 use super::datagrams::OVERHEAD;
 use super::error::{OpenError, SendError};
 use super::event::{Delivery, Event, MessageId, Outcome};
@@ -45,6 +46,8 @@ pub(super) struct Channel {
     /// Whole unordered messages, by their streams.
     pub(super) whole: VecDeque<StreamKey>,
     pub(super) unreliable: VecDeque<Bytes>,
+    /// Its part of [`Messages::queued`].
+    pub(super) queued: u64,
     pub(super) blocked: bool,
     /// Whether the last message handed out was an ordered one: the modes take turns.
     pub(super) took_ordered: bool,
@@ -55,7 +58,38 @@ pub(super) struct Messages {
     pub(super) channels: [Channel; Class::COUNT],
     pub(super) next_id: u64,
     pub(super) queued: u64,
-    pub(super) sender_blocked: bool,
+    /// The classes, a bit for each, in which a sender waits for room.
+    pub(super) blocked: u8,
+}
+
+/// How much of the queue a class has whatever the others hold: so many parts of it.
+pub(super) const QUEUE_SHARES: u64 = 16;
+
+/// What a class may queue.
+#[derive(Clone, Copy)]
+struct QueueLimit {
+    all: u64,
+    own: u64,
+}
+
+impl QueueLimit {
+    fn of(config: &Config, class: Class) -> QueueLimit {
+        QueueLimit {
+            all: config.max_message_queue,
+            own: config.classes[class.index()].max_queue.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether so much more may be queued. A message of any size may go in a class that has none waiting.
+    fn admits(self, all: u64, own: u64, cost: u64) -> bool {
+        let (all, next) = (all.saturating_add(cost), own.saturating_add(cost));
+        own == 0 || (next <= self.own && (all <= self.all || next <= self.all / QUEUE_SHARES))
+    }
+
+    /// Whether enough is free for those who wait to be told.
+    fn relieved(self, all: u64, own: u64) -> bool {
+        own <= self.own / 2 && (all <= self.all / 2 || own <= self.all / QUEUE_SHARES / 2)
+    }
 }
 
 impl Messages {
@@ -83,46 +117,61 @@ impl Messages {
     }
 
     fn audit_queue(&self, session: &Session) -> Result<(), Violation> {
-        let mut queued = 0;
-        let mut opener_waits = false;
+        let mut queued = [0; Class::COUNT];
         for (_, stream) in session.streams.live() {
             let Some(send) = stream.send.as_ref() else {
                 continue;
             };
+            let queued = &mut queued[stream.id.class().index()];
             match stream.id.kind() {
-                Kind::Ordered => queued += send.buffered(),
+                Kind::Ordered => *queued += send.buffered(),
                 Kind::Unordered if !stream.flags.has(Flags::FINISHED_TOLD) => {
-                    queued += send.written() + UNORDERED_COST;
+                    *queued += send.written() + UNORDERED_COST;
                 }
                 _ => {}
             }
         }
-        for channel in &self.channels {
-            queued += channel.tracked.len() as u64 * TRACKED_COST;
-            let early = channel.early.iter();
-            queued += early
-                .map(|(payload, id)| ordered_cost(payload, id.0 != 0))
-                .sum::<u64>();
-        }
-        for index in session.classes.all_used() {
-            let class = session.classes.used(index);
-            opener_waits |= class.is_some_and(|class| class.opening[2].blocked);
-        }
         let longest = session.peer.max_message + UNORDERED_COST;
-        let most = session.config.max_message_queue.max(longest);
+        for class in Class::ALL {
+            let index = class.index();
+            let channel = &self.channels[index];
+            let early = channel.early.iter();
+            let queued = queued[index]
+                + channel.tracked.len() as u64 * TRACKED_COST
+                + early
+                    .map(|(payload, id)| ordered_cost(payload, id.0 != 0))
+                    .sum::<u64>();
+            let limit = QueueLimit::of(&session.config, class);
+            let most = limit.own.min(limit.all).max(longest);
+            rule!(
+                channel.queued == queued && queued <= most,
+                "a class's message queue counts what it holds, and keeps within its limit",
+                index,
+                channel.queued,
+                queued,
+                most,
+            );
+            let opener = session.classes.used(index);
+            let opener_waits = opener.is_some_and(|class| class.opening[2].blocked);
+            rule!(
+                self.blocked & bit(class) == 0 || queued > 0 || opener_waits,
+                "nobody waits for an empty message queue",
+                index,
+            );
+        }
+        let all = self.channels.iter().map(|channel| channel.queued).sum::<u64>();
         rule!(
-            self.queued == queued && queued <= most,
-            "the message queue counts what it holds, and keeps within its limit",
+            self.queued == all,
+            "the message queue is the sum of its parts",
             self.queued,
-            queued,
-            most,
-        );
-        rule!(
-            !self.sender_blocked || queued > 0 || opener_waits,
-            "nobody waits for an empty message queue"
+            all
         );
         Ok(())
     }
+}
+
+fn bit(class: Class) -> u8 {
+    1 << class.index()
 }
 
 impl Session {
@@ -157,22 +206,25 @@ impl Session {
         }
     }
 
-    fn reserve(&mut self, cost: u64) -> Result<(), SendError> {
-        let limit = self.config.max_message_queue;
+    /// Takes room in the queue. A class at its limit holds up no other: each has a share that the others leave
+    /// it (REQUIREMENTS W7).
+    fn reserve(&mut self, class: Class, cost: u64) -> Result<(), SendError> {
+        let limit = QueueLimit::of(&self.config, class);
         let messages = self.messages.get_or_insert_default();
-        // A message larger than the whole queue may go when the queue is empty.
-        if messages.queued > 0 && messages.queued.saturating_add(cost) > limit {
+        let channel = &mut messages.channels[class.index()];
+        if !limit.admits(messages.queued, channel.queued, cost) {
             sometimes!(self.marks, MessageQueueFull);
-            messages.sender_blocked = true;
+            messages.blocked |= bit(class);
             return Err(SendError::Full);
         }
         messages.queued += cost;
+        channel.queued += cost;
         Ok(())
     }
 
     fn send_ordered(&mut self, class: Class, payload: Bytes, track: bool) -> Result<MessageId, SendError> {
         let key = self.ordered_out(class)?;
-        self.reserve(ordered_cost(&payload, track))?;
+        self.reserve(class, ordered_cost(&payload, track))?;
         let messages = self.messages.get_or_insert_default();
         let id = if track { messages.id() } else { MessageId(0) };
         if self.identity.is_none() {
@@ -235,7 +287,7 @@ impl Session {
                     let outcome = Outcome::TooLarge { max };
                     self.events.push_back(Event::Outcome { id, outcome });
                 }
-                self.messages_freed(ordered_cost(&payload, id.0 != 0));
+                self.messages_freed(class, ordered_cost(&payload, id.0 != 0));
             }
         }
     }
@@ -260,13 +312,16 @@ impl Session {
 
     fn send_unordered(&mut self, class: Class, payload: Bytes, track: bool) -> Result<MessageId, SendError> {
         let cost = payload.len() as u64 + UNORDERED_COST;
-        self.reserve(cost)?;
+        self.reserve(class, cost)?;
         let key = match self.open_any(Kind::Unordered, class) {
             Ok(key) => key,
             Err(error) => {
                 let messages = self.messages.get_or_insert_default();
                 messages.queued -= cost;
-                messages.sender_blocked |= error == OpenError::Exhausted;
+                messages.channels[class.index()].queued -= cost;
+                if error == OpenError::Exhausted {
+                    messages.blocked |= bit(class);
+                }
                 return Err(send_error(error));
             }
         };
@@ -291,20 +346,31 @@ impl Session {
 
     // ---- what became of them ----
 
-    pub(super) fn messages_freed(&mut self, bytes: u64) {
-        let limit = self.config.max_message_queue;
+    pub(super) fn messages_freed(&mut self, class: Class, bytes: u64) {
         let messages = self.messages.get_or_insert_default();
         messages.queued = messages.queued.saturating_sub(bytes);
-        if messages.sender_blocked && messages.queued <= limit / 2 {
+        let own = &mut messages.channels[class.index()].queued;
+        *own = own.saturating_sub(bytes);
+        if messages.blocked == 0 {
+            return;
+        }
+        let mut relieved = 0;
+        for class in Class::ALL {
+            let own = messages.channels[class.index()].queued;
+            if QueueLimit::of(&self.config, class).relieved(messages.queued, own) {
+                relieved |= messages.blocked & bit(class);
+            }
+        }
+        if relieved != 0 {
             sometimes!(self.marks, MessageSpace);
-            messages.sender_blocked = false;
+            messages.blocked &= !relieved;
             self.events.push_back(Event::MessageSpace);
         }
     }
 
     pub(super) fn messages_unblocked(&mut self) {
         if let Some(messages) = &mut self.messages
-            && std::mem::take(&mut messages.sender_blocked)
+            && std::mem::take(&mut messages.blocked) != 0
         {
             self.events.push_back(Event::MessageSpace);
         }
@@ -328,7 +394,7 @@ impl Session {
             });
         }
         if freed > 0 {
-            self.messages_freed(freed);
+            self.messages_freed(class, freed);
         }
     }
 
@@ -336,7 +402,7 @@ impl Session {
         let Some(stream) = self.streams.get(key) else {
             return;
         };
-        let id = MessageId(stream.message);
+        let (id, class) = (MessageId(stream.message), stream.id.class());
         let len = stream.send.as_ref().map_or(0, SendHalf::written);
         if id.0 != 0 {
             self.events.push_back(Event::Outcome {
@@ -344,7 +410,7 @@ impl Session {
                 outcome: Outcome::Acknowledged,
             });
         }
-        self.messages_freed(len + UNORDERED_COST);
+        self.messages_freed(class, len + UNORDERED_COST);
     }
 
     /// The session is over: a word for every tracked message (REQUIREMENTS S2).
@@ -394,7 +460,10 @@ impl Session {
             }
         }
         messages.queued = 0;
-        if std::mem::take(&mut messages.sender_blocked) {
+        for channel in &mut messages.channels {
+            channel.queued = 0;
+        }
+        if std::mem::take(&mut messages.blocked) != 0 {
             self.events.push_back(Event::MessageSpace);
         }
     }

@@ -21,6 +21,7 @@ mod accept;
 mod acks;
 mod audit;
 mod audit_paths;
+mod class_config;
 mod classes;
 mod close;
 mod config;
@@ -59,7 +60,8 @@ use smallvec::SmallVec;
 pub(crate) use accept::First;
 pub use accept::{Incoming, Rejected};
 pub use audit::Violation;
-pub use config::{ClassConfig, Config, MAX_PATHS, PathInfo, PathMode};
+pub use class_config::{ClassConfig, ClassError, ClassSettings, MAX_CLASS_NAME};
+pub use config::{Config, MAX_PATHS, PathInfo, PathMode};
 pub use error::{Misbehaviour, OpenError, OpenPathError, PathError, SendError, StreamError};
 pub use establish::{EARLY_BYTES, EARLY_STREAMS};
 pub use event::{Delivery, DeliveryKind, Event, Message, MessageId, Outcome, PathEnd, SwitchCause};
@@ -176,6 +178,11 @@ pub struct Session {
     /// How much had moved when a drained session was last looked at.
     drain_moved: u64,
     goaway_due: bool,
+    /// This end says that it has done with all that was open.
+    done_due: bool,
+    done_said: bool,
+    follows_redirects: bool,
+    peer_done: bool,
     /// The peer has acknowledged it: nothing that it sent before it knew is still under way.
     goaway_told: bool,
     close_reason: Option<(ErrorCode, String)>,
@@ -239,6 +246,10 @@ impl Session {
             drain_address: None,
             drain_moved: 0,
             goaway_due: false,
+            done_due: false,
+            done_said: false,
+            follows_redirects: false,
+            peer_done: false,
             goaway_told: false,
             close_reason: None,
             marks: Marks::new(),
@@ -260,6 +271,11 @@ impl Session {
     /// Where the session stands.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// What it was told.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Which end this is.
@@ -371,7 +387,7 @@ impl Session {
             path.ack_due = !crate::canary!(AckTimerForgotten);
         }
         if path.timers.take_due(TimerKind::Heartbeat, now) && path.is_live() {
-            let idle = now.since(path.last_sent);
+            let idle = now.since(path.last_asked);
             if idle >= heartbeat && path.ping_sent.is_none() {
                 sometimes!(self.marks, HeartbeatSent);
                 path.ping_due = true;
@@ -426,7 +442,7 @@ impl Session {
         let heartbeat = self.heartbeat();
         for (_, path) in &mut self.paths {
             if path.is_live() {
-                let at = path.last_sent + heartbeat;
+                let at = path.last_asked + heartbeat;
                 path.timers.set_earlier(TimerKind::Heartbeat, at);
             }
         }
@@ -458,9 +474,11 @@ impl Session {
 
     /// What a stream's receiving half grants: its first window, and the largest.
     fn recv_window(&self, class: Class) -> (u64, u64) {
+        let config = &self.config;
+        let most = config.classes[class.index()].max_stream_window;
         (
-            self.config.params.max_stream_data[class.index()],
-            self.config.max_stream_window,
+            config.params.max_stream_data[class.index()],
+            most.unwrap_or(config.max_stream_window),
         )
     }
 
@@ -483,7 +501,7 @@ impl Session {
     fn update_class(&mut self, now: Timestamp, class: Class, rtt: Duration) {
         let state = self.classes.at(class.index());
         let lent = state.window.update(now, rtt, 0).is_none();
-        if !lent || state.relieve_partial() {
+        if !lent || state.relieve_starved() {
             sometimes!(self.marks, CreditLent, lent);
             state.credit_due = true;
             self.class_control = true;
@@ -499,6 +517,11 @@ impl Session {
                 self.update_class(now, class, rtt);
             }
         }
+    }
+
+    /// Whether either end takes nothing new: what is open goes on to its end, and work belongs in another session.
+    pub fn is_draining(&self) -> bool {
+        self.draining()
     }
 
     fn draining(&self) -> bool {

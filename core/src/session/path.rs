@@ -40,6 +40,8 @@ pub(super) struct Suspicion {
     pub(super) probes: u32,
     /// Enough silence to be dead; it stays only because nothing better stands.
     pub(super) condemned: bool,
+    /// At the last probe another path had proven that the peer is there: this one had the time to answer, too.
+    pub(super) outlived: bool,
 }
 
 /// An ordered, reliable conveyor of records within a path. Single-socket carriers have lane 0 only.
@@ -156,7 +158,8 @@ pub(super) struct Path {
     pub(super) progress_at: Timestamp,
     /// When the peer last proved that it is there: by an answer to what this end sent.
     pub(super) proven_at: Timestamp,
-    pub(super) last_sent: Timestamp,
+    /// When something was last sent that the peer is to answer.
+    pub(super) last_asked: Timestamp,
     /// An acknowledgement goes alone if nothing else does.
     pub(super) ack_due: bool,
     pub(super) ping_due: bool,
@@ -209,7 +212,7 @@ impl Path {
             recheck: RECHECK,
             progress_at: now,
             proven_at: Timestamp::ZERO,
-            last_sent: now,
+            last_asked: now,
             ack_due: false,
             ping_due: false,
             ping_seq: 0,
@@ -234,6 +237,13 @@ impl Path {
         self.stage == Stage::Live
     }
 
+    /// Whether it is alive for all that is known, or may be once its handshake is done. One that has been silent
+    /// for so long that it would be dead if there were another is not.
+    pub(super) fn may_live(&self) -> bool {
+        let silent = self.suspicion.is_some_and(|suspicion| suspicion.condemned);
+        self.stage != Stage::Closing && !silent
+    }
+
     /// Whether frames other than the handshake's may go out on it.
     pub(super) fn may_send(&self) -> bool {
         matches!(self.stage, Stage::Live | Stage::Welcomed)
@@ -254,7 +264,7 @@ impl Path {
 
     /// Time without progress after which the path is suspect (PROTOCOL 6.6).
     pub(super) fn suspicion_time(&self, max_ack_delay: Duration, floor: Duration) -> Duration {
-        let queue = self.rate.time_for(self.in_flight());
+        let queue = self.rate.excuse_for(self.in_flight());
         let judged = self.rtt.get() * 3 + self.rtt.variance * 4 + max_ack_delay + queue;
         judged.max(floor)
     }

@@ -341,13 +341,19 @@ impl Session {
     }
 
     fn take_goaway(&mut self, code: u64, reason: &str, address: &str) {
+        let code = ErrorCode::from(code);
+        if code == ErrorCode::NONE {
+            // PROTOCOL 8.1: the answer to this end's.
+            self.peer_done |= self.drain_address.is_some();
+            return;
+        }
         if self.peer_draining {
             return;
         }
         sometimes!(self.marks, GoAwayReceived);
         self.peer_draining = true;
         self.events.push_back(Event::GoAway {
-            code: ErrorCode::from(code),
+            code,
             reason: reason.to_owned(),
             address: address.to_owned(),
         });

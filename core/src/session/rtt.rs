@@ -10,6 +10,10 @@ use crate::time::Timestamp;
 pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
 /// What a round trip may grow by before its path counts as degraded, besides a multiple of itself.
 const DEGRADED: Duration = Duration::from_millis(20);
+/// How much longer a path may be silent for what is in flight on it, at most.
+const MAX_EXCUSE: Duration = Duration::from_secs(10);
+/// The same where its rate is not known.
+const MAX_GUESSED_EXCUSE: Duration = Duration::from_secs(1);
 const MIN_LIMIT: u64 = 16 * 1024;
 const MAX_SLACK: u64 = 128 * 1024;
 const MAX_LIMIT: u64 = 64 * 1024 * 1024;
@@ -62,6 +66,8 @@ impl Rtt {
     }
 
     pub(super) fn sample(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) {
+        // What the handshake took was a guess: packets that it lost are no part of the round trip.
+        let first = self.minimum == Duration::MAX;
         self.fresh = self.fresh.min(measured);
         if measured <= self.minimum {
             self.minimum = measured;
@@ -74,7 +80,7 @@ impl Rtt {
         };
         let was_degraded = self.is_degraded();
         self.latest = adjusted;
-        match self.smoothed {
+        match self.smoothed.filter(|_| !first) {
             None => {
                 self.smoothed = Some(adjusted);
                 self.variance = adjusted / 2;
@@ -161,6 +167,8 @@ pub(super) struct Rate {
     round_ends: Timestamp,
     round_best: u64,
     flat_rounds: u32,
+    /// The path was full at least once: the rate is its own, not the application's.
+    was_full: bool,
 }
 
 /// Rounds without a quarter's growth after which the rate counts as known.
@@ -180,6 +188,7 @@ impl Rate {
             round_ends: now,
             round_best: 0,
             flat_rounds: 0,
+            was_full: false,
         }
     }
 
@@ -212,6 +221,7 @@ impl Rate {
             self.epoch = now;
         }
         self.best = self.best.max(sample);
+        self.was_full |= !record.app_limited;
         self.advance(now, record.app_limited, rtt);
         let limit = self.limit_from(rtt);
         if !record.app_limited || limit > self.limit {
@@ -308,6 +318,17 @@ impl Rate {
                 .unwrap_or(FULL_RECORD)
                 .clamp(MIN_RECORD, FULL_RECORD),
         }
+    }
+
+    /// Time that `bytes` may take. Where the path was never full the rate is known from below only, and a few
+    /// small messages would excuse a long silence.
+    pub(super) fn excuse_for(&self, bytes: u64) -> Duration {
+        let most = if self.was_full {
+            MAX_EXCUSE
+        } else {
+            MAX_GUESSED_EXCUSE
+        };
+        self.time_for(bytes).min(most)
     }
 
     /// Time that `bytes` take at the known rate.

@@ -44,7 +44,10 @@ pub(super) enum Item {
         path: u64,
         seq: u64,
     },
-    GoAway,
+    GoAway {
+        /// The one that says that nothing is left.
+        done: bool,
+    },
 }
 
 /// One record that was sent and not yet acknowledged.

@@ -562,7 +562,7 @@ impl Session {
         state.buffered = state.buffered.saturating_sub(freed);
         let own = !state.waiters.is_empty() && state.buffered < self.config.max_send_buffer / 32;
         if ordered_messages {
-            self.messages_freed(freed);
+            self.messages_freed(class, freed);
         }
         let half = self.config.max_send_buffer / 2;
         if before > half && self.buffered <= half {

@@ -51,7 +51,7 @@ impl Session {
     /// Appends to `out` what the path is to send now. Give it an empty buffer, or one that is being
     /// written: data is bound to a path as late as possible.
     pub fn poll_transmit(&mut self, now: Timestamp, key: PathKey, out: &mut OutBuffer) -> Transmit {
-        if self.drain_address.is_some() {
+        if self.draining() {
             self.close_if_drained(now);
         }
         let Some(slot) = self.path_slot(key) else {
@@ -99,7 +99,6 @@ impl Session {
             path.lanes[0].sent.push(record);
             path.bytes_sent += bytes as u64;
             path.records_sent += 1;
-            path.last_sent = now;
         }
     }
 
@@ -209,12 +208,12 @@ impl Session {
         });
         path.bytes_sent += bytes as u64;
         path.records_sent += 1;
-        path.last_sent = now;
         self.stirred = true;
         if !self.timers.is_set(TimerKind::Tidy) && !self.state.is_terminal() {
             self.timers.set(TimerKind::Tidy, now + TIDY_AFTER);
         }
         if draft.eliciting {
+            path.last_asked = now;
             path.budget.earn(bytes);
             if !was_waiting {
                 path.progress_at = now;

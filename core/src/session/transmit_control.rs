@@ -113,7 +113,7 @@ impl Session {
     }
 
     pub(super) fn has_session_control(&self) -> bool {
-        !self.control.is_empty() || self.class_control || self.goaway_due
+        !self.control.is_empty() || self.class_control || self.goaway_due || self.done_due
     }
 
     pub(super) fn put_session_control(&mut self, slot: usize, draft: &mut Draft<'_>) {
@@ -127,8 +127,18 @@ impl Session {
             }) {
                 self.goaway_due = false;
                 draft.ack_now = true;
-                self.push_item(slot, Item::GoAway, draft);
+                self.push_item(slot, Item::GoAway { done: false }, draft);
             }
+        }
+        if self.done_due
+            && draft.builder.frame(&Frame::GoAway {
+                code: crate::wire::ErrorCode::NONE.value(),
+                reason: "done",
+                address: "",
+            })
+        {
+            self.done_due = false;
+            self.push_item(slot, Item::GoAway { done: true }, draft);
         }
         if self.class_control {
             self.put_class_control(slot, draft);

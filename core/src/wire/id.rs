@@ -76,6 +76,8 @@ impl Class {
     pub const EVENTS: Class = Class(2);
     /// Large transfers: urgency 6.
     pub const BULK: Class = Class(3);
+    /// The user's own.
+    pub const USER: [Class; 4] = [Class(4), Class(5), Class(6), Class(7)];
     /// All classes, in the order of their numbers; 4 to 7 are the user's.
     pub const ALL: [Class; Class::COUNT] = [
         Class(0),

@@ -9,7 +9,9 @@ mod partitions;
 mod pools;
 mod proxies;
 mod raw;
+mod restart;
 mod service;
+mod silence;
 mod stage;
 mod storm;
 mod tcp;
@@ -90,6 +92,8 @@ pub fn all() -> &'static [Scenario] {
             proxies::ALL,
             partitions::ALL,
             hosts::ALL,
+            restart::ALL,
+            silence::ALL,
             disks::ALL,
             pools::ALL,
             storm::ALL,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sheetbend_core::rng::Rng;
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Config, ErrorCode, PathEnd, Session, SessionEvent, SwitchCause};
+use sheetbend_runtime::{Config, ErrorCode, PathEnd, RedirectRule, Session, SessionEvent, SwitchCause};
 
 use super::{Outcome, Setup, service, work};
 use crate::failure::{Failure, FailureKind};
@@ -62,6 +62,8 @@ pub(super) struct Plan {
     pub(super) rest: Option<(u64, Duration)>,
     /// How long the server takes for each piece that it reads of the stream.
     pub(super) read_pause: Duration,
+    /// Which places the client goes to that a server names.
+    pub(super) redirects: RedirectRule,
 }
 
 impl Default for Plan {
@@ -75,6 +77,7 @@ impl Default for Plan {
             chunk: 10_000,
             rest: None,
             read_pause: Duration::ZERO,
+            redirects: RedirectRule::default(),
         }
     }
 }

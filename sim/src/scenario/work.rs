@@ -25,7 +25,10 @@ pub(super) fn body(number: u64, len: usize) -> Vec<u8> {
 
 /// A client of these endpoints.
 pub(super) fn client(host: &Host, plan: &Plan) -> Client {
-    let mut builder = Client::builder().config(plan.client.clone()).keep_trying(true);
+    let mut builder = Client::builder()
+        .config(plan.client.clone())
+        .redirects(plan.redirects.clone())
+        .keep_trying(true);
     for endpoint in &plan.endpoints {
         builder = builder.endpoint(endpoint).expect("a good address");
     }

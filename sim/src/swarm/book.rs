@@ -97,6 +97,8 @@ struct Ledger {
     programs: u32,
     crashes: u32,
     paths_ended: u32,
+    /// Counts whatever comes forward, for each client.
+    progress: Vec<u64>,
     wakers: Vec<Waker>,
 }
 
@@ -139,6 +141,7 @@ impl Book {
             programs: 0,
             crashes: 0,
             paths_ended: 0,
+            progress: vec![0; plan.clients.len()],
             wakers: Vec::new(),
         };
         Book {
@@ -287,6 +290,7 @@ impl Book {
             let what = format!("end {end} went from {from:?} to {to:?} by {cause:?}, but was {known:?}");
             ledger.fail(FailureKind::Invariant, "lifecycle".to_owned(), what);
         }
+        ledger.come_forward(end);
         let own = &mut ledger.ends[end as usize];
         own.state = Some(to);
         own.established |= to == State::Connected;
@@ -297,9 +301,24 @@ impl Book {
         }
     }
 
+    /// Something came forward in a session.
+    pub(super) fn progressed(&self, end: u32) {
+        self.ledger.lock().come_forward(end);
+    }
+
+    /// How much has come forward of what a client has to do with.
+    pub(super) fn progress(&self, client: usize) -> u64 {
+        self.ledger.lock().progress[client]
+    }
+
     /// A path of some session ended.
     pub(super) fn path_ended(&self) {
         self.ledger.lock().paths_ended += 1;
+    }
+
+    /// How often the server crashed.
+    pub(super) fn crashes(&self) -> u32 {
+        self.ledger.lock().crashes
     }
 
     pub(super) fn paths_ended(&self) -> u32 {
@@ -373,11 +392,18 @@ impl Book {
     }
 
     pub(super) fn started(&self, item: u32, end: u32) {
-        self.ledger.lock().items[item as usize].end = Some(end);
+        let mut ledger = self.ledger.lock();
+        ledger.items[item as usize].end = Some(end);
+        ledger.come_forward(end);
     }
 
     pub(super) fn done(&self, item: u32) {
-        self.ledger.lock().items[item as usize].done = true;
+        let mut ledger = self.ledger.lock();
+        let record = &mut ledger.items[item as usize];
+        record.done = true;
+        if let Some(end) = record.end {
+            ledger.come_forward(end);
+        }
     }
 
     /// Something was queued; ordered messages in a class are to arrive in the order of these calls.
@@ -422,7 +448,9 @@ impl Book {
     /// A payload arrived at an end. `ordered` is its class where it is to come in order.
     pub(super) fn received(&self, at: u32, header: &Header, ordered: Option<usize>) {
         let mut ledger = self.ledger.lock();
-        if let Err(what) = ledger.receive(at, header, ordered) {
+        let arrived = ledger.receive(at, header, ordered);
+        ledger.come_forward(at);
+        if let Err(what) = arrived {
             ledger.fail(FailureKind::Safety, format!("end {at}"), what);
         }
     }
@@ -442,28 +470,29 @@ impl Book {
         self.ledger.lock().ends.get(header.end as usize)?.client
     }
 
-    /// A promise that is not kept yet, in words.
-    pub(super) fn unkept(&self) -> Option<String> {
+    /// A promise to a client that is not kept yet, in words.
+    pub(super) fn unkept(&self, client: usize) -> Option<String> {
         let ledger = self.ledger.lock();
-        for (client, [slot, _]) in ledger.slots.iter().enumerate() {
-            match slot {
-                None => return Some(format!("client {client} has no session")),
-                Some((end, session)) if session.state() != State::Connected => {
-                    return Some(format!(
-                        "client {client}'s session, end {end}, is {:?}",
-                        session.state()
-                    ));
-                }
-                Some(_) => {}
+        match &ledger.slots[client][0] {
+            None => return Some(format!("client {client} has no session")),
+            Some((end, session)) if session.state() != State::Connected => {
+                return Some(format!(
+                    "client {client}'s session, end {end}, is {:?}",
+                    session.state()
+                ));
             }
+            Some(_) => {}
         }
         let items = self.plan.items.iter().zip(&ledger.items);
         items
             .filter_map(|(item, record)| {
-                let What::Work { job, .. } = &item.what else {
+                let What::Work {
+                    job, client: whose, ..
+                } = &item.what
+                else {
                     return None;
                 };
-                let words = ledger.item_unkept(job, record)?;
+                let words = ledger.item_unkept(job, record).filter(|_| *whose == client)?;
                 Some(format!("{item}: {words}"))
             })
             .next()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use sheetbend_core::rng::Rng;
-use sheetbend_runtime::{Class, Config, PathMode, Side};
+use sheetbend_runtime::{Class, ClassSettings, Config, PathMode, Side, StreamLimits};
 
 use super::faults::{self, FaultKind};
 use super::work::{self, Job, JobKind};
@@ -233,6 +233,37 @@ fn tcp(seed: u64) -> TcpConfig {
     config
 }
 
+/// The program's own classes instead of the first four, with limits of their own, for one seed in five.
+fn own_classes(plan: &mut Plan) {
+    if plan.seed % 5 != 1 {
+        return;
+    }
+    let mut bytes = *b"sheetbend swarm classes ........";
+    bytes[24..].copy_from_slice(&plan.seed.to_le_bytes());
+    let mut rng = Rng::from_seed(bytes);
+    for (class, own) in plan.classes.iter_mut().zip(Class::USER) {
+        *class = own;
+    }
+    let clients = plan.clients.iter_mut().map(|client| &mut client.config);
+    for config in clients.chain([&mut plan.server]) {
+        for class in Class::USER {
+            let mut most = || pick(&mut rng, &[1, 5, 100]);
+            let streams = StreamLimits {
+                bi: most(),
+                uni: most(),
+                unordered: most(),
+            };
+            let settings = ClassSettings::new(format!("own {}", class.number()))
+                .urgency(rng.below(8) as u8)
+                .streams(streams)
+                .window(pick(&mut rng, &[20_000, 60_000, 1 << 20]))
+                .stream_window(pick(&mut rng, &[10_000, 30_000]))
+                .queue(pick(&mut rng, &[3000, 60_000, 4 << 20]));
+            config.class(class, settings).expect("sound settings");
+        }
+    }
+}
+
 impl Plan {
     /// What a seed stands for.
     pub fn from_seed(seed: u64) -> Plan {
@@ -268,6 +299,7 @@ impl Plan {
             horizon: millis(&mut choice, 6000, 30_000),
             items: Vec::new(),
         };
+        own_classes(&mut plan);
         let mut jobs = some(&mut choice, JobKind::ALL);
         // Calls are in every run.
         if !jobs.contains(&JobKind::Call) {

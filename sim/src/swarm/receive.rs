@@ -217,6 +217,7 @@ async fn read(
                     cx.unsafe_(format!("{header:?}: other bytes than were sent at {offset}"));
                 }
                 offset += bytes.len() as u64;
+                cx.book.progressed(header.end);
             }
             Err(StreamError::Reset(RESET_CODE)) if matches!(reading.ending, Ending::ResetAt(_)) => {
                 return false;

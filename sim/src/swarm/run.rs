@@ -16,6 +16,12 @@ use crate::world::World;
 
 /// How long everything promised may take once the world is sound.
 const LIVENESS: Duration = Duration::from_secs(60);
+/// While something is promised to a client, something of what it has to do with comes forward in this time
+/// (one healthy path, and progress).
+const PROGRESS: Duration = Duration::from_secs(5);
+/// How long a session that its client never confirmed keeps its place among the handshakes, and a client that was
+/// told to wait does so.
+const OVERDUE: Duration = Duration::from_secs(15);
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long it takes until the last path of bad times is gone.
@@ -218,16 +224,43 @@ impl Run {
         }
     }
 
-    /// Everything that was promised happens.
+    /// Everything that was promised happens, and meanwhile something always does.
     fn live(&mut self) -> Result<(), Failure> {
-        let deadline = self.world.now() + LIVENESS;
+        let healed = self.world.now();
+        // A server that takes few handshakes at a time has its places back when they are overdue.
+        let crowded = self.plan.max_unconfirmed <= 2 * self.plan.clients.len();
+        let mut patience = PROGRESS + if crowded { OVERDUE } else { Duration::ZERO };
+        if self.book.crashes() > 0 {
+            // A client that says nothing learns by its heartbeat that its server is another, and then has to come
+            // to believe it.
+            patience += PROGRESS + self.plan.server.params.heartbeat;
+        }
+        let mut last = vec![(u64::MAX, healed); self.plan.clients.len()];
         loop {
-            let Some(unkept) = self.book.unkept() else {
+            let now = self.world.now();
+            let mut kept = true;
+            for (client, last) in last.iter_mut().enumerate() {
+                let progress = self.book.progress(client);
+                let Some(unkept) = self.book.unkept(client) else {
+                    *last = (progress, now);
+                    continue;
+                };
+                kept = false;
+                if last.0 != progress {
+                    *last = (progress, now);
+                }
+                let stuck = now.since(last.1) > patience;
+                if stuck || now.since(healed) >= LIVENESS {
+                    let what = format!(
+                        "{:?} after the last fault, {:?} without progress: {unkept}",
+                        now.since(healed),
+                        now.since(last.1)
+                    );
+                    return Err(self.failed(FailureKind::Liveness, "promises", what));
+                }
+            }
+            if kept {
                 return Ok(());
-            };
-            if self.world.now() >= deadline {
-                let what = format!("{LIVENESS:?} after the last fault: {unkept}");
-                return Err(self.failed(FailureKind::Liveness, "promises", what));
             }
             self.run(LOOK, |_| false)?;
         }

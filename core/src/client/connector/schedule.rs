@@ -31,14 +31,20 @@ impl Connector {
         // Of those that may be tried at one moment, those that nothing is under way to come first: the
         // pace at which one is tried again must not keep the others waiting.
         let loads = self.loads();
-        let at = |index: usize| Some((self.race_start(index)?.max(gate), loads[index].total(), index));
+        let at = |index: usize| {
+            let start = self.race_start(index)?.max(gate);
+            Some((start, loads[index].total(), self.preference(index)))
+        };
         let next = (0..self.endpoints.len()).filter_map(at).min();
-        next.map(|(at, _, index)| (at, index))
+        next.map(|(at, _, (_, index))| (at, index))
     }
 
     /// When an endpoint may be tried (once more) in a race.
     fn race_start(&self, index: usize) -> Option<Timestamp> {
         let endpoint = &self.endpoints[index];
+        if endpoint.retired {
+            return None;
+        }
         let started = self
             .in_flight
             .iter()
@@ -73,6 +79,9 @@ impl Connector {
 
     /// Whether the limits allow one more attempt to this endpoint.
     pub(super) fn has_room(&self, index: usize) -> bool {
+        if self.endpoints[index].retired {
+            return false;
+        }
         let same = self
             .in_flight
             .iter()
@@ -86,8 +95,9 @@ impl Connector {
         let loads = self.loads();
         let level = if self.paths_up() + self.in_flight.len() < self.mode.paths() {
             // The least served of those that work, and those that work no more and are served less.
-            let works =
-                |(load, endpoint): &(&Load, &Endpoint)| load.paths > 0 || endpoint.failures < FAILED_OUT;
+            let works = |(load, endpoint): &(&Load, &Endpoint)| {
+                !endpoint.retired && (load.paths > 0 || endpoint.failures < FAILED_OUT)
+            };
             loads
                 .iter()
                 .zip(&self.endpoints)
@@ -106,10 +116,10 @@ impl Connector {
             (
                 self.endpoints[index].not_before.max(gate),
                 loads[index].total(),
-                index,
+                self.preference(index),
             )
         };
-        candidates.map(at).min().map(|(at, _, index)| (at, index))
+        candidates.map(at).min().map(|(at, _, (_, index))| (at, index))
     }
 
     pub(super) fn loads(&self) -> SmallVec<[Load; 8]> {

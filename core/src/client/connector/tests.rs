@@ -625,3 +625,66 @@ fn a_silent_path_is_replaced_and_a_recovered_one_is_not() {
     assert_eq!(connector.poll_timeout(), None);
     assert_eq!(connector.paths_up(), 1);
 }
+
+/// PROTOCOL 8.3: a place that the server named is tried first, from the moment on.
+#[test]
+fn what_the_server_names_is_tried_first() {
+    let config = Config::new(2);
+    let mut connector = Connector::new(config, Rng::from_seed([1; 32]), ms(0));
+    let first = connector.poll_connect(ms(0)).expect("at once");
+    assert_eq!(first.endpoint, 0);
+    connector.handle_path_down(ms(5), first.attempt_id, Down::Rejected);
+    assert_eq!(connector.learn_endpoint(ms(5)), 2);
+    let next = connector.poll_connect(ms(5)).expect("at once");
+    assert_eq!(next.endpoint, 2);
+    assert_eq!(connector.handle_path_up(ms(9), next.attempt_id), Verdict::Keep);
+    assert_eq!(connector.poll_connect(ms(9)), None);
+    // It goes, too, and names another, and that a third, which takes the oldest's place.
+    connector.handle_path_down(ms(2000), next.attempt_id, Down::Failed);
+    assert_eq!(connector.learn_endpoint(ms(2000)), 3);
+    let next = connector.poll_connect(ms(2000)).expect("at once");
+    assert_eq!(next.endpoint, 3);
+    assert_eq!(connector.learn_endpoint(ms(2001)), 2);
+    let next = connector.poll_connect(ms(2001)).expect("at once");
+    assert_eq!(next.endpoint, 2, "the newest is preferred");
+    assert_eq!(connector.learn_endpoint(ms(2002)), 3);
+    assert!(matches!(
+        connector.poll_event(),
+        Some(Event::GiveUp(Attempt { endpoint: 3, .. }))
+    ));
+    assert_eq!(connector.poll_event(), None);
+    assert_eq!(connector.handle_path_up(ms(2003), next.attempt_id), Verdict::Keep);
+    assert_eq!(connector.learn_endpoint(ms(2004)), 2);
+    assert!(matches!(connector.poll_event(), Some(Event::Surplus(attempt)) if attempt == next));
+}
+
+/// PROTOCOL 8.3: once a session stands it is looked for where it lives, and nowhere else.
+#[test]
+fn a_retired_endpoint_is_not_tried() {
+    let mut config = Config::new(2);
+    config.mode = Mode::Standby { paths: 2 };
+    let mut connector = Connector::new(config, Rng::from_seed([1; 32]), ms(0));
+    let first = connector.poll_connect(ms(0)).expect("at once");
+    let second = connector.poll_connect(ms(200)).expect("staggered");
+    assert_eq!((first.endpoint, second.endpoint), (0, 1));
+    assert_eq!(
+        connector.handle_path_up(ms(210), second.attempt_id),
+        Verdict::Keep
+    );
+    connector.retire_endpoint(0);
+    assert_eq!(connector.poll_event(), Some(Event::GiveUp(first)));
+    // The standby path, and what follows an outage.
+    let mut now = ms(210);
+    for _ in 0..20 {
+        while let Some(next) = connector.poll_connect(now) {
+            assert_eq!(next.endpoint, 1);
+            connector.handle_connect_failed(now, next.attempt_id);
+        }
+        if connector.paths_up() == 1 && now > ms(3000) {
+            connector.handle_path_down(now, second.attempt_id, Down::Failed);
+        }
+        now = connector.poll_timeout().expect("it goes on");
+        connector.handle_timeout(now);
+    }
+    assert_eq!(connector.paths_up(), 0);
+}

@@ -449,3 +449,109 @@ fn sessions_without_paths_share_a_budget() {
     }
     assert_eq!((r.poll_event(), r.detached_bytes()), (None, 0));
 }
+
+fn origin(last: u8) -> Origin {
+    Origin::of_address([10, 0, 0, last].into())
+}
+
+/// A session of this origin that its client confirmed.
+fn confirmed(r: &mut Registry, nonce: u64, from: Origin) -> SessionToken {
+    let (token, _) = new(r.route_hello(at(0), &hello(nonce), Security::Plain));
+    r.identify(token, from);
+    assert!(r.confirmed(at(0), token));
+    token
+}
+
+fn evicted(r: &mut Registry) -> Vec<SessionToken> {
+    std::iter::from_fn(|| r.poll_event())
+        .filter_map(|event| match event {
+            Event::Evicted { token } => Some(token),
+            _ => None,
+        })
+        .collect()
+}
+
+/// DESIGN §2: one address opens sessions and leaves them. It pushes out its own, the oldest first, and no other's.
+#[test]
+fn who_leaves_sessions_behind_harms_no_other() {
+    for by_bytes in [true, false] {
+        let mut r = registry(|config| {
+            config.max_detached_bytes = 100_000;
+            config.max_detached_bytes_per_origin = if by_bytes { 10_000 } else { u64::MAX };
+            config.max_detached_per_origin = if by_bytes { usize::MAX } else { 10 };
+        });
+        // An honest one went away first, so it has been away for longest.
+        let honest = confirmed(&mut r, 0, origin(1));
+        r.detached(at(0), honest, 5000);
+        let mut hostile = Vec::new();
+        for nonce in 1..=1000 {
+            let token = confirmed(&mut r, nonce, origin(2));
+            r.detached(at(1), token, 1000);
+            hostile.push(token);
+        }
+        assert_eq!(evicted(&mut r), hostile[..990], "by bytes: {by_bytes}");
+        assert_eq!((r.detached_sessions(), r.detached_bytes()), (11, 15_000));
+        // The honest one is there to come back.
+        r.attached(honest);
+        assert_eq!((r.detached_sessions(), r.detached_bytes()), (10, 10_000));
+    }
+}
+
+/// Many addresses fill the budget for all: whoever holds the most loses first.
+#[test]
+fn the_origin_that_holds_the_most_goes_first() {
+    for by_bytes in [true, false] {
+        let mut r = registry(|config| {
+            config.max_detached_bytes = if by_bytes { 50_000 } else { u64::MAX };
+            config.max_detached = if by_bytes { usize::MAX } else { 50 };
+        });
+        let honest = confirmed(&mut r, 0, origin(0));
+        r.detached(at(0), honest, 1000);
+        let mut nonce = 0;
+        for _ in 0..20 {
+            for from in 1..=7 {
+                nonce += 1;
+                let token = confirmed(&mut r, nonce, origin(from));
+                r.detached(at(1), token, 1000);
+            }
+        }
+        let gone = evicted(&mut r);
+        assert_eq!(gone.len(), 91, "by bytes: {by_bytes}");
+        assert!(!gone.contains(&honest), "by bytes: {by_bytes}");
+        assert_eq!((r.detached_sessions(), r.detached_bytes()), (50, 50_000));
+    }
+}
+
+/// Who has authenticated is counted by that, wherever it comes from.
+#[test]
+fn an_identity_learnt_late_takes_its_sessions_along() {
+    let mut r = registry(|config| config.max_detached_per_origin = 2);
+    let all: Vec<_> = (0..4)
+        .map(|nonce| confirmed(&mut r, nonce, origin(nonce as u8)))
+        .collect();
+    for &token in &all {
+        r.detached(at(1), token, 10);
+    }
+    assert_eq!(evicted(&mut r), []);
+    for &token in &all {
+        r.identify(token, Origin::of_name("alice"));
+        r.detached(at(2), token, 20);
+    }
+    assert_eq!(evicted(&mut r), all[..2], "the longest away");
+    assert_eq!((r.detached_sessions(), r.detached_bytes()), (2, 40));
+    for token in all {
+        r.ended(at(3), token, Ended::Closed);
+    }
+    assert_eq!((r.detached_sessions(), r.detached_bytes()), (0, 0));
+}
+
+/// Where nothing is known of clients, only the budget for all of them counts.
+#[test]
+fn unknown_origins_share_no_budget_of_their_own() {
+    let mut r = registry(|config| config.max_detached_per_origin = 1);
+    for nonce in 0..10 {
+        let token = confirmed(&mut r, nonce, Origin::Unknown);
+        r.detached(at(1), token, 10);
+    }
+    assert_eq!((evicted(&mut r), r.detached_sessions()), (Vec::new(), 10));
+}

@@ -387,3 +387,64 @@ fn a_message_that_never_left_is_not_sent() {
         [(first, Outcome::Acknowledged), (second, Outcome::NotSent)]
     );
 }
+
+/// PROTOCOL 8.1: what the client opened and could not send before it read GOAWAY is served: it alone knows of it.
+#[test]
+fn what_waits_for_credit_is_served_by_a_drained_session() {
+    let mut options = Options::default();
+    options.server.params.max_data = [1000; 8];
+    options.server.max_class_window = 1000;
+    let mut world = World::connected(options);
+    let keys: Vec<_> = (0..3)
+        .map(|_| {
+            let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+            assert_eq!(world.client.write(key, &[7; 1000]), Ok(1000));
+            world.client.finish(key).expect("open");
+            world.client.release(key);
+            key
+        })
+        .collect();
+    world.settle();
+    let now = world.now;
+    world.server().drain(now, "");
+    for _ in keys {
+        world.settle();
+        let now = world.now;
+        let server = world.server();
+        assert_eq!(server.state(), State::Connected);
+        let there = server.accept(Kind::Uni, Class::BULK).expect("it came");
+        assert_eq!(read_all(server, now, there), (vec![7; 1000], true));
+        server.release(there);
+    }
+    world.settle();
+    assert_eq!(world.client.state(), State::Closed);
+    assert_eq!(world.server().state(), State::Closed);
+}
+
+/// PROTOCOL 8.1: both ends drain.
+#[test]
+fn both_ends_may_drain() {
+    let mut world = World::connected(Options::default());
+    let key = world.client.open(Kind::Bi, Class::BULK).expect("credit");
+    world.client.write(key, b"open").expect("open");
+    world.settle();
+    let now = world.now;
+    world.server().drain(now, "tcp://there:1");
+    world.client.drain(now, "");
+    world.settle();
+    assert_eq!(world.client.state(), State::Connected);
+    let now = world.now;
+    let server = world.server();
+    let there = server.accept(Kind::Bi, Class::BULK).expect("it came");
+    assert_eq!(read_all(server, now, there), (b"open".to_vec(), false));
+    server.finish(there).expect("open");
+    server.release(there);
+    world.client.finish(key).expect("open");
+    world.settle();
+    let now = world.now;
+    assert_eq!(read_all(&mut world.client, now, key), (Vec::new(), true));
+    world.client.release(key);
+    world.settle();
+    assert_eq!(world.client.state(), State::Closed);
+    assert_eq!(world.server().state(), State::Closed);
+}

@@ -101,7 +101,8 @@ fn answers_that_are_never_acknowledged_are_bounded() {
     while world.server().stats().paths == 2 {
         let bytes = record(&[Frame::Ping { seq: rounds }], true);
         world.inject_up(link, &bytes);
-        world.run_for(MS);
+        // Before this end's own PING, which is not answered, ends the path.
+        world.run_for(MS / 5);
         rounds += 1;
         let kept: usize = world
             .server()

@@ -531,3 +531,23 @@ fn a_floor_that_only_the_server_sees_reached_is_named() {
     let named = |event: &Event| matches!(event, Event::PathDown { error: Some(why), .. } if *why == error);
     assert!(world.client_saw(named), "{:?}", world.client_events);
 }
+
+/// PROTOCOL 5.7: a REJECT ends a session whose last path has been silent for as long as makes a path dead: the server
+/// was started anew, and nothing that it says comes over the old connection.
+#[test]
+fn a_silent_path_does_not_keep_a_session_that_is_gone() {
+    let mut world = World::connected(Options::default());
+    world.stall(0, true, true);
+    let silent = |event: &Event| matches!(event, Event::PathSilent(_));
+    while !world.client_saw(silent) {
+        world.run_for(Duration::from_millis(10));
+    }
+    let second = world.connect();
+    world.take_server_end(second);
+    let mut body = Vec::new();
+    Reject::new(RejectCode::UNKNOWN_SESSION, "no such session").encode(&mut body);
+    let bytes = handshake(HandshakeKind::Reject, &body);
+    world.inject_down(second, &bytes);
+    world.run_for(Duration::from_millis(10));
+    assert_eq!(world.client.state(), State::Failed);
+}

@@ -7,6 +7,7 @@ use super::basics::{pattern, read_all};
 use super::faults::over;
 use super::handshakes::exchange;
 use super::{Options, World};
+use crate::handshake::StreamLimits;
 use crate::wire::{Class, Kind};
 
 const MS: Duration = Duration::from_millis(1);
@@ -451,4 +452,128 @@ fn a_session_without_paths_can_be_expired() {
         matches!(event, Event::State { cause: told, .. } if *told == cause)
     };
     assert!(world.server_saw(why));
+}
+
+fn event(world: &mut World, class: Class, len: usize) -> Result<MessageId, SendError> {
+    let now = world.now;
+    let payload = vec![class.number(); len].into();
+    world
+        .client
+        .send_message(now, class, Delivery::Ordered, payload, false)
+}
+
+/// REQUIREMENTS W7: a class whose messages nobody reads fills the queue, and holds up no other's.
+#[test]
+fn a_class_whose_messages_wait_holds_up_no_other() {
+    let [slow, quick, other, _] = Class::USER;
+    let mut options = Options::default();
+    options.client.max_message_queue = 100_000;
+    options
+        .server
+        .class(slow, ClassSettings::new("slow").window(10_000))
+        .expect("sound");
+    let mut world = World::connected(options);
+    while event(&mut world, slow, 1000).is_ok() {
+        world.run_for(MS);
+    }
+    assert!(world.client.stats().buffered > 90_000, "the queue is full");
+    for round in 0..100 {
+        event(&mut world, quick, 1000).expect("a share of its own");
+        world.run_for(MS * 40);
+        let now = world.now;
+        let message = world.server().recv_message(now, quick).expect("sound");
+        assert_eq!(message.expect("it came").payload.len(), 1000, "round {round}");
+    }
+    // One that is longer than the share goes where its class has none waiting.
+    event(&mut world, other, 50_000).expect("alone");
+    assert_eq!(event(&mut world, other, 50_000), Err(SendError::Full));
+    world.client_events.clear();
+    world.run_for(MS * 100);
+    assert!(world.client_saw(|event| *event == Event::MessageSpace));
+    event(&mut world, other, 50_000).expect("there is room again");
+}
+
+/// A class with a limit of its own keeps to it while there is room for others.
+#[test]
+fn a_class_keeps_to_its_own_queue() {
+    let [own, other, ..] = Class::USER;
+    let mut options = Options::default();
+    options
+        .client
+        .class(own, ClassSettings::new("own").queue(5000))
+        .expect("sound");
+    let mut world = World::connected(options);
+    let count = (0..100)
+        .take_while(|_| event(&mut world, own, 1000).is_ok())
+        .count();
+    assert_eq!(count, 4, "1,002 bytes each");
+    event(&mut world, other, 100_000).expect("it is another's limit");
+    world.client_events.clear();
+    world.run_for(MS * 100);
+    assert!(world.client_saw(|event| *event == Event::MessageSpace));
+    event(&mut world, own, 1000).expect("there is room again");
+}
+
+/// REQUIREMENTS W7: a class with few streams and a small window holds up none but its own.
+#[test]
+fn a_class_with_small_limits_holds_up_no_other() {
+    let [small, other, ..] = Class::USER;
+    let mut options = Options::default();
+    let limits = StreamLimits {
+        bi: 1,
+        uni: 2,
+        unordered: 0,
+    };
+    let settings = ClassSettings::new("small").streams(limits).window(3000);
+    options.server.class(small, settings).expect("sound");
+    let mut world = World::connected(options);
+    let data = pattern(10_000, 1);
+    let mut stuck = Vec::new();
+    while let Ok(key) = world.client.open(Kind::Uni, small) {
+        let written = world.client.write(key, &data).expect("open");
+        assert_eq!(written, 3000, "the stream's credit");
+        stuck.push((key, written));
+    }
+    assert_eq!(stuck.len(), 2);
+    let now = world.now;
+    let refused = world
+        .client
+        .send_message(now, small, Delivery::Unordered, "no".into(), false);
+    assert_eq!(refused, Err(SendError::Full));
+    world.settle();
+    for _ in 0..20 {
+        let key = world.client.open(Kind::Uni, other).expect("credit of its own");
+        assert_eq!(world.client.write(key, &data), Ok(data.len()));
+        world.client.finish(key).expect("open");
+        world.settle();
+        let now = world.now;
+        let there = world.server().accept(Kind::Uni, other).expect("it came");
+        assert_eq!(read_all(world.server(), now, there), (data.clone(), true));
+        world.server().release(there);
+        world.client.release(key);
+        world.settle();
+    }
+    // The window does not grow while the small one is read, and all of it comes.
+    let mut got = Vec::new();
+    for _ in 0..200 {
+        let now = world.now;
+        while let Some(key) = world.server().accept(Kind::Uni, small) {
+            got.push((key, Vec::new()));
+        }
+        for (key, written) in &mut stuck {
+            if *written < data.len() {
+                *written += world.client.write(*key, &data[*written..]).expect("open");
+                if *written == data.len() {
+                    world.client.finish(*key).expect("open");
+                }
+            }
+        }
+        for (key, bytes) in &mut got {
+            let piece = read_all(world.server(), now, *key).0;
+            assert!(piece.len() <= 3000, "{} bytes waited", piece.len());
+            bytes.extend(piece);
+        }
+        world.run_for(MS * 2);
+    }
+    assert!(got.len() == 2 && got.iter().all(|(_, bytes)| *bytes == data));
 }

@@ -487,3 +487,87 @@ fn a_path_that_has_changed_is_searched_anew() {
     let stats = world.client.path_stats(key).expect("live");
     assert!(stats.in_flight <= 64 * 1024, "{}", stats.in_flight);
 }
+
+/// PROTOCOL 6.7: an end that only receives acknowledges and answers PING, and learns that nothing of it arrives.
+#[test]
+fn a_receiver_finds_that_it_is_not_heard() {
+    let mut world = World::connected(Options::default());
+    let key = world.server().open(Kind::Uni, Class::BULK).expect("credit");
+    world.stall(0, true, false);
+    let start = world.now;
+    let silent = |event: &Event| matches!(event, Event::PathSilent(_));
+    while !world.client_saw(silent) {
+        let _ = world.server().write(key, &[7; 1000]);
+        world.run_for(Duration::from_millis(10));
+        assert!(world.now - start < Duration::from_secs(7), "5 s, and the probes");
+    }
+}
+
+/// REQUIREMENTS S6: silence is found in the configured time, whatever the interval and the round trip, without any
+/// traffic of the application.
+#[test]
+fn silence_is_found_in_the_configured_time() {
+    for heartbeat in [200, 1000, 5000, 20_000].map(Duration::from_millis) {
+        for delay in [MS, Duration::from_millis(40), Duration::from_millis(280)] {
+            for one_way in [None, Some(true), Some(false)] {
+                let mut options = Options::default();
+                options.client.params.heartbeat = heartbeat;
+                options.server.params.heartbeat = Duration::from_secs(30);
+                let mut world = World::new(options);
+                world.connect();
+                world.links[0].delay = delay;
+                world.run_for(Duration::from_secs(100));
+                assert!(!world.client_saw(|event| matches!(event, Event::PathSuspect(_))));
+                world.stall(0, one_way != Some(false), one_way != Some(true));
+                let start = world.now;
+                // What was asked just before may have been answered; a little for its answer.
+                let suspicion = delay * 6 + Duration::from_millis(100) + delay * 4;
+                let suspect = |event: &Event| matches!(event, Event::PathSuspect(_));
+                let silent = |event: &Event| matches!(event, Event::PathSilent(_));
+                while !world.client_saw(suspect) {
+                    world.run_for(MS * 5);
+                    assert!(
+                        world.now - start < heartbeat + suspicion,
+                        "{heartbeat:?} {delay:?}"
+                    );
+                }
+                let suspected = world.now;
+                while !world.client_saw(silent) {
+                    world.run_for(MS * 5);
+                    let most = Duration::from_millis(1100).max(delay * 12);
+                    assert!(world.now - suspected < most, "{heartbeat:?} {delay:?}");
+                }
+            }
+        }
+    }
+}
+
+/// What a handshake took that lost a packet is forgotten with the first round trip: a path that falls silent then is
+/// suspect as soon as any other.
+#[test]
+fn a_slow_handshake_does_not_put_suspicion_off() {
+    let mut world = over(1, MS * 20);
+    let second = world.connect();
+    world.links[second].delay = MS * 500;
+    world.run_for(MS * 2100);
+    let key = world.links[second].client.expect("live");
+    assert_eq!(
+        world.client.path_stats(key).expect("live").state,
+        PathState::Standby
+    );
+    world.links[second].delay = MS * 5;
+    world.cut(0);
+    exchange(&mut world);
+    world.run_for(MS * 200);
+    let start = world.now;
+    let stream = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.stall(second, true, true);
+    world.client.write(stream, &[7; 100]).expect("open");
+    while !world.client_saw(|event| matches!(event, Event::PathSuspect(_))) {
+        world.run_for(MS);
+        assert!(
+            world.now - start < MS * 200,
+            "as if the handshake were the round trip"
+        );
+    }
+}

@@ -15,6 +15,13 @@ impl Ledger {
         self.failure.get_or_insert((kind, who, what));
     }
 
+    pub(super) fn come_forward(&mut self, end: u32) {
+        let client = self.ends.get(end as usize).and_then(|end| end.client);
+        if let Some(progress) = client.and_then(|client| self.progress.get_mut(client)) {
+            *progress += 1;
+        }
+    }
+
     pub(super) fn piece(&mut self, item: u32, index: u32) -> &mut Piece {
         let pieces = &mut self.items[item as usize].pieces;
         let index = index as usize;
