@@ -122,6 +122,9 @@ struct Session {
     waiting: usize,
     flows: BTreeMap<MethodId, Flow>,
     ready: BTreeMap<u64, MethodId>,
+    /// Methods of which a slot became free and its flow, among the ready ones, was first in line for it: when
+    /// it cannot be had, the next in line is to have it.
+    offered: BTreeSet<MethodId>,
     /// Its ticket among the sessions that have something to run and may.
     turn: Option<u64>,
 }
@@ -340,18 +343,24 @@ impl Limiter {
                 continue;
             };
             state.turn = None;
-            if state.running >= self.config.max_running_per_session {
-                // What its methods could run goes to others.
-                let methods: Vec<MethodId> = state.ready.values().copied().collect();
-                for method in methods {
-                    self.unpark(method);
-                }
-                continue;
-            }
-            if let Some(method) = self.next_flow(session) {
+            if state.running < self.config.max_running_per_session
+                && let Some(method) = self.next_flow(session)
+            {
                 self.run_first(session, method);
             }
             self.give_turn(session);
+            self.pass_on(session);
+        }
+    }
+
+    /// What a session was offered and cannot run, since as many of its calls run as may, goes to others.
+    fn pass_on(&mut self, session: SessionId) {
+        let max = self.config.max_running_per_session;
+        let full = |state: &&mut Session| state.running >= max;
+        while let Some(state) = self.sessions.get_mut(&session).filter(full)
+            && let Some(method) = state.offered.pop_first()
+        {
+            self.unpark(method);
         }
     }
 
@@ -365,6 +374,7 @@ impl Limiter {
                 return Some(method);
             }
             of_method.parked.insert(ticket, session);
+            state.offered.remove(&method);
             if let Some(flow) = state.flows.get_mut(&method) {
                 flow.place = Place::Parked(ticket);
             }
@@ -389,6 +399,7 @@ impl Limiter {
             flow.place = Place::Ready(ticket);
             state.ready.insert(ticket, method);
         }
+        state.offered.remove(&method);
         state.waiting -= 1;
         state.running += 1;
         self.waiting -= 1;
@@ -435,6 +446,7 @@ impl Limiter {
                 state.ready.insert(ticket, method);
             }
             if state.running < self.config.max_running_per_session {
+                state.offered.insert(method);
                 self.give_turn(session);
                 return;
             }
@@ -468,6 +480,7 @@ impl Limiter {
             }
             Place::Ready(ticket) => {
                 state.ready.remove(&ticket);
+                state.offered.remove(&call.method);
                 if state.ready.is_empty()
                     && let Some(turn) = state.turn.take()
                 {
@@ -584,6 +597,35 @@ mod tests {
             (None, None, 1)
         );
         assert_eq!(Overload::Total.failure().executed, super::super::Executed::No);
+    }
+
+    /// A session that is offered slots of two methods, and may run only one call more, leaves the other's to who
+    /// waits behind it.
+    #[test]
+    fn a_slot_that_a_full_session_cannot_take_goes_to_the_next() {
+        let mut limiter = limiter(|config| {
+            config.max_running = 3;
+            config.max_running_per_session = 1;
+            config.max_running_per_method = 1;
+        });
+        let running = [1, 2].map(|method| arrive(&mut limiter, 10 + method, method));
+        let third = arrive(&mut limiter, 20, 3);
+        let waits = [(1, 1), (1, 2), (2, 2)].map(|(session, method)| arrive(&mut limiter, session, method));
+        // There is room in all, yet not for a method that somebody waits for.
+        limiter.finish(at(1), third);
+        let full = arrive(&mut limiter, 20, 4);
+        let ahead = arrive(&mut limiter, 9, 5);
+        for id in running {
+            limiter.finish(at(2), id);
+        }
+        limiter.finish(at(3), full);
+        for id in [ahead, waits[0], waits[2]] {
+            assert_eq!(limiter.poll_event(), Some(Event::Run(id)));
+        }
+        limiter.finish(at(4), waits[0]);
+        assert_eq!(limiter.poll_event(), None, "its method runs elsewhere");
+        limiter.finish(at(5), waits[2]);
+        assert_eq!(limiter.poll_event(), Some(Event::Run(waits[1])));
     }
 
     /// Random arrivals, ends and deadlines: limits hold, no slot stays free while a call waits that may
