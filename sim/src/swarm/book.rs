@@ -203,7 +203,7 @@ impl Book {
 
     /// The session in use at one side of a client's, as soon as there is one.
     pub(super) async fn session(&self, client: usize, side: Side) -> (u32, Session) {
-        self.wait(|ledger| ledger.slots[client][place(side)].clone())
+        self.wait(|ledger| ledger.slots.get(client)?[place(side)].clone())
             .await
     }
 

@@ -233,10 +233,10 @@ pub(super) async fn run(
         if attempt > 0 {
             cx.host.sleep(Duration::from_millis(20)).await;
             // Where the other end has crashed there may be none any more.
-            let next = either(cx.book.session(client, side), cx.book.reached(Phase::Closing));
+            let next = either(cx.book.reached(Phase::Closing), cx.book.session(client, side));
             (end, session) = match next.await {
-                Either::Left(next) => next,
-                Either::Right(()) => return,
+                Either::Left(()) => return,
+                Either::Right(next) => next,
             };
             cx.book.started(item, end);
         }
