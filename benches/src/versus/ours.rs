@@ -1,8 +1,10 @@
 //! sheetbend itself: a session at its default settings (CRC on) over one TCP path on loopback.
 
+use std::future::Future;
 use std::io;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use sheetbend_tokio::{Class, Router, Session};
 
 use super::bulk::payload;
@@ -237,7 +239,7 @@ async fn answer(session: Session) -> io::Result<()> {
 struct Requests(Session);
 
 impl Client for Requests {
-    async fn call(&mut self, payload: Bytes) -> io::Result<Bytes> {
-        self.0.request("echo", payload).await.map_err(io::Error::other)
+    fn call(&mut self, payload: Bytes) -> impl Future<Output = io::Result<Bytes>> + Send {
+        self.0.request("echo", payload).map_err(io::Error::other)
     }
 }

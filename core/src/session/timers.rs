@@ -86,10 +86,13 @@ impl Timers {
     }
 
     pub(super) fn next(&self) -> Option<(Timestamp, TimerKind)> {
-        KINDS
-            .iter()
-            .map(|&kind| (self.0[kind as usize], kind))
-            .filter(|(at, _)| *at != Timestamp::MAX)
-            .min()
+        // The first of those that are due together. Asked several times in a turn.
+        let mut first = (Timestamp::MAX, KINDS[0]);
+        for (at, kind) in self.0.iter().zip(KINDS) {
+            if *at < first.0 {
+                first = (*at, kind);
+            }
+        }
+        (first.0 != Timestamp::MAX).then_some(first)
     }
 }

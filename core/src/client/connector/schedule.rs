@@ -92,8 +92,14 @@ impl Connector {
 
     /// Some path is up: as many more as are wanted, on different endpoints where possible.
     fn next_to_fill(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
+        let paths = self.paths_up() + self.in_flight.len();
+        let missing = paths < self.mode.paths();
+        if !missing && paths < 2 {
+            // One path cannot be uneven.
+            return None;
+        }
         let loads = self.loads();
-        let level = if self.paths_up() + self.in_flight.len() < self.mode.paths() {
+        let level = if missing {
             // The least served of those that work, and those that work no more and are served less.
             let works = |(load, endpoint): &(&Load, &Endpoint)| {
                 !endpoint.retired && (load.paths > 0 || endpoint.failures < FAILED_OUT)
