@@ -2,6 +2,7 @@
 
 use crate::address::{Address, ListenAddress};
 use crate::units;
+use crate::url::{CertificateArgs, ListenUrl, TrustArgs, Url};
 use clap::{Args, Parser, Subcommand};
 use sheetbend_sim::Token;
 use sheetbend_sim::scenario::{self, Scenario};
@@ -56,9 +57,22 @@ pub struct DemoArgs {
 /// `sheetbend serve`: take files into a store.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where to listen: host:port, tcp://host:port or unix:///path; port 0 takes a free one.
+    /// Where to listen: host:port, tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path or
+    /// unix:///path; port 0 takes a free one. All are told apart on one port; tls and wss take nothing plain.
     #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
-    pub listen: Vec<ListenAddress>,
+    pub listen: Vec<ListenUrl>,
+    /// The certificate for TLS.
+    #[command(flatten)]
+    pub certificate: CertificateArgs,
+    /// Serve web pages of this origin, as in https://app.example.com; may be given again.
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
+    /// Answer web pages that use this host name, beside IP addresses and localhost; may be given again.
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// A proxy has ended TLS for everything that comes in; nobody else can reach these addresses.
+    #[arg(long)]
+    pub behind_tls_proxy: bool,
     /// The folder that received files go to; it is made if it is missing.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
@@ -120,12 +134,15 @@ pub struct SendArgs {
     /// The files to send.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// The server: tcp://host:port or unix:///path.
+    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path or unix:///path.
     #[arg(value_name = "URL")]
-    pub url: Address,
+    pub url: Url,
     /// A further address of the same server, kept warm to fall back to; may be given again.
     #[arg(long, value_name = "URL")]
-    pub also: Vec<Address>,
+    pub also: Vec<Url>,
+    /// Whom to believe behind TLS.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// Draw no progress bar.
     #[arg(long, short)]
     pub quiet: bool,

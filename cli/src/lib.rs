@@ -19,6 +19,7 @@ pub mod serve;
 pub mod sim;
 pub mod transfer;
 pub mod units;
+pub mod url;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{Address, BoxFuture, Files, Listener, MemNetwork, Runtime, Socket, Timer};
@@ -122,6 +122,21 @@ impl Runtime for TokioRuntime {
         // Without randomness no key is safe: there is nothing sensible to go on with.
         getrandom::fill(&mut seed).expect("the operating system has randomness");
         seed
+    }
+
+    fn unix_time(&self) -> Duration {
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+    }
+
+    #[cfg(feature = "tls")]
+    fn trusted_roots(&self) -> io::Result<Vec<Vec<u8>>> {
+        let found = rustls_native_certs::load_native_certs();
+        match found.errors.into_iter().next() {
+            Some(error) if found.certs.is_empty() => Err(io::Error::other(error)),
+            _ => Ok(found.certs.into_iter().map(|root| root.to_vec()).collect()),
+        }
     }
 
     fn files(&self) -> Arc<dyn Files> {

@@ -4,12 +4,17 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Relay, pair, pattern, serve_echo};
+use common::{Relay, expired_tls, pair, pattern, serve_echo, server_tls, test_roots};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 use sheetbend_tokio::{
-    Address, Class, Client, ConnectError, Delivery, Guard, PathMode, Server, Session, runtime,
+    Address, BindError, Class, Client, ConnectError, Delivery, Guard, PathMode, Server, ServerTls, Session,
+    Trust, certificates, runtime,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::{TlsAcceptor, rustls};
 
 /// What a stream's transfer takes: several blocks, and a bit.
 const LONG: usize = 9_000_001;
@@ -51,16 +56,27 @@ async fn a_websocket_carries_everything() {
     carries_everything("ws").await;
 }
 
+#[tokio::test]
+async fn tls_carries_everything() {
+    carries_everything("tls").await;
+}
+
+#[tokio::test]
+async fn a_websocket_over_tls_carries_everything() {
+    carries_everything("wss").await;
+}
+
 /// Messages go on while connections of several transports to one port are cut.
 async fn survives(schemes: &[&str]) {
     const COUNT: u32 = 20_000;
     let server = Server::builder()
         .listen("tcp://127.0.0.1:0")
         .unwrap()
+        .tls(server_tls())
         .bind(runtime())
         .await
         .unwrap();
-    let mut client = Client::builder();
+    let mut client = Client::builder().trust(test_roots());
     let mut relays = Vec::new();
     for scheme in schemes {
         let relay = Relay::to(&server.addresses()[0]).await;
@@ -101,9 +117,14 @@ async fn messages_survive_cuts_of_a_websocket() {
     survives(&["ws"]).await;
 }
 
+#[tokio::test]
+async fn messages_survive_cuts_of_tls() {
+    survives(&["tls"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_survive_switches_between_tcp_and_websocket() {
-    survives(&["ws", "tcp"]).await;
+async fn messages_survive_switches_among_all_of_one_port() {
+    survives(&["ws", "tcp", "wss", "tls"]).await;
 }
 
 #[tokio::test]
@@ -162,4 +183,148 @@ async fn strangers_are_told_politely() {
     assert_eq!(http2[3], 4, "SETTINGS first");
     assert_eq!(http2.last(), Some(&0xd), "then GOAWAY(HTTP_1_1_REQUIRED)");
     assert_eq!(says(b"SSH-2.0-OpenSSH\r\n").await, "");
+}
+
+/// Why a client that trusts so does not get in.
+async fn refusal(url: &str, trust: Trust) -> String {
+    let client = Client::builder().endpoint(url).unwrap().trust(trust);
+    match client.connect(runtime()).await {
+        Err(ConnectError::Unreachable(why)) => why[0].1.clone(),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it got in"),
+    }
+}
+
+async fn tls_server(tls: ServerTls, listen: &str) -> Server {
+    let server = Server::builder().listen(listen).unwrap().tls(tls);
+    server.bind(runtime()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_trusted_is_refused_by_name() {
+    let server = tls_server(expired_tls(), "tls://127.0.0.1:0").await;
+    let url = server.addresses()[0].to_string();
+    let why = refusal(&url, test_roots()).await;
+    assert!(why.contains("expired"), "{why}");
+
+    let tls = server_tls();
+    let pin = tls.pin().unwrap();
+    let server = tls_server(tls, "wss://127.0.0.1:0").await;
+    let url = server.addresses()[0].to_string();
+    let why = refusal(&url, Trust::Pins(vec![expired_tls().pin().unwrap()])).await;
+    assert!(why.contains(&pin.to_string()), "{why}");
+    let why = refusal(&url.replace("127.0.0.1", "127.0.0.2"), test_roots()).await;
+    assert!(!why.is_empty(), "{why}");
+    let pinned = Client::builder()
+        .endpoint(&url)
+        .unwrap()
+        .trust(Trust::Pins(vec![pin]));
+    pinned.connect(runtime()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_of_tls_takes_nothing_plain() {
+    let server = tls_server(server_tls(), "tls://127.0.0.1:0").await;
+    let plain = server.addresses()[0].to_string().replace("tls://", "tcp://");
+    let client = Client::builder().endpoint(plain).unwrap();
+    assert!(matches!(
+        client.connect(runtime()).await,
+        Err(ConnectError::Unreachable(_))
+    ));
+    assert_eq!(says_to(&server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await, b"");
+
+    let without = Server::builder().listen("tls://127.0.0.1:0").unwrap();
+    assert!(matches!(
+        without.bind(runtime()).await,
+        Err(BindError::NoCertificate { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_session_on_tls_does_not_move_to_a_plain_connection() {
+    let server = tls_server(server_tls(), "tcp://127.0.0.1:0").await;
+    let relay = Relay::to(&server.addresses()[0]).await;
+    let client = Client::builder()
+        .endpoint(relay.url_over("tls"))
+        .unwrap()
+        .trust(test_roots());
+    let (session, peer) = tokio::join!(client.connect(runtime()), server.accept());
+    let (session, peer) = (session.unwrap(), peer.unwrap());
+    let _echo = serve_echo(peer.clone());
+    assert_eq!(session.request("echo", "a").await.unwrap(), "a");
+    // It comes back over TLS: the JOIN is bound, and taken.
+    relay.cut();
+    assert_eq!(session.request("echo", "b").await.unwrap(), "b");
+    for paths in [session.paths(), peer.paths()] {
+        assert!(paths.iter().all(|path| path.transport == "tls"), "{paths:?}");
+    }
+}
+
+/// What ends TLS before the server, as a reverse proxy does.
+struct TlsProxy {
+    address: std::net::SocketAddr,
+    cut: watch::Sender<u64>,
+}
+
+impl TlsProxy {
+    async fn to(server: &Server) -> TlsProxy {
+        let chain = certificates(include_bytes!("../../core/tests/certs/server.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../core/tests/certs/server.key")).unwrap();
+        let mut config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cut, cuts) = watch::channel(0);
+        let target = socket_of(server);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (acceptor, target, mut cuts) = (acceptor.clone(), target.clone(), cuts.clone());
+                cuts.mark_unchanged();
+                tokio::spawn(async move {
+                    let mut near = acceptor.accept(near).await.unwrap();
+                    let mut far = TcpStream::connect(target).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = cuts.changed() => {}
+                    }
+                });
+            }
+        });
+        TlsProxy { address, cut }
+    }
+
+    fn cut(&self) {
+        self.cut.send_modify(|count| *count += 1);
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_ends_tls_joins_are_not_bound() {
+    // What the proxy passes on is plain; it is as good as encrypted, as the server was told.
+    for (told, gets_in) in [(true, true), (false, false)] {
+        let server = Server::builder()
+            .listen("ws://127.0.0.1:0")
+            .unwrap()
+            .behind_tls_proxy(told)
+            .bind(runtime())
+            .await
+            .unwrap();
+        let proxy = TlsProxy::to(&server).await;
+        let client = Client::builder()
+            .endpoint(format!("wss://{}", proxy.address))
+            .unwrap()
+            .trust(test_roots())
+            .through_tls_proxy(true);
+        let session = client.connect(runtime()).await;
+        assert_eq!(session.is_ok(), gets_in, "told {told}");
+        let Ok(session) = session else { continue };
+        let _echo = serve_echo(server.accept().await.unwrap());
+        assert_eq!(session.request("echo", "a").await.unwrap(), "a");
+        proxy.cut();
+        assert_eq!(session.request("echo", "b").await.unwrap(), "b");
+    }
 }

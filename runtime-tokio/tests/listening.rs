@@ -66,6 +66,9 @@ impl Runtime for Crowded {
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
         self.inner.resolve(host, port)
     }
+    fn unix_time(&self) -> Duration {
+        self.inner.unix_time()
+    }
     fn seed(&self) -> [u8; 32] {
         self.inner.seed()
     }

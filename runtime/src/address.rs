@@ -11,33 +11,45 @@ pub const MAX_ADDRESS_LEN: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Scheme {
+    /// TLS 1.3.
+    Tls,
     /// WebSocket.
     Ws,
+    /// WebSocket over TLS 1.3.
+    Wss,
 }
 
 impl Scheme {
     /// As it is written in front of `://`.
     pub fn name(self) -> &'static str {
         match self {
+            Scheme::Tls => "tls",
             Scheme::Ws => "ws",
+            Scheme::Wss => "wss",
         }
     }
 
     /// The port where none is written.
     fn default_port(self) -> Option<u16> {
         match self {
+            Scheme::Tls => None,
             Scheme::Ws => Some(80),
+            Scheme::Wss => Some(443),
         }
     }
 
     fn has_path(self) -> bool {
-        match self {
-            Scheme::Ws => true,
-        }
+        self != Scheme::Tls
+    }
+
+    /// Whether it is spoken inside TLS.
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Scheme::Tls | Scheme::Wss)
     }
 }
 
-/// Where a session can be reached or offered: `tcp://host:port`, `ws://host:port/path`, `unix:///path`,
+/// Where a session can be reached or offered: `tcp://host:port`, `tls://host:port`,
+/// `ws://host:port/path`, `wss://host:port/path`, `unix:///path`,
 /// `mem://name`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
@@ -66,7 +78,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The name of the transport: `tcp`, `ws`, `unix` or `mem`.
+    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `unix` or `mem`.
     pub fn transport(&self) -> &'static str {
         match self {
             Address::Tcp { .. } => "tcp",
@@ -147,10 +159,12 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// There is no `scheme://` in front.
-    #[error("`{0}` has no scheme: write tcp://host:port, ws://host:port/path, unix:///path or mem://name")]
+    #[error(
+        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, unix:///path or mem://name"
+    )]
     NoScheme(String),
     /// The scheme is none of ours.
-    #[error("unknown scheme `{0}`: known are tcp, ws, unix and mem")]
+    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, unix and mem")]
     UnknownScheme(String),
     /// An address without a host.
     #[error("`{0}` has no host: write tcp://host:port")]
@@ -193,7 +207,9 @@ impl FromStr for Address {
                 let (host, port) = parse_authority(text, rest.strip_suffix('/').unwrap_or(rest), None)?;
                 Ok(Address::Tcp { host, port })
             }
+            "tls" => parse_over(text, Scheme::Tls, rest),
             "ws" => parse_over(text, Scheme::Ws, rest),
+            "wss" => parse_over(text, Scheme::Wss, rest),
             "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
             "unix" => Err(AddressError::RelativePath(text.to_owned())),
             "mem" if rest.is_empty() => Err(AddressError::NoName),
@@ -321,6 +337,8 @@ mod tests {
             "mem://pair",
             "ws://localhost:8080/",
             "ws://[::1]:8080/deep/path?x=1",
+            "tls://[::1]:443",
+            "wss://a.example:443/x",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -345,6 +363,8 @@ mod tests {
         assert!(matches!(error("tcp://a:1/x"), AddressError::Trailing(_)));
         assert!(matches!(error("tcp://a:1?x"), AddressError::Trailing(_)));
         assert!(matches!(error("ws://a:"), AddressError::NoPort(_)));
+        assert!(matches!(error("tls://a"), AddressError::NoPort(_)));
+        assert!(matches!(error("tls://a:1/x"), AddressError::Trailing(_)));
         assert!(matches!(error("ws://u@a/"), AddressError::Trailing(_)));
         assert!(matches!(error("ws://a/x y"), AddressError::Trailing(_)));
         assert!(matches!(error("ws://a/\r\nX: y"), AddressError::Trailing(_)));

@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use sheetbend_core::carrier::{Carrier, HTTP2_REFUSAL, Sniffed, sniff};
+use bytes::BytesMut;
+#[cfg(any(feature = "tls", feature = "websocket"))]
+use sheetbend_core::carrier::Carrier;
+use sheetbend_core::carrier::{HTTP2_REFUSAL, Sniffed, sniff};
 use sheetbend_core::handshake::Security;
 use sheetbend_core::session::{Incoming, PathInfo};
 use sheetbend_core::time::Timestamp;
 
 use crate::address::Address;
-use crate::dial::security;
 use crate::hub::Hub;
-use crate::layers::{Connection, Layers, Sending, poll_handshake, poll_read};
+#[cfg(any(feature = "tls", feature = "websocket"))]
+use crate::layers::Layers;
+use crate::layers::{Connection, Sending, poll_handshake, poll_read};
 use crate::rt::{Runtime, Socket};
 
 /// How long a refused connection may take to read why.
@@ -26,6 +29,10 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct Door {
     /// As the application wrote it, with the port that was bound.
     pub(crate) address: Address,
+    /// How well what comes in without TLS is protected.
+    pub(crate) plain: Security,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<sheetbend_core::carrier::tls::ServerTls>,
     #[cfg(feature = "websocket")]
     pub(crate) guard: Arc<sheetbend_core::carrier::http::Guard>,
 }
@@ -101,7 +108,7 @@ impl Hub {
             Some(Arrived::Refused) => part(&*self.runtime, &connection, &mut sending).await,
             Some(Arrived::First(incoming)) => {
                 if let Err((mut connection, record)) = self.attach(*incoming, connection) {
-                    put_refusal(&mut connection, &mut sending, &record);
+                    put_refusal(&mut connection, &mut sending, self.runtime.now(), &record);
                     part(&*self.runtime, &connection, &mut sending).await;
                 }
             }
@@ -113,132 +120,33 @@ impl Arrival<'_> {
     /// A step. An error closes the connection without a word.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Arrived>> {
         loop {
-            match &mut self.stage {
-                Stage::Sniffing => {
-                    let Connection { socket, input, .. } = &mut self.connection;
-                    if !ready!(poll_read(cx, &**socket, input))? {
-                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                    }
-                    if let Some(refused) = self.take_first_bytes()? {
-                        return Poll::Ready(Ok(refused));
-                    }
-                }
+            let refused = match &mut self.stage {
+                Stage::Sniffing => match self.sniffed() {
+                    Sniffed::Unclear => ready!(self.poll_more(cx))?,
+                    sniffed => self.choose(sniffed)?,
+                },
                 Stage::Handshake => {
                     let now = self.runtime.now();
                     match ready!(poll_handshake(cx, now, &mut self.connection, &mut self.sending)) {
-                        Ok(()) => self.stage = Stage::First(self.first()),
-                        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                            return Poll::Ready(Ok(Arrived::Refused));
-                        }
+                        Ok(()) => self.shaken(),
+                        Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Arrived::Refused),
                         Err(error) => return Poll::Ready(Err(error)),
                     }
                 }
-                Stage::First(_) => return self.poll_first(cx),
-            }
-        }
-    }
-
-    /// Decides what is spoken; `None` while that is open, or when it is.
-    fn take_first_bytes(&mut self) -> io::Result<Option<Arrived>> {
-        match sniff(&self.connection.input) {
-            Sniffed::Unclear => Ok(None),
-            Sniffed::Native => {
-                self.stage = Stage::First(self.first());
-                Ok(None)
-            }
-            Sniffed::Http1 => match self.http_carrier() {
-                Some(carrier) => self.begin(carrier),
-                None => Err(io::ErrorKind::InvalidData.into()),
-            },
-            Sniffed::Http2 => {
-                self.sending.buffer().put(HTTP2_REFUSAL);
-                Ok(Some(Arrived::Refused))
-            }
-            Sniffed::Tls | Sniffed::Unknown => Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-
-    #[cfg(feature = "websocket")]
-    fn http_carrier(&self) -> Option<Carrier> {
-        use sheetbend_core::carrier::websocket::{Limits, ServerHandshake, WebSocket};
-
-        let path = match &self.door.address {
-            Address::Over { target, .. } if !target.is_empty() => target.as_str(),
-            _ => "/",
-        };
-        let handshake = ServerHandshake {
-            guard: self.door.guard.clone(),
-            path: path.into(),
-            encrypted: false,
-        };
-        let websocket = WebSocket::server(handshake, Limits::default());
-        Some(Carrier::websocket(websocket, self.security()))
-    }
-
-    #[cfg(not(feature = "websocket"))]
-    fn http_carrier(&self) -> Option<Carrier> {
-        None
-    }
-
-    /// Goes on with what was read as the first bytes of a carrier.
-    fn begin(&mut self, carrier: Carrier) -> io::Result<Option<Arrived>> {
-        let mut layers = Box::new(Layers::new(carrier));
-        let input = &mut self.connection.input;
-        if layers.carrier.reads_apart() {
-            std::mem::swap(&mut layers.wire, input);
-        }
-        let begun = layers.decode(self.runtime.now(), input);
-        self.stage = Stage::Handshake;
-        if begun.is_err() {
-            layers.carrier.close(self.sending.buffer());
-        }
-        self.connection.layers = Some(layers);
-        Ok(begun.is_err().then_some(Arrived::Refused))
-    }
-
-    /// Reads until the first message of a session is complete.
-    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Arrived>> {
-        let Stage::First(incoming) = &mut self.stage else {
-            return Poll::Pending;
-        };
-        let malformed = |_| io::Error::from(io::ErrorKind::InvalidData);
-        loop {
-            let Connection {
-                socket,
-                layers,
-                input,
-            } = &mut self.connection;
-            let complete = match layers {
-                None => incoming.handle_input(input).map_err(malformed)?,
-                Some(layers) => layers
-                    .with_records(input, |records| incoming.handle_input(records))
-                    .map_err(malformed)?,
-            };
-            if complete {
-                break;
-            }
-            let Some(layers) = layers else {
-                if !ready!(poll_read(cx, &**socket, input))? {
-                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                Stage::First(incoming) => {
+                    let Connection { layers, input, .. } = &mut self.connection;
+                    let complete = match layers {
+                        None => incoming.handle_input(input),
+                        Some(layers) => layers.with_records(input, |records| incoming.handle_input(records)),
+                    };
+                    if complete.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))? {
+                        break;
+                    }
+                    ready!(self.poll_more(cx))?
                 }
-                continue;
             };
-            // Answers to what comes beside records.
-            if self.sending.buffer().is_empty() && layers.carrier.has_output() {
-                layers.carrier.prepare(self.sending.buffer());
-                layers.carrier.seal(self.sending.buffer());
-            }
-            if let Poll::Ready(Err(error)) = self.sending.poll_write(cx, &**socket) {
-                return Poll::Ready(Err(error));
-            }
-            let apart = layers.carrier.reads_apart();
-            let buffer = if apart { &mut layers.wire } else { &mut *input };
-            if layers.carrier.is_ended() || !ready!(poll_read(cx, &**socket, buffer))? {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            if layers.decode(self.runtime.now(), input).is_err() {
-                layers.carrier.close(self.sending.buffer());
-                return Poll::Ready(Ok(Arrived::Refused));
+            if let Some(refused) = refused {
+                return Poll::Ready(Ok(refused));
             }
         }
         match std::mem::replace(&mut self.stage, Stage::Sniffing) {
@@ -247,14 +155,157 @@ impl Arrival<'_> {
         }
     }
 
+    /// What is spoken, by the bytes that are there: inside TLS where it is up.
+    fn sniffed(&self) -> Sniffed {
+        let Connection { layers, input, .. } = &self.connection;
+        let clean = layers.as_ref().map_or(input.len(), |layers| layers.clean);
+        sniff(&input[..clean])
+    }
+
+    /// Goes on with what is spoken.
+    fn choose(&mut self, sniffed: Sniffed) -> io::Result<Option<Arrived>> {
+        let encrypted = self.connection.layers.is_some();
+        let insists = matches!(&self.door.address, Address::Over { scheme, .. } if scheme.is_encrypted());
+        if insists && !encrypted && matches!(sniffed, Sniffed::Native | Sniffed::Http1) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        match sniffed {
+            Sniffed::Native => {
+                self.stage = Stage::First(self.first());
+                Ok(None)
+            }
+            Sniffed::Http1 => self.begin_http(encrypted),
+            Sniffed::Http2 => {
+                self.put_last(HTTP2_REFUSAL);
+                Ok(Some(Arrived::Refused))
+            }
+            Sniffed::Tls if !encrypted => self.begin_tls(),
+            Sniffed::Tls | Sniffed::Unknown | Sniffed::Unclear => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// A handshake of the transport is done: what lies inside TLS is to be seen.
+    fn shaken(&mut self) -> Option<Arrived> {
+        let carrier = self.connection.layers.as_ref().map(|layers| &layers.carrier);
+        self.stage = match carrier {
+            Some(carrier) if carrier.is_bare() => Stage::Sniffing,
+            _ => Stage::First(self.first()),
+        };
+        None
+    }
+
+    /// Reads once more, and answers what comes beside records.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Arrived>>> {
+        let Connection {
+            socket,
+            layers,
+            input,
+        } = &mut self.connection;
+        let ended = || Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        let Some(layers) = layers else {
+            return match ready!(poll_read(cx, &**socket, input))? {
+                true => Poll::Ready(Ok(None)),
+                false => ended(),
+            };
+        };
+        let now = self.runtime.now();
+        if self.sending.buffer().is_empty() && layers.carrier.has_output() {
+            layers.carrier.prepare(self.sending.buffer());
+            layers.carrier.seal(now, self.sending.buffer());
+        }
+        if let Poll::Ready(Err(error)) = self.sending.poll_write(cx, &**socket) {
+            return Poll::Ready(Err(error));
+        }
+        let apart = layers.carrier.reads_apart();
+        let buffer = if apart { &mut layers.wire } else { &mut *input };
+        if layers.carrier.is_ended() || !ready!(poll_read(cx, &**socket, buffer))? {
+            return ended();
+        }
+        if layers.decode(now, input).is_err() {
+            layers.carrier.close(self.sending.buffer());
+            return Poll::Ready(Ok(Some(Arrived::Refused)));
+        }
+        Poll::Ready(Ok(None))
+    }
+
+    #[cfg(feature = "websocket")]
+    fn begin_http(&mut self, encrypted: bool) -> io::Result<Option<Arrived>> {
+        use sheetbend_core::carrier::websocket::{Limits, SUBPROTOCOL, ServerHandshake, WebSocket};
+
+        let path = match &self.door.address {
+            Address::Over { target, .. } if !target.is_empty() => target.as_str(),
+            _ => "/",
+        };
+        let handshake = ServerHandshake {
+            guard: self.door.guard.clone(),
+            path: path.into(),
+            encrypted,
+            protocol: Some(SUBPROTOCOL),
+        };
+        let websocket = WebSocket::server(handshake, Limits::default());
+        if let Some(layers) = &mut self.connection.layers {
+            layers.carrier.begin_websocket(websocket);
+            layers.clean = 0;
+            return Ok(self.decode_first());
+        }
+        self.begin(Carrier::websocket(websocket, self.door.plain))
+    }
+
+    #[cfg(not(feature = "websocket"))]
+    fn begin_http(&mut self, _: bool) -> io::Result<Option<Arrived>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[cfg(feature = "tls")]
+    fn begin_tls(&mut self) -> io::Result<Option<Arrived>> {
+        use sheetbend_core::carrier::tls::Tls;
+        use sheetbend_core::rng::Rng;
+
+        let Some(config) = &self.door.tls else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let rng = Rng::from_seed(self.runtime.seed());
+        let tls = Tls::server(config, rng, crate::layers::epoch(self.runtime)).map_err(io::Error::other)?;
+        self.begin(Carrier::records(self.door.plain).over_tls(tls))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn begin_tls(&mut self) -> io::Result<Option<Arrived>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Goes on with what was read as the first bytes of a carrier.
+    #[cfg(any(feature = "tls", feature = "websocket"))]
+    fn begin(&mut self, carrier: Carrier) -> io::Result<Option<Arrived>> {
+        let mut layers = Box::new(Layers::new(carrier));
+        if layers.carrier.reads_apart() {
+            std::mem::swap(&mut layers.wire, &mut self.connection.input);
+        }
+        self.connection.layers = Some(layers);
+        Ok(self.decode_first())
+    }
+
+    /// The first bytes of a handshake.
+    #[cfg(any(feature = "tls", feature = "websocket"))]
+    fn decode_first(&mut self) -> Option<Arrived> {
+        let layers = self.connection.layers.as_mut()?;
+        let begun = layers.decode(self.runtime.now(), &mut self.connection.input);
+        self.stage = Stage::Handshake;
+        if begun.is_err() {
+            layers.carrier.close(self.sending.buffer());
+        }
+        begun.is_err().then_some(Arrived::Refused)
+    }
+
+    /// Queues last words, inside TLS where it is up.
+    fn put_last(&mut self, words: &[u8]) {
+        put_refusal(&mut self.connection, &mut self.sending, self.runtime.now(), words);
+    }
+
     /// What awaits the first message.
     fn first(&self) -> Box<Incoming> {
         let origin = self.connection.socket.origin();
         Box::new(Incoming::new(self.accepted, self.info()).from_origin(origin))
-    }
-
-    fn security(&self) -> Security {
-        security(&self.door.address.socket())
     }
 
     /// What the path would be, as far as is known.
@@ -263,7 +314,7 @@ impl Arrival<'_> {
         match &self.connection.layers {
             None => {
                 let transport = self.door.address.socket().transport();
-                PathInfo::new(format!("{transport}://{peer}"), transport, self.security())
+                PathInfo::new(format!("{transport}://{peer}"), transport, self.door.plain)
             }
             Some(layers) => {
                 let capabilities = layers.carrier.capabilities();
@@ -278,7 +329,7 @@ impl Arrival<'_> {
 }
 
 /// Queues the record that says why a path is refused.
-fn put_refusal(connection: &mut Connection, sending: &mut Sending, record: &Bytes) {
+fn put_refusal(connection: &mut Connection, sending: &mut Sending, now: Timestamp, record: &[u8]) {
     let mut last = Sending::default();
     let out = last.buffer();
     match &mut connection.layers {
@@ -286,7 +337,7 @@ fn put_refusal(connection: &mut Connection, sending: &mut Sending, record: &Byte
         Some(layers) => {
             layers.carrier.prepare(out);
             out.put(record);
-            layers.carrier.seal(out);
+            layers.carrier.seal(now, out);
             layers.carrier.close(out);
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
+#[cfg(feature = "tls")]
+use sheetbend_core::carrier::tls::{ClientTls, Trust};
 use sheetbend_core::client::RedirectLimit;
 use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Mode};
 use sheetbend_core::handshake::Security;
@@ -43,6 +45,12 @@ pub enum ConnectError {
     /// An address is malformed.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// There is nobody to vouch for a server behind TLS.
+    #[error("no server can be trusted: {0}")]
+    Trust(
+        /// What is wrong.
+        String,
+    ),
 }
 
 pub(crate) fn list(failures: &[(String, String)]) -> String {
@@ -66,6 +74,8 @@ pub struct ClientBuilder {
     redirects: RedirectRule,
     redirect_limit: RedirectLimit,
     carriers: Arc<Settings>,
+    #[cfg(feature = "tls")]
+    trust: Option<Trust>,
 }
 
 impl ClientBuilder {
@@ -153,13 +163,31 @@ impl ClientBuilder {
         self
     }
 
+    /// Whom to believe to be the server behind `tls://` and `wss://`; by default those whom one of the
+    /// platform's certificate authorities vouches for.
+    #[cfg(feature = "tls")]
+    pub fn trust(mut self, trust: Trust) -> ClientBuilder {
+        self.trust = Some(trust);
+        self
+    }
+
+    /// A proxy ends TLS before the server: JOINs are not bound to the TLS connection, as the server could not
+    /// check that (PROTOCOL 6.2). It must be told, too: [`crate::ServerBuilder::behind_tls_proxy`].
+    #[cfg(feature = "tls")]
+    pub fn through_tls_proxy(mut self, yes: bool) -> ClientBuilder {
+        Arc::make_mut(&mut self.carriers).binds = !yes;
+        self
+    }
+
     /// A client on the given runtime.
     ///
     /// # Errors
-    /// When there is no endpoint.
+    /// When there is no endpoint, or one of TLS and nobody to vouch for it.
     pub fn build(mut self, runtime: Arc<dyn Runtime>) -> Result<Client, ConnectError> {
         let weakest = self.endpoints.iter().map(security).min();
         let weakest = weakest.ok_or(ConnectError::NoEndpoint)?;
+        #[cfg(feature = "tls")]
+        self.make_tls(&*runtime)?;
         let config = self.config.take().unwrap_or_else(|| DEFAULTS.0.clone());
         let connector = match self.connector.take() {
             None if self.endpoints.len() == 1 => DEFAULTS.1.clone(),
@@ -185,6 +213,26 @@ impl ClientBuilder {
             runtime,
             current: Mutex::new(None),
         })
+    }
+
+    #[cfg(feature = "tls")]
+    fn make_tls(&mut self, runtime: &dyn Runtime) -> Result<(), ConnectError> {
+        let encrypted =
+            |address: &Address| matches!(address, Address::Over { scheme, .. } if scheme.is_encrypted());
+        if !self.endpoints.iter().any(encrypted) {
+            return Ok(());
+        }
+        let trust = match self.trust.take() {
+            Some(trust) => trust,
+            None => {
+                let roots = runtime.trusted_roots();
+                let roots = roots.map_err(|error| ConnectError::Trust(error.to_string()))?;
+                Trust::Roots(roots.into_iter().map(Into::into).collect())
+            }
+        };
+        let tls = ClientTls::new(&trust).map_err(|error| ConnectError::Trust(error.to_string()))?;
+        Arc::make_mut(&mut self.carriers).tls = Some(tls);
+        Ok(())
     }
 
     /// A session of a client made of this.

@@ -10,7 +10,7 @@ use sheetbend_core::session::{Event, PathEnd, PathError, PathInfo, PathKey};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::RejectCode;
 
-use crate::address::{Address, Scheme};
+use crate::address::Address;
 use crate::layers::Connection;
 use crate::link::Link;
 use crate::reach::{Settings, connect};
@@ -45,17 +45,15 @@ impl Endpoint {
 /// What protects the bytes on a transport, as this end sees it.
 pub(crate) fn security(address: &Address) -> Security {
     match address {
-        Address::Tcp { .. } => Security::Plain,
-        Address::Over {
-            scheme: Scheme::Ws, ..
-        } => Security::Plain,
+        Address::Over { scheme, .. } if scheme.is_encrypted() => Security::Encrypted,
+        Address::Tcp { .. } | Address::Over { .. } => Security::Plain,
         Address::Unix(_) | Address::Mem(_) => Security::Local,
     }
 }
 
 impl Endpoint {
     /// What a session is told of a connection to it.
-    fn info(&self, connection: &Connection) -> PathInfo {
+    fn info(&self, connection: &Connection, settings: &Settings) -> PathInfo {
         let mut info = PathInfo::new(
             self.name.clone(),
             self.address.transport(),
@@ -64,7 +62,7 @@ impl Endpoint {
         if let Some(layers) = &connection.layers {
             let capabilities = layers.carrier.capabilities();
             info.security = capabilities.security;
-            info.exporter = capabilities.exporter;
+            info.exporter = capabilities.exporter.filter(|_| settings.binds);
         }
         info.rank = self.rank;
         info
@@ -164,7 +162,7 @@ impl Dialer {
             let Progress::Connected(connection) = &attempt.progress else {
                 continue;
             };
-            let info = self.endpoints[attempt.endpoint].info(connection);
+            let info = self.endpoints[attempt.endpoint].info(connection, &self.settings);
             let next = match state.core.open_path(now, info) {
                 Ok(key) => Progress::Path { key, up: false },
                 Err(error) => Progress::Failed(error.to_string(), Down::Failed),

@@ -9,6 +9,7 @@ use sheetbend_core::carrier::{Carrier, CarrierError};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
+use crate::pool::{give_block, take_block};
 use crate::rt::Socket;
 
 /// Bytes that a connection is read by until it is a session's.
@@ -42,14 +43,34 @@ pub(crate) struct Layers {
     pub(crate) clean: usize,
     /// What the socket received, where the carrier reads it apart.
     pub(crate) wire: BytesMut,
+    /// Bytes of the allocation that `wire` lies in.
+    block: usize,
 }
 
 impl Layers {
+    /// Makes `wire` ready for a read. It is emptied by each decoding.
+    pub(crate) fn make_room(&mut self) {
+        if self.wire.capacity() - self.wire.len() < FIRST_READ {
+            let mut block = take_block(self.wire.len() + FIRST_READ);
+            let size = std::mem::replace(&mut self.block, block.capacity());
+            block.extend_from_slice(&self.wire);
+            give_block(std::mem::replace(&mut self.wire, block), size);
+        }
+    }
+
+    /// Keeps no block where nothing waits.
+    pub(crate) fn put_aside(&mut self) {
+        if self.wire.is_empty() && self.wire.capacity() > 0 {
+            give_block(std::mem::take(&mut self.wire), self.block);
+        }
+    }
+
     pub(crate) fn new(carrier: Carrier) -> Layers {
         Layers {
             carrier,
             clean: 0,
             wire: BytesMut::new(),
+            block: 0,
         }
     }
 
@@ -80,6 +101,13 @@ impl Layers {
         }
         result
     }
+}
+
+/// Time since 1970 at the runtime's time zero.
+#[cfg(feature = "tls")]
+pub(crate) fn epoch(runtime: &dyn crate::rt::Runtime) -> std::time::Duration {
+    let since = runtime.now().since(Timestamp::ZERO);
+    runtime.unix_time().saturating_sub(since)
 }
 
 /// What a connection has to send before a session has it.
@@ -168,7 +196,7 @@ pub(crate) fn poll_handshake(
     loop {
         if sending.0.is_empty() {
             layers.carrier.prepare(&mut sending.0);
-            layers.carrier.seal(&mut sending.0);
+            layers.carrier.seal(now, &mut sending.0);
         }
         let written = sending.poll_write(cx, &**socket)?;
         if layers.carrier.is_ready() && !layers.carrier.has_output() && sending.0.is_empty() {

@@ -106,6 +106,10 @@ pub use typed::Postcard;
 
 #[cfg(feature = "websocket")]
 pub use sheetbend_core::carrier::http::Guard;
+#[cfg(feature = "tls")]
+pub use sheetbend_core::carrier::tls::{
+    CertificateDer, Pin, PinError, ServerTls, TlsError, Trust, certificates,
+};
 pub use sheetbend_core::client::RedirectLimit;
 pub use sheetbend_core::client::connector::Config as ConnectorConfig;
 pub use sheetbend_core::handshake::StreamLimits;

@@ -19,6 +19,8 @@ const CLOSE_LINGER: Duration = Duration::from_secs(1);
 const SMALL_TAIL: usize = 2048;
 /// A read is not worth its system call with less room than this.
 const MIN_ROOM: usize = 8 * 1024;
+/// Decrypted at once, so that it fits in a block with the rest of a record.
+const MAX_PIECE: usize = 48 * 1024;
 /// Slices in one vectored write.
 const MAX_SLICES: usize = 64;
 /// Output of this size means that the session may have more.
@@ -122,8 +124,17 @@ impl Link {
             }
             Poll::Ready(Ok(())) => {}
         }
-        self.make_room(MIN_ROOM);
-        match self.socket.try_read(&mut self.input) {
+        let target = match &mut self.layers {
+            Some(layers) if layers.carrier.reads_apart() => {
+                layers.make_room();
+                &mut layers.wire
+            }
+            _ => {
+                self.make_room(MIN_ROOM);
+                &mut self.input
+            }
+        };
+        match self.socket.try_read(target) {
             Ok(0) => self.end = Some(PathEnd::Eof),
             Ok(_) => self.fresh = true,
             Err(error) if would_block(&error) => {}
@@ -187,21 +198,36 @@ impl Link {
 
     /// [`Link::deliver`] where a carrier lies between.
     fn deliver_decoded(&mut self, now: Timestamp, core: &mut session::Session) {
-        let Some(layers) = &mut self.layers else { return };
-        let (key, block) = (self.key, self.block);
-        let decoded = layers.decode(now, &mut self.input);
-        self.expected = layers.with_records(&mut self.input, |records| {
-            let _ = core.handle_input(now, key, records, block);
-            core.record_len(records).saturating_sub(records.len())
-        });
-        let end = match decoded {
-            Ok(()) if layers.carrier.is_ended() => PathEnd::Eof,
-            Ok(()) => return,
-            Err(_) => PathEnd::Io(io::ErrorKind::InvalidData),
-        };
-        self.tell(now, core, end);
-        self.doom(now);
-        self.say_goodbye();
+        loop {
+            // What is decrypted goes to another block, and is no longer than what came.
+            let apart = self.layers.as_ref().map_or(0, |layers| layers.wire.len());
+            if apart > 0 {
+                self.make_room(apart.min(MAX_PIECE));
+            }
+            let Some(layers) = &mut self.layers else { return };
+            let rest = (apart > MAX_PIECE).then(|| layers.wire.split_off(MAX_PIECE));
+            let (key, block) = (self.key, self.block);
+            let decoded = layers.decode(now, &mut self.input);
+            self.expected = layers.with_records(&mut self.input, |records| {
+                let _ = core.handle_input(now, key, records, block);
+                core.record_len(records).saturating_sub(records.len())
+            });
+            let end = match decoded {
+                Ok(()) if layers.carrier.is_ended() => PathEnd::Eof,
+                Ok(()) => match rest {
+                    Some(rest) => {
+                        layers.wire.unsplit(rest);
+                        continue;
+                    }
+                    None => return,
+                },
+                Err(_) => PathEnd::Io(io::ErrorKind::InvalidData),
+            };
+            self.tell(now, core, end);
+            self.doom(now);
+            self.say_goodbye();
+            return;
+        }
     }
 
     /// Adds what the transport says at its end to what is to be written.
@@ -225,6 +251,7 @@ impl Link {
         self.input.clear();
         if let Some(layers) = &mut self.layers {
             layers.clean = 0;
+            layers.wire.clear();
         }
     }
 
@@ -236,6 +263,9 @@ impl Link {
 
     /// Keeps no block for a tail that is small.
     fn put_aside(&mut self) {
+        if let Some(layers) = &mut self.layers {
+            layers.put_aside();
+        }
         if self.input.is_empty() {
             if self.input.capacity() > 0 {
                 give_block(std::mem::take(&mut self.input), self.block);
@@ -281,7 +311,7 @@ impl Link {
             Some(layers) => {
                 layers.carrier.prepare(&mut output);
                 let answer = core.poll_transmit(now, self.key, &mut output);
-                layers.carrier.seal(&mut output);
+                layers.carrier.seal(now, &mut output);
                 answer
             }
         };

@@ -1,19 +1,39 @@
 //! How a client reaches an endpoint: a socket, and the handshake of what is spoken on it.
 
-#[cfg(feature = "websocket")]
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
-use crate::address::Address;
-use crate::layers::Connection;
+use sheetbend_core::carrier::Carrier;
+#[cfg(any(feature = "tls", feature = "websocket"))]
+use sheetbend_core::rng::Rng;
+
+use crate::address::{Address, Scheme};
+use crate::dial::security;
+use crate::layers::{Connection, Layers, Sending, poll_handshake};
 use crate::rt::{BoxFuture, Runtime};
 
 /// What a client's carriers need to know.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     #[cfg(feature = "websocket")]
     pub(crate) origin: Option<String>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<sheetbend_core::carrier::tls::ClientTls>,
+    /// JOINs are bound to TLS.
+    pub(crate) binds: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            #[cfg(feature = "websocket")]
+            origin: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            binds: true,
+        }
+    }
 }
 
 /// Connects an endpoint, until it can carry a session.
@@ -24,46 +44,84 @@ pub(crate) fn connect(
 ) -> BoxFuture<'static, io::Result<Connection>> {
     Box::pin(async move {
         let socket = runtime.connect(address.socket()).await?;
-        let connection = Connection::native(socket);
-        match &address {
-            Address::Over { .. } => begin(&*runtime, &address, &settings, connection).await,
-            _ => Ok(connection),
+        let mut connection = Connection::native(socket);
+        if let Some(carrier) = carrier(&*runtime, &address, &settings)? {
+            connection.layers = Some(Box::new(Layers::new(carrier)));
+            let mut sending = Sending::default();
+            poll_fn(|cx| poll_handshake(cx, runtime.now(), &mut connection, &mut sending)).await?;
         }
+        Ok(connection)
     })
 }
 
+/// What is spoken at an address; `None` where it is records alone.
+fn carrier(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Option<Carrier>> {
+    let Address::Over { scheme, .. } = address else {
+        return Ok(None);
+    };
+    let carrier = match scheme {
+        Scheme::Tls => Carrier::records(security(address)),
+        Scheme::Ws | Scheme::Wss => websocket(runtime, address, settings)?,
+    };
+    if scheme.is_encrypted() {
+        return over_tls(runtime, address, settings, carrier).map(Some);
+    }
+    Ok(Some(carrier))
+}
+
+#[cfg(not(all(feature = "tls", feature = "websocket")))]
+fn not_built(address: &Address) -> io::Error {
+    let what = format!("built without support for {}://", address.transport());
+    io::Error::new(io::ErrorKind::Unsupported, what)
+}
+
 #[cfg(feature = "websocket")]
-async fn begin(
-    runtime: &dyn Runtime,
-    address: &Address,
-    settings: &Settings,
-    mut connection: Connection,
-) -> io::Result<Connection> {
-    use sheetbend_core::carrier::Carrier;
-    use sheetbend_core::carrier::websocket::{ClientHandshake, Limits, WebSocket};
-    use sheetbend_core::rng::Rng;
+fn websocket(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Carrier> {
+    use sheetbend_core::carrier::websocket::{ClientHandshake, Limits, SUBPROTOCOL, WebSocket};
 
-    use crate::dial::security;
-    use crate::layers::{Layers, Sending, poll_handshake};
-
-    let Address::Over { target, .. } = address else {
-        return Ok(connection);
+    let target = match address {
+        Address::Over { target, .. } => target.clone(),
+        _ => "/".to_owned(),
     };
     let handshake = ClientHandshake {
         host: address.authority(),
-        target: target.clone(),
+        target,
         origin: settings.origin.clone(),
+        protocol: Some(SUBPROTOCOL),
     };
     let websocket = WebSocket::client(handshake, Limits::default(), Rng::from_seed(runtime.seed()));
-    let carrier = Carrier::websocket(websocket, security(address));
-    connection.layers = Some(Box::new(Layers::new(carrier)));
-    let mut sending = Sending::default();
-    poll_fn(|cx| poll_handshake(cx, runtime.now(), &mut connection, &mut sending)).await?;
-    Ok(connection)
+    Ok(Carrier::websocket(websocket, security(address)))
 }
 
 #[cfg(not(feature = "websocket"))]
-async fn begin(_: &dyn Runtime, address: &Address, _: &Settings, _: Connection) -> io::Result<Connection> {
-    let what = format!("built without support for {}://", address.transport());
-    Err(io::Error::new(io::ErrorKind::Unsupported, what))
+fn websocket(_: &dyn Runtime, address: &Address, _: &Settings) -> io::Result<Carrier> {
+    Err(not_built(address))
+}
+
+#[cfg(feature = "tls")]
+fn over_tls(
+    runtime: &dyn Runtime,
+    address: &Address,
+    settings: &Settings,
+    carrier: Carrier,
+) -> io::Result<Carrier> {
+    use sheetbend_core::carrier::tls::{Inner, Tls};
+
+    let (Address::Over { scheme, host, .. }, Some(config)) = (address, &settings.tls) else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let inner = if *scheme == Scheme::Tls {
+        Inner::Native
+    } else {
+        Inner::Http1
+    };
+    let rng = Rng::from_seed(runtime.seed());
+    let tls = Tls::client(config, host, inner, rng, crate::layers::epoch(runtime));
+    let tls = tls.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    Ok(carrier.over_tls(tls))
+}
+
+#[cfg(not(feature = "tls"))]
+fn over_tls(_: &dyn Runtime, address: &Address, _: &Settings, _: Carrier) -> io::Result<Carrier> {
+    Err(not_built(address))
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use sheetbend_core::server::Origin;
@@ -53,6 +54,20 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Fresh randomness for the seed of one machine.
     fn seed(&self) -> [u8; 32];
+
+    /// Time since the beginning of 1970, by which certificates are judged. By default that moment itself, at which
+    /// none is valid yet.
+    fn unix_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// The certificates of those whom the platform trusts to name servers, in DER.
+    ///
+    /// # Errors
+    /// Where there are none, or they cannot be read.
+    fn trusted_roots(&self) -> io::Result<Vec<Vec<u8>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Its files. Where there are none, every operation says `Unsupported`.
     fn files(&self) -> Arc<dyn Files> {

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 #[cfg(feature = "websocket")]
 use sheetbend_core::carrier::http::Guard;
+#[cfg(feature = "tls")]
+use sheetbend_core::carrier::tls::ServerTls;
+use sheetbend_core::handshake::Security;
 use sheetbend_core::server::Acceptor;
 use sheetbend_core::server::registry::Config as RegistryConfig;
 use sheetbend_core::session::{ClassError, ClassSettings, Config};
@@ -45,6 +48,12 @@ pub enum BindError {
         /// Why.
         error: io::Error,
     },
+    /// TLS needs [`ServerBuilder::tls`].
+    #[error("{address} needs a certificate")]
+    NoCertificate {
+        /// Where.
+        address: Address,
+    },
     /// An address is malformed.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -61,6 +70,9 @@ pub struct ServerBuilder {
     max_handshakes: Option<usize>,
     #[cfg(feature = "websocket")]
     guard: Guard,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
+    behind_tls_proxy: bool,
 }
 
 impl ServerBuilder {
@@ -122,15 +134,32 @@ impl ServerBuilder {
         self
     }
 
+    /// The certificate for TLS. With one, TLS is taken on every address; `tls://` and `wss://` take nothing
+    /// else, and need one. Keep a clone to change the certificate: [`ServerTls::reload`].
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ServerTls) -> ServerBuilder {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// What comes in plain comes from a proxy that has ended its TLS, and is as good as encrypted. Nobody else
+    /// may be able to reach these addresses. Clients must know:
+    /// [`crate::ClientBuilder::through_tls_proxy`].
+    pub fn behind_tls_proxy(mut self, yes: bool) -> ServerBuilder {
+        self.behind_tls_proxy = yes;
+        self
+    }
+
     /// Listens.
     ///
     /// # Errors
-    /// When there is no address, or one cannot be listened on.
+    /// When there is no address, one needs a certificate and there is none, or one cannot be listened on.
     pub async fn bind(mut self, runtime: Arc<dyn Runtime>) -> Result<Server, BindError> {
+        let plain = self.behind_tls_proxy.then_some(Security::Encrypted);
         let weakest = self
             .addresses
             .iter()
-            .map(security)
+            .map(|address| plain.unwrap_or_else(|| security(address)))
             .min()
             .ok_or(BindError::NoAddress)?;
         let floor = self.config.security_floor.unwrap_or(weakest);
@@ -140,9 +169,17 @@ impl ServerBuilder {
         let guard = Arc::new(self.guard);
         let mut listeners = Vec::new();
         for address in self.addresses {
+            #[cfg(feature = "tls")]
+            if self.tls.is_none() && matches!(&address, Address::Over { scheme, .. } if scheme.is_encrypted())
+            {
+                return Err(BindError::NoCertificate { address });
+            }
             match runtime.listen(address.socket()).await {
                 Ok(listener) => {
                     let door = Arc::new(Door {
+                        plain: plain.unwrap_or_else(|| security(&address.socket())),
+                        #[cfg(feature = "tls")]
+                        tls: self.tls.clone(),
                         address: address.over_socket(listener.local_address()),
                         #[cfg(feature = "websocket")]
                         guard: guard.clone(),

@@ -55,6 +55,7 @@ mod disk;
 mod failure;
 mod fault;
 mod host;
+pub mod identity;
 mod leaks;
 mod net;
 mod observe;

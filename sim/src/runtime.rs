@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Observer, Runtime, Socket, Timer};
@@ -13,6 +14,9 @@ use crate::host::Host;
 use crate::net::{listen, start_connect};
 use crate::observe;
 use crate::state::Shared;
+
+/// What the clocks of every world say at its beginning: 2026-01-01, as time since 1970.
+const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
 /// The runtime of one host of a world.
 pub(crate) struct HostRuntime {
@@ -95,6 +99,14 @@ impl Runtime for HostRuntime {
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
         let own = self.host.clone();
         Box::pin(async move { own.resolve(&host, port) })
+    }
+
+    fn unix_time(&self) -> Duration {
+        EPOCH + self.now().since(Timestamp::ZERO)
+    }
+
+    fn trusted_roots(&self) -> io::Result<Vec<Vec<u8>>> {
+        Ok(crate::identity::roots())
     }
 
     fn seed(&self) -> [u8; 32] {

@@ -118,6 +118,7 @@ fn seed_bytes(seed: u64) -> [u8; 32] {
 impl World {
     /// A world without hosts.
     pub fn new(seed: u64) -> World {
+        sheetbend_core::carrier::tls::prepare();
         let mut rng = Rng::from_seed(seed_bytes(seed));
         World {
             shared: Arc::new(Shared::new(rng.fork("world"))),

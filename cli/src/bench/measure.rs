@@ -1,8 +1,9 @@
 //! A pair of sessions, and what can be measured with it.
 
 use crate::failure::Failure;
+use crate::url;
 use bytes::Bytes;
-use sheetbend_tokio::{Class, Client, Delivery, ErrorCode, Server, Session, runtime};
+use sheetbend_tokio::{Class, Client, Delivery, ErrorCode, Server, Session, Trust, runtime};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,13 +50,16 @@ impl Pair {
             .tempdir()
             .map_err(trouble)?;
         let address = match transport {
-            "tcp" => "tcp://127.0.0.1:0".to_owned(),
+            "tcp" | "tls" | "ws" | "wss" => format!("{transport}://127.0.0.1:0"),
             "unix" => format!("unix://{}/bench.sock", folder.path().display()),
             _ => "mem://bench".to_owned(),
         };
-        let server = Server::builder().listen(address).map_err(trouble)?;
+        let tls = url::self_signed(std::iter::empty())?;
+        let pins = tls.pin().into_iter().collect();
+        let server = Server::builder().listen(address).map_err(trouble)?.tls(tls);
         let server = server.bind(runtime()).await.map_err(trouble)?;
         let client = Client::builder()
+            .trust(Trust::Pins(pins))
             .endpoint(&server.addresses()[0])
             .map_err(trouble)?;
         let (client, peer) = tokio::join!(client.connect(runtime()), server.accept());

@@ -8,12 +8,13 @@ use crate::output;
 use crate::units;
 use measure::Pair;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Requests in flight at a time, one row each.
 const IN_FLIGHT: [usize; 4] = [1, 16, 128, 1024];
 /// The transports compared.
-const TRANSPORTS: [&str; 3] = ["tcp", "unix", "mem"];
+const TRANSPORTS: [&str; 6] = ["tcp", "tls", "ws", "wss", "unix", "mem"];
 /// Rows per transport that take time of their own; the round trip is that of one request in flight.
 const TIMED_ROWS: u32 = 6;
 
@@ -24,9 +25,9 @@ struct Row {
     test: String,
     /// In which unit.
     unit: &'static str,
-    tcp: f64,
-    unix: f64,
-    mem: f64,
+    /// By transport.
+    #[serde(flatten)]
+    values: BTreeMap<&'static str, f64>,
 }
 
 /// What `--json` prints.
@@ -108,9 +109,7 @@ fn rows(reached: &[Reached]) -> Vec<Row> {
         Row {
             test: test.to_owned(),
             unit,
-            tcp: value(0),
-            unix: value(1),
-            mem: value(2),
+            values: TRANSPORTS.into_iter().zip((0..).map(value)).collect(),
         }
     };
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
@@ -134,13 +133,9 @@ fn rows(reached: &[Reached]) -> Vec<Row> {
 }
 
 fn table(rows: &[Row]) -> Vec<String> {
-    let line = |name: &str, cells: [&str; 3], unit: &str| {
-        format!(
-            "{name:<28}{:>12}{:>12}{:>12}  {unit}",
-            cells[0], cells[1], cells[2]
-        )
-        .trim_end()
-        .to_owned()
+    let line = |name: &str, cells: &[String], unit: &str| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:>10}")).collect();
+        format!("{name:<28}{cells}  {unit}").trim_end().to_owned()
     };
     let number = |value: f64| {
         if value < 100.0 {
@@ -149,10 +144,10 @@ fn table(rows: &[Row]) -> Vec<String> {
             units::count(value as u64)
         }
     };
-    let head = line("", TRANSPORTS, "");
+    let head = line("", &TRANSPORTS.map(str::to_owned), "");
     let body = rows.iter().map(|row| {
-        let cells = [number(row.tcp), number(row.unix), number(row.mem)];
-        line(&row.test, [&cells[0], &cells[1], &cells[2]], row.unit)
+        let cells = TRANSPORTS.map(|name| number(row.values.get(name).copied().unwrap_or(0.0)));
+        line(&row.test, &cells, row.unit)
     });
     std::iter::once(head).chain(body).collect()
 }
@@ -170,14 +165,14 @@ mod tests {
             bulk: Some(2.5e9),
             messages: Some(1e6),
         };
-        let rows = rows(&[reached(1000.0), reached(2000.0), reached(3000.0)]);
+        let rows = rows(&[1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0].map(reached));
         let table = table(&rows);
         assert_eq!(rows.len() + 1, table.len());
         assert!(
-            table[3].starts_with("requests, 1 in flight              1,000       2,000"),
+            table[3].starts_with("requests, 1 in flight            1,000     2,000"),
             "{table:?}"
         );
         assert!(table[7].ends_with("2,500  MB/s"), "{table:?}");
-        assert!(table.iter().all(|line| line.chars().count() <= 80));
+        assert!(table.iter().all(|line| line.chars().count() <= 100));
     }
 }

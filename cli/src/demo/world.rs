@@ -3,11 +3,12 @@
 use crate::address::{Address, ListenAddress};
 use crate::failure::Failure;
 use crate::proxy::{Proxy, ProxyHandle};
-use sheetbend_tokio::{Client, Server, Session, runtime};
+use crate::url;
+use sheetbend_tokio::{Client, Server, Session, Trust, runtime};
 use tempfile::TempDir;
 
 /// The paths, in order of preference: their names are the transport and a number.
-const WAYS: [&str; 5] = ["tcp", "unix", "tcp", "unix", "tcp"];
+const WAYS: [&str; 5] = ["tcp", "ws", "tls", "unix", "wss"];
 
 /// How many paths the session keeps up: one that carries the data and one that is warm.
 const PATHS: usize = 2;
@@ -16,7 +17,7 @@ const PATHS: usize = 2;
 pub(super) struct Way {
     /// As in `tcp 1`.
     pub(super) name: String,
-    /// `tcp` or `unix`.
+    /// `tcp`, `ws`, `tls`, `unix` or `wss`.
     pub(super) transport: &'static str,
     /// What breaks it.
     pub(super) proxy: ProxyHandle,
@@ -26,7 +27,15 @@ pub(super) struct Way {
 impl Way {
     /// The proxy's address as the session names the path.
     pub(super) fn path_name(&self) -> String {
-        self.proxy.address().to_string()
+        match self.proxy.address() {
+            Address::Tcp { .. } => {
+                let text = self.proxy.address().to_string();
+                let authority = text.strip_prefix("tcp://").unwrap_or(&text);
+                let path = if self.transport.starts_with("ws") { "/" } else { "" };
+                format!("{}://{authority}{path}", self.transport)
+            }
+            socket => socket.to_string(),
+        }
     }
 }
 
@@ -52,22 +61,24 @@ impl World {
         let folder =
             folder.map_err(|error| Failure::failed(format!("cannot make a temporary folder: {error}")))?;
         let socket = |name: String| format!("unix://{}", folder.path().join(name).display());
-        let mut server = Server::builder();
-        for (index, transport) in WAYS.iter().enumerate() {
-            let address = match *transport {
-                "tcp" => "tcp://127.0.0.1:0".to_owned(),
-                _ => socket(format!("server{index}.sock")),
-            };
-            server = server.listen(address).map_err(trouble)?;
-        }
+        let tls = url::self_signed(std::iter::empty())?;
+        let pins = tls.pin().into_iter().collect();
+        // One port serves all that is over TCP.
+        let server = Server::builder()
+            .tls(tls)
+            .listen("tcp://127.0.0.1:0")
+            .and_then(|server| server.listen(socket("server.sock".to_owned())))
+            .map_err(trouble)?;
         let server = server.bind(runtime()).await.map_err(trouble)?;
         let mut ways = Vec::new();
         for (index, transport) in WAYS.into_iter().enumerate() {
             let number = WAYS[..=index].iter().filter(|kind| **kind == transport).count();
-            let target: Address = server.addresses()[index].to_string().parse().map_err(trouble)?;
-            let listen = match transport {
-                "tcp" => "127.0.0.1:0".to_owned(),
-                _ => socket(format!("{number}.sock")),
+            let unix = transport == "unix";
+            let target = server.addresses()[usize::from(unix)].to_string();
+            let target: Address = target.parse().map_err(trouble)?;
+            let listen = match unix {
+                false => "127.0.0.1:0".to_owned(),
+                true => socket(format!("{number}.sock")),
             };
             let listen: ListenAddress = listen.parse().map_err(trouble)?;
             let proxy = Proxy::start(&listen.0, &target).await.map_err(trouble)?;
@@ -78,9 +89,9 @@ impl World {
                 _proxy: proxy,
             });
         }
-        // TCP and Unix sockets mix, so the weaker of both is the floor: both ends derive that from
-        // their addresses.
-        let mut client = Client::builder().standby_paths(PATHS);
+        // Plain and encrypted ways mix, so the weakest is the floor: both ends derive that from their
+        // addresses.
+        let mut client = Client::builder().standby_paths(PATHS).trust(Trust::Pins(pins));
         for way in &ways {
             client = client.endpoint(way.path_name()).map_err(trouble)?;
         }

@@ -33,9 +33,10 @@ impl Link {
         let mut client = Client::builder().config(config);
         for address in std::iter::once(&args.url).chain(&args.also) {
             client = client
-                .endpoint(address.to_string())
+                .endpoint(&address.0)
                 .map_err(|error| Failure::usage(error.to_string()))?;
         }
+        client = args.trust.apply(client)?;
         let client = client.build(runtime()).map_err(|error| explain(&error))?;
         let current = client.session().await.map_err(|error| explain(&error))?;
         let events = Mutex::new(current.events());

@@ -9,7 +9,7 @@ use crate::output;
 use crate::transfer::store::{Limits, Store};
 use crate::units;
 use serde::Serialize;
-use sheetbend_tokio::{BindError, Server, runtime};
+use sheetbend_tokio::{BindError, Guard, Server, ServerTls, runtime};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -31,6 +31,14 @@ enum News {
         addresses: Vec<String>,
         /// The folder for files, if there is one.
         store: Option<String>,
+        /// By what clients may know the key behind TLS, if there is one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pin: Option<String>,
+    },
+    /// The certificate was read again.
+    Reloaded {
+        /// By what clients may know its key.
+        pin: Option<String>,
     },
     /// A file is in place.
     Stored {
@@ -62,10 +70,17 @@ impl News {
             return output::line(&text);
         }
         match self {
-            News::Listening { addresses, store } => {
+            News::Listening {
+                addresses,
+                store,
+                pin,
+            } => {
                 addresses
                     .iter()
                     .try_for_each(|at| output::line(&format!("listening on {at}")))?;
+                if let Some(pin) = pin {
+                    output::line(&format!("the key behind TLS has the pin {pin}"))?;
+                }
                 match store {
                     Some(store) => output::line(&format!("storing files in {store}")),
                     None => output::line("taking no files: there is no --store"),
@@ -76,6 +91,10 @@ impl News {
             } => output::line(&format!(
                 "stored {file}: {}, SHA-256 {sha256}",
                 units::bytes(*bytes)
+            )),
+            News::Reloaded { pin } => output::line(&format!(
+                "the certificate was read again; its key has the pin {}",
+                pin.as_deref().unwrap_or("unknown")
             )),
             News::Failed { error } => {
                 output::aside(&format!("a transfer ended: {error}"));
@@ -97,18 +116,21 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         .as_deref()
         .map(|path| open_store(&args, path))
         .transpose()?;
-    let server = bind(&args).await?;
+    let tls = args.certificate.load(&args.listen)?;
+    let server = bind(&args, tls.clone()).await?;
     let addresses = server.addresses().iter().map(ToString::to_string).collect();
     let folder = args.store.as_ref().map(|path| path.display().to_string());
     News::Listening {
         addresses,
         store: folder,
+        pin: pin(tls.as_ref()),
     }
     .print(args.json)?;
     let (reports, mut news) = mpsc::channel(REPORTS);
     let router = methods::router(store.clone().filter(|_| args.share));
     let mut sessions = JoinSet::new();
     let (mut interrupted, mut terminated) = signals()?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(deaf)?;
     loop {
         tokio::select! {
             Some(session) = server.accept() => {
@@ -118,6 +140,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
             Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
             _ = interrupted.recv() => break,
             _ = terminated.recv() => break,
+            _ = hangup.recv() => reload(&args, tls.as_ref())?,
         }
     }
     if !args.json {
@@ -143,9 +166,29 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     News::Stopped { drained }.print(args.json)
 }
 
+fn pin(tls: Option<&ServerTls>) -> Option<String> {
+    tls.and_then(ServerTls::pin).map(|pin| pin.to_string())
+}
+
+/// Reads the certificate again; if that fails, the old one stays.
+fn reload(args: &ServeArgs, tls: Option<&ServerTls>) -> Result<(), Failure> {
+    let Some(tls) = tls else { return Ok(()) };
+    match args.certificate.reload(tls) {
+        Ok(true) => News::Reloaded { pin: pin(Some(tls)) }.print(args.json),
+        Ok(false) => Ok(()),
+        Err(failure) => {
+            output::aside(&format!("{failure}; the certificate stays"));
+            Ok(())
+        }
+    }
+}
+
+fn deaf(error: std::io::Error) -> Failure {
+    Failure::failed(format!("cannot listen for signals: {error}"))
+}
+
 fn signals() -> Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal), Failure> {
-    let listen =
-        |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+    let listen = |kind| signal(kind).map_err(deaf);
     Ok((listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?))
 }
 
@@ -168,16 +211,31 @@ fn open_store(args: &ServeArgs, path: &std::path::Path) -> Result<Store, Failure
     Ok(store)
 }
 
-async fn bind(args: &ServeArgs) -> Result<Server, Failure> {
-    let mut server = Server::builder();
+async fn bind(args: &ServeArgs, tls: Option<ServerTls>) -> Result<Server, Failure> {
+    let mut guard = Guard::default();
+    for origin in &args.allow_origin {
+        guard = guard.allow_origin(origin);
+    }
+    for host in &args.allow_host {
+        guard = guard.allow_host(host);
+    }
+    let mut server = Server::builder()
+        .guard(guard)
+        .behind_tls_proxy(args.behind_tls_proxy);
+    if let Some(tls) = tls {
+        server = server.tls(tls);
+    }
     for address in &args.listen {
         server = server
-            .listen(address.to_string())
+            .listen(&address.0)
             .map_err(|error| Failure::usage(error.to_string()))?;
     }
     server.bind(runtime()).await.map_err(|error| match error {
         BindError::Listen { address, error } => Failure::failed(format!(
             "cannot listen on {address}: {error}; choose another --listen address"
+        )),
+        BindError::NoCertificate { address } => Failure::usage(format!(
+            "{address} needs a certificate: --tls self-signed, or --cert and --key"
         )),
         other => Failure::failed(other.to_string()),
     })

@@ -8,6 +8,10 @@ pub enum CarrierError {
     #[cfg(feature = "websocket")]
     #[error(transparent)]
     WebSocket(#[from] super::websocket::Violation),
+    /// TLS failed.
+    #[cfg(feature = "tls")]
+    #[error("TLS: {0}")]
+    Tls(#[from] super::tls::TlsError),
     /// The HTTP exchange with which a connection begins is not one that we take part in.
     #[cfg(feature = "websocket")]
     #[error(transparent)]

@@ -22,6 +22,8 @@ mod error;
 #[cfg(feature = "websocket")]
 pub mod http;
 mod sniff;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 
@@ -83,11 +85,24 @@ enum Framing {
     WebSocket(Box<websocket::WebSocket>),
 }
 
+impl Framing {
+    #[cfg_attr(not(feature = "websocket"), allow(unused_variables))]
+    fn close(&mut self, out: &mut OutBuffer) {
+        match self {
+            Framing::Records => {}
+            #[cfg(feature = "websocket")]
+            Framing::WebSocket(websocket) => websocket.close(out),
+        }
+    }
+}
+
 /// One connection whose bytes are not simply records. See the [module](self) for the order of calls.
 #[derive(Debug)]
 pub struct Carrier {
     framing: Framing,
     security: Security,
+    #[cfg(feature = "tls")]
+    tls: Option<Box<tls::Tls>>,
 }
 
 #[cfg_attr(
@@ -95,34 +110,84 @@ pub struct Carrier {
     allow(unused_variables, reason = "records alone need none of it")
 )]
 impl Carrier {
-    /// Records one behind the other: what is native. Of use below another layer only.
+    /// Records one behind the other: what is native. Of use over another layer only.
     pub fn records(security: Security) -> Carrier {
+        Carrier::framed(Framing::Records, security)
+    }
+
+    fn framed(framing: Framing, security: Security) -> Carrier {
         Carrier {
-            framing: Framing::Records,
+            framing,
             security,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
+    }
+
+    /// The same over TLS, which [`Capabilities`] tells: encrypted, and bound to it.
+    #[cfg(feature = "tls")]
+    pub fn over_tls(mut self, tls: tls::Tls) -> Carrier {
+        self.tls = Some(Box::new(tls));
+        self
+    }
+
+    /// The TLS below, if there is any.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&tls::Tls> {
+        self.tls.as_deref()
+    }
+
+    /// A WebSocket from here on, where records were expected. What was clean in the input belongs to it.
+    #[cfg(feature = "websocket")]
+    pub fn begin_websocket(&mut self, websocket: websocket::WebSocket) {
+        self.framing = Framing::WebSocket(Box::new(websocket));
     }
 
     /// A WebSocket over a connection of that security.
     #[cfg(feature = "websocket")]
     pub fn websocket(websocket: websocket::WebSocket, security: Security) -> Carrier {
-        Carrier {
-            framing: Framing::WebSocket(Box::new(websocket)),
-            security,
-        }
+        Carrier::framed(Framing::WebSocket(Box::new(websocket)), security)
+    }
+
+    #[cfg(feature = "tls")]
+    fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
+    #[cfg(feature = "tls")]
+    fn exporter(&self) -> Option<Exporter> {
+        self.tls.as_ref().and_then(|tls| tls.exporter())
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn exporter(&self) -> Option<Exporter> {
+        None
     }
 
     /// What the path over this is worth, once [`Carrier::is_ready`].
     pub fn capabilities(&self) -> Capabilities {
-        let (transport, cost) = match &self.framing {
-            Framing::Records => ("tcp", 0),
+        let encrypted = self.is_encrypted();
+        let (transport, cost) = match (&self.framing, encrypted) {
+            (Framing::Records, false) => ("tcp", 0),
+            (Framing::Records, true) => ("tls", 5),
             #[cfg(feature = "websocket")]
-            Framing::WebSocket(_) => ("ws", 10),
+            (Framing::WebSocket(_), false) => ("ws", 10),
+            #[cfg(feature = "websocket")]
+            (Framing::WebSocket(_), true) => ("wss", 15),
         };
         Capabilities {
             transport,
-            security: self.security,
-            exporter: None,
+            security: if encrypted {
+                Security::Encrypted
+            } else {
+                self.security
+            },
+            exporter: self.exporter(),
             realtime: true,
             lanes: 0,
             datagrams: false,
@@ -133,6 +198,10 @@ impl Carrier {
 
     /// Whether the transport's handshake is done, so that records can be sent.
     pub fn is_ready(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.as_ref().is_some_and(|tls| !tls.is_ready()) {
+            return false;
+        }
         match &self.framing {
             Framing::Records => true,
             #[cfg(feature = "websocket")]
@@ -143,7 +212,7 @@ impl Carrier {
     /// Whether what the socket receives goes into `wire` of [`Carrier::handle_input`], and not behind the
     /// records.
     pub fn reads_apart(&self) -> bool {
-        false
+        self.is_encrypted()
     }
 
     /// Takes in what the socket received: `wire` where it [reads apart](Carrier::reads_apart), otherwise
@@ -163,13 +232,24 @@ impl Carrier {
         input: &mut BytesMut,
         clean: &mut usize,
     ) -> Result<(), CarrierError> {
-        let _ = (now, &wire);
+        #[cfg(feature = "tls")]
+        let opened = match &mut self.tls {
+            Some(tls) => tls.open(now, wire, input),
+            None => Ok(()),
+        };
         match &mut self.framing {
             Framing::Records => *clean = input.len(),
             #[cfg(feature = "websocket")]
             Framing::WebSocket(websocket) => websocket.handle_input(now, input, clean)?,
         }
+        #[cfg(feature = "tls")]
+        opened?;
         Ok(())
+    }
+
+    /// Whether nothing but TLS lies between the socket and what is sent.
+    pub fn is_bare(&self) -> bool {
+        matches!(self.framing, Framing::Records)
     }
 
     /// Makes room in an empty buffer for what comes in front of the records.
@@ -183,16 +263,26 @@ impl Carrier {
 
     /// Turns a [prepared](Carrier::prepare) buffer with records in it into what the socket is to send, and
     /// adds what the carrier has to say itself. A buffer without records may come out empty.
-    pub fn seal(&mut self, out: &mut OutBuffer) {
+    pub fn seal(&mut self, now: Timestamp, out: &mut OutBuffer) {
         match &mut self.framing {
             Framing::Records => {}
             #[cfg(feature = "websocket")]
             Framing::WebSocket(websocket) => websocket.seal(out),
         }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            tls.seal(now, out);
+        }
     }
 
     /// Whether the carrier itself has something to send: seal an empty buffer.
     pub fn has_output(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls
+            && (tls.has_output() || !tls.is_ready())
+        {
+            return tls.has_output();
+        }
         match &self.framing {
             Framing::Records => false,
             #[cfg(feature = "websocket")]
@@ -202,6 +292,10 @@ impl Carrier {
 
     /// Whether the peer has ended the connection in the transport's own way: nothing more comes.
     pub fn is_ended(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.as_ref().is_some_and(|tls| tls.is_ended()) {
+            return true;
+        }
         match &self.framing {
             Framing::Records => false,
             #[cfg(feature = "websocket")]
@@ -212,11 +306,13 @@ impl Carrier {
     /// Appends the transport's goodbye, or what is wrong with what came, behind what was sealed into `out`.
     /// Nothing can be sent afterwards. Asked again it adds nothing.
     pub fn close(&mut self, out: &mut OutBuffer) {
-        match &mut self.framing {
-            Framing::Records => {}
-            #[cfg(feature = "websocket")]
-            Framing::WebSocket(websocket) => websocket.close(out),
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            let mut last = OutBuffer::new();
+            self.framing.close(&mut last);
+            return tls.close(last, out);
         }
+        self.framing.close(out);
     }
 
     /// Gives back memory that an idle connection does not need.

@@ -3,6 +3,7 @@
 
 #[cfg(sheetbend_canary)]
 mod canaries;
+mod carriers;
 mod handshake;
 mod hostile;
 mod join;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use sheetbend_tokio::{Address, Client, Config, Server, Session, runtime};
+use sheetbend_tokio::{Address, Client, Config, Server, ServerTls, Session, Trust, certificates, runtime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -15,7 +15,7 @@ static NAMES: AtomicU64 = AtomicU64::new(0);
 pub fn free_address(kind: &str, dir: &tempfile::TempDir) -> String {
     let number = NAMES.fetch_add(1, Ordering::Relaxed);
     match kind {
-        "tcp" | "ws" => format!("{kind}://127.0.0.1:0"),
+        "tcp" | "tls" | "ws" | "wss" => format!("{kind}://127.0.0.1:0"),
         "unix" => format!("unix://{}/{number}.sock", dir.path().display()),
         "mem" => format!("mem://test-{number}"),
         other => panic!("no such kind: {other}"),
@@ -40,12 +40,14 @@ pub async fn pair_with(kind: &str, client: Config, server: Config) -> Pair {
         .listen(free_address(kind, &dir))
         .unwrap()
         .config(server)
+        .tls(server_tls())
         .bind(runtime())
         .await
         .unwrap();
     let client = Client::builder()
         .endpoint(&server.addresses()[0])
         .unwrap()
+        .trust(test_roots())
         .config(client);
     let (client, peer) = tokio::join!(client.connect(runtime()), server.accept());
     Pair {
@@ -54,6 +56,26 @@ pub async fn pair_with(kind: &str, client: Config, server: Config) -> Pair {
         peer: peer.unwrap(),
         _dir: dir,
     }
+}
+
+macro_rules! cert {
+    ($name:literal) => {
+        include_bytes!(concat!("../../../core/tests/certs/", $name))
+    };
+}
+
+/// A certificate for 127.0.0.1 that [`test_roots`] vouch for.
+pub fn server_tls() -> ServerTls {
+    ServerTls::from_pem(cert!("server.pem"), cert!("server.key")).unwrap()
+}
+
+/// One that has expired.
+pub fn expired_tls() -> ServerTls {
+    ServerTls::from_pem(cert!("expired.pem"), cert!("expired.key")).unwrap()
+}
+
+pub fn test_roots() -> Trust {
+    Trust::Roots(certificates(cert!("ca.pem")).unwrap())
 }
 
 /// Answers every request with its payload.

@@ -1,6 +1,7 @@
 //! Scenarios by name: worlds in which one thing goes wrong, and one in which everything may.
 
 mod boxes;
+mod carriers;
 mod disks;
 mod hosts;
 mod links;
@@ -90,6 +91,7 @@ pub fn all() -> &'static [Scenario] {
             udp::ALL,
             boxes::ALL,
             proxies::ALL,
+            carriers::ALL,
             partitions::ALL,
             hosts::ALL,
             restart::ALL,

@@ -37,6 +37,7 @@ pub(super) async fn serve(host: Host, config: Config, read_pause: Duration, ledg
     let server = Server::builder()
         .listen(format!("tcp://server:{PORT}"))
         .expect("a good address")
+        .tls(crate::identity::server_tls())
         .config(config)
         .bind(host.runtime())
         .await

@@ -267,7 +267,11 @@ impl Stage {
 
     /// Has the session use these endpoints instead.
     pub(super) fn endpoints(&mut self, endpoints: &[&str]) {
-        self.plan.endpoints = endpoints.iter().map(|name| format!("tcp://{name}")).collect();
+        let url = |name: &&str| match name.contains("://") {
+            true => (*name).to_owned(),
+            false => format!("tcp://{name}"),
+        };
+        self.plan.endpoints = endpoints.iter().map(url).collect();
     }
 
     // ---- what goes wrong ----

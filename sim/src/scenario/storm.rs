@@ -111,6 +111,14 @@ impl Runtime for Counting {
         self.inner.resolve(host, port)
     }
 
+    fn unix_time(&self) -> Duration {
+        self.inner.unix_time()
+    }
+
+    fn trusted_roots(&self) -> io::Result<Vec<Vec<u8>>> {
+        self.inner.trusted_roots()
+    }
+
     fn seed(&self) -> [u8; 32] {
         self.inner.seed()
     }

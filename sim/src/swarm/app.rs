@@ -183,6 +183,7 @@ pub(super) async fn server(cx: Cx) {
     let bound = Server::builder()
         .listen("tcp://server:4433")
         .expect("a sound address")
+        .tls(crate::identity::server_tls())
         .config(cx.plan.server.clone())
         .registry(registry)
         .bind(cx.host.runtime())

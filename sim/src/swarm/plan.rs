@@ -220,6 +220,21 @@ fn client(rng: &mut Rng, index: usize, networks: &[Network]) -> ClientPlan {
     }
 }
 
+/// The transports of a client's endpoints: half of the clients have TCP alone, the others some of each.
+fn carry(endpoints: &mut [String], seed: u64, index: usize) {
+    let mut bytes = *b"sheetbend swarm carriers ......!";
+    bytes[23..31].copy_from_slice(&seed.to_le_bytes());
+    bytes[31] = index as u8;
+    let mut rng = Rng::from_seed(bytes);
+    if rng.below(2) == 0 {
+        return;
+    }
+    for endpoint in endpoints {
+        let scheme = pick(&mut rng, &["tcp", "tls", "ws", "wss"]);
+        *endpoint = endpoint.replacen("tcp", scheme, 1);
+    }
+}
+
 /// Small buffers, for half of the even seeds: then a write is often taken in part.
 fn tcp(seed: u64) -> TcpConfig {
     let mut bytes = *b"sheetbend swarm tcp ...........!";
@@ -278,7 +293,11 @@ impl Plan {
         }
         let clients = 1 + topology.below(3) as usize;
         let clients: Vec<ClientPlan> = (0..clients)
-            .map(|index| client(&mut rng.fork("client"), index, &networks))
+            .map(|index| {
+                let mut client = client(&mut rng.fork("client"), index, &networks);
+                carry(&mut client.endpoints, seed, index);
+                client
+            })
             .collect();
         let server = config(&mut rng.fork("server"));
         let mut choice = rng.fork("choice");

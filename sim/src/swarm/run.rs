@@ -19,6 +19,8 @@ const LIVENESS: Duration = Duration::from_secs(60);
 /// While something is promised to a client, something of what it has to do with comes forward in this time
 /// (one healthy path, and progress).
 const PROGRESS: Duration = Duration::from_secs(5);
+/// By how many of the round trips that links had before, where those were long.
+const SLOW_ROUND_TRIPS: u32 = 4;
 /// How long a session that its client never confirmed keeps its place among the handshakes, and a client that was
 /// told to wait does so.
 const OVERDUE: Duration = Duration::from_secs(15);
@@ -235,6 +237,9 @@ impl Run {
             // to believe it.
             patience += PROGRESS + self.plan.server.params.heartbeat;
         }
+        // What a path's timers learned while it was slow, they wait for once more: suspicion, and a probe's answer.
+        let slowest = self.plan.networks.iter().map(|network| network.link.delay).max();
+        patience += slowest.unwrap_or_default() * 2 * SLOW_ROUND_TRIPS;
         let mut last = vec![(u64::MAX, healed); self.plan.clients.len()];
         loop {
             let now = self.world.now();

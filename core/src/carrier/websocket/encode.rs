@@ -42,16 +42,22 @@ impl WebSocket {
 
     /// [`WebSocket::seal`], as a message of that kind.
     pub fn seal_as(&mut self, out: &mut OutBuffer, kind: Message) {
+        let empty = out.len() <= MAX_HEADER;
+        self.seal_message(out, (!empty).then_some(kind));
+    }
+
+    /// Makes a [prepared](WebSocket::prepare) buffer an empty message. Sessions have no use for one.
+    pub fn seal_empty(&mut self, out: &mut OutBuffer, kind: Message) {
+        self.seal_message(out, Some(kind));
+    }
+
+    fn seal_message(&mut self, out: &mut OutBuffer, message: Option<Message>) {
         let records = out.len().saturating_sub(MAX_HEADER);
         let may_send = self.state == State::Open && !self.close_sent;
-        if records == 0 || !may_send {
-            out.clear();
-        } else {
-            let opcode = match kind {
-                Message::Binary => OpCode::Data(Data::Binary),
-                Message::Text => OpCode::Data(Data::Text),
-            };
-            self.frame_front(out, opcode, records);
+        match message.filter(|_| may_send) {
+            None => out.clear(),
+            Some(Message::Binary) => self.frame_front(out, OpCode::Data(Data::Binary), records),
+            Some(Message::Text) => self.frame_front(out, OpCode::Data(Data::Text), records),
         }
         // What was asked first is answered before the next record, or behind this one.
         if !self.pending.is_empty() {

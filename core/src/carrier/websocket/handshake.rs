@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use tungstenite::handshake::derive_accept_key;
 
+#[cfg(doc)]
 use super::SUBPROTOCOL;
 use crate::carrier::http::{Guard, HeadLimits, HttpError, RequestHead, ResponseHead};
 
@@ -17,6 +18,8 @@ pub struct ClientHandshake {
     pub target: String,
     /// The field `Origin`, where the server wants one.
     pub origin: Option<String>,
+    /// The subprotocol, [`SUBPROTOCOL`] for sessions; the server must agree to it.
+    pub protocol: Option<&'static str>,
 }
 
 /// What a server grants.
@@ -28,28 +31,39 @@ pub struct ServerHandshake {
     pub path: Arc<str>,
     /// Whether the request came over TLS that ends here.
     pub encrypted: bool,
+    /// The subprotocol that clients must offer, [`SUBPROTOCOL`] for sessions; `None` takes all, and agrees to
+    /// none.
+    pub protocol: Option<&'static str>,
 }
 
 /// One end, before it is done.
 #[derive(Debug)]
 pub(super) enum Handshake {
-    Client { accept: String },
+    Client {
+        accept: String,
+        protocol: Option<&'static str>,
+    },
     Server(ServerHandshake),
 }
 
 impl Handshake {
     /// A client's end, and its request.
     pub(super) fn client(handshake: ClientHandshake, nonce: [u8; 16]) -> (Handshake, Vec<u8>) {
-        let ClientHandshake { host, target, origin } = handshake;
+        let ClientHandshake {
+            host,
+            target,
+            origin,
+            protocol,
+        } = handshake;
         let key = data_encoding::BASE64.encode(&nonce);
         let origin = origin.map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: {host}\r\n{origin}Connection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
-             Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{}\r\n",
+            protocol_field(protocol)
         );
         let accept = derive_accept_key(key.as_bytes());
-        (Handshake::Client { accept }, request.into_bytes())
+        (Handshake::Client { accept, protocol }, request.into_bytes())
     }
 
     pub(super) fn is_server(&self) -> bool {
@@ -64,9 +78,9 @@ impl Handshake {
                 Some((head, len)) => (server.answer(&head)?, len),
                 None => return Ok(None),
             },
-            Handshake::Client { accept } => match ResponseHead::parse(input, limits)? {
+            Handshake::Client { accept, protocol } => match ResponseHead::parse(input, limits)? {
                 Some((head, len)) => {
-                    check_response(&head, accept)?;
+                    check_response(&head, accept, *protocol)?;
                     (Vec::new(), len)
                 }
                 None => return Ok(None),
@@ -106,23 +120,32 @@ impl ServerHandshake {
         if !nonce.is_ok_and(|nonce| nonce.len() == 16) {
             return refused(400, "Sec-WebSocket-Key is not 16 bytes in base64");
         }
-        if !headers
-            .tokens("sec-websocket-protocol")
-            .any(|name| name == SUBPROTOCOL)
-        {
+        let offered = |wanted| {
+            headers
+                .tokens("sec-websocket-protocol")
+                .any(|name| name == wanted)
+        };
+        if self.protocol.is_some_and(|wanted| !offered(wanted)) {
             return refused(400, "the subprotocol sheetbend.v1 must be offered");
         }
         let accept = derive_accept_key(key.as_bytes());
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+             Sec-WebSocket-Accept: {accept}\r\n{}\r\n",
+            protocol_field(self.protocol)
         );
         Ok(answer.into_bytes())
     }
 }
 
+fn protocol_field(protocol: Option<&str>) -> String {
+    protocol.map_or(String::new(), |name| {
+        format!("Sec-WebSocket-Protocol: {name}\r\n")
+    })
+}
+
 /// RFC 6455 §4.1, the list at its end.
-fn check_response(head: &ResponseHead, accept: &str) -> Result<(), HttpError> {
+fn check_response(head: &ResponseHead, accept: &str, protocol: Option<&str>) -> Result<(), HttpError> {
     let refused = |why| Err(HttpError::NotWebSocket(why));
     if head.status != 101 {
         let reason = head.reason.chars().filter(|c| !c.is_control()).take(64).collect();
@@ -141,7 +164,7 @@ fn check_response(head: &ResponseHead, accept: &str) -> Result<(), HttpError> {
     if headers.tokens("sec-websocket-extensions").next().is_some() {
         return refused("it uses an extension that was not offered");
     }
-    if headers.single("sec-websocket-protocol")? != Some(SUBPROTOCOL) {
+    if headers.single("sec-websocket-protocol")? != protocol {
         return refused("it does not speak sheetbend.v1");
     }
     Ok(())

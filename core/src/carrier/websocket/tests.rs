@@ -11,6 +11,7 @@ fn client() -> WebSocket {
         host: "127.0.0.1:7".to_owned(),
         target: "/".to_owned(),
         origin: None,
+        protocol: Some(SUBPROTOCOL),
     };
     WebSocket::client(handshake, Limits::default(), Rng::from_seed([3; 32]))
 }
@@ -20,6 +21,7 @@ fn server_with(limits: Limits) -> WebSocket {
         guard: Arc::new(Guard::default()),
         path: "/".into(),
         encrypted: false,
+        protocol: Some(SUBPROTOCOL),
     };
     WebSocket::server(handshake, limits)
 }

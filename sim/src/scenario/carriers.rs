@@ -1,0 +1,88 @@
+//! What is spoken over TCP and is not native.
+
+use super::service::PORT;
+use super::stage::{Plan, Stage, ensure, ms};
+use super::{Outcome, Scenario, Setup, scenario};
+use crate::relay::RelayConfig;
+
+pub(super) const ALL: &[Scenario] = &[
+    scenario(
+        "tls",
+        "TLS through a proxy that closes every connection after a second",
+        tls,
+    ),
+    scenario(
+        "websocket",
+        "a WebSocket through a proxy that closes every connection after a second",
+        websocket,
+    ),
+    scenario(
+        "websocket-tls",
+        "a WebSocket over TLS through a proxy that closes every connection after a second",
+        websocket_tls,
+    ),
+    scenario(
+        "carriers",
+        "from WebSocket over TLS to TLS to TCP, as one proxy after another closes every connection",
+        all,
+    ),
+];
+
+fn cutting() -> RelayConfig {
+    RelayConfig {
+        cut_after: ms(1000),
+        ..RelayConfig::default()
+    }
+}
+
+/// One endpoint, which is cut again and again: each connection's handshake is made anew, and the session goes on.
+fn cut(setup: &Setup, scheme: &str) -> Outcome {
+    let mut stage = Stage::two_with(setup, Plan::default());
+    let target = ("server.wifi", PORT);
+    let relay = stage.world.relay("proxy", &["wifi"], PORT, target, cutting());
+    stage.endpoints(&[&format!("{scheme}://proxy:{PORT}")]);
+    let scheme = scheme.to_owned();
+    stage.run(move |world, report| {
+        let stats = world.relay_stats(&relay);
+        ensure!(stats.cut >= 3, "{stats:?}");
+        let ups = report.ups(&format!("{scheme}://proxy")) as u64;
+        ensure!(ups >= stats.cut, "{ups} paths came up");
+        let slowest = report.slowest(ms(0), ms(60_000));
+        ensure!(slowest < ms(500), "a request waited for {slowest:?}");
+        Ok(())
+    })
+}
+
+fn tls(setup: &Setup) -> Outcome {
+    cut(setup, "tls")
+}
+
+fn websocket(setup: &Setup) -> Outcome {
+    cut(setup, "ws")
+}
+
+fn websocket_tls(setup: &Setup) -> Outcome {
+    cut(setup, "wss")
+}
+
+fn all(setup: &Setup) -> Outcome {
+    let mut stage = Stage::two_with(setup, Plan::default());
+    let target = ("server.wifi", PORT);
+    let relay = stage.world.relay("proxy", &["wifi"], PORT, target, cutting());
+    let endpoints = [
+        "wss://proxy:4433",
+        "tls://server.wifi:4433",
+        "tcp://server.lte:4433",
+    ];
+    stage.endpoints(&endpoints);
+    stage.run(move |world, report| {
+        let stats = world.relay_stats(&relay);
+        ensure!(stats.cut >= 1, "{stats:?}");
+        for endpoint in ["wss://proxy", "tls://server"] {
+            ensure!(report.ups(endpoint) >= 1, "{endpoint} never came up");
+        }
+        let slowest = report.slowest(ms(0), ms(60_000));
+        ensure!(slowest < ms(500), "a request waited for {slowest:?}");
+        Ok(())
+    })
+}
