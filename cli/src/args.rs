@@ -29,8 +29,10 @@ pub struct Cli {
 pub enum Command {
     /// Break a session's connections again and again, and count what gets lost: nothing.
     Demo(DemoArgs),
-    /// Take files into a store, and answer 'echo' and 'time'.
+    /// Take files into a store, and answer calls of 'echo', 'time', 'count' and 'sum'.
     Serve(ServeArgs),
+    /// Call a method of a server.
+    Call(CallArgs),
     /// Copy files to a server's store, whatever happens to the connections.
     Send(SendArgs),
     /// Measure requests, streams and messages over each transport on this machine.
@@ -80,7 +82,48 @@ pub struct ServeArgs {
     /// The most that the store may hold, as in 1000GB.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     pub max_store: Option<u64>,
+    /// Let everybody who can connect list the store's files and read them, by the methods 'files' and 'read'.
+    #[arg(long, requires = "store")]
+    pub share: bool,
     /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sheetbend call`: one call.
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// The server: tcp://host:port or unix:///path.
+    #[arg(value_name = "URL")]
+    pub url: Address,
+    /// The method's name.
+    #[arg(value_name = "METHOD")]
+    pub method: String,
+    /// What to call it with.
+    #[arg(long, short, value_name = "TEXT")]
+    pub data: Option<String>,
+    /// Call it with what is in a file; - reads standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub data_file: Option<PathBuf>,
+    /// The request is items: each line of the data is one.
+    #[arg(long)]
+    pub items: bool,
+    /// The answer is items: each is printed on a line, as it comes.
+    #[arg(long, short)]
+    pub stream: bool,
+    /// Print items as they are, without a line's end behind each.
+    #[arg(long, requires = "stream", conflicts_with = "json")]
+    pub raw: bool,
+    /// Give the call up after this time, here and at the server, as in 500ms or 2s.
+    #[arg(long, value_name = "TIME", value_parser = parse_interval)]
+    pub deadline: Option<Duration>,
+    /// Have it executed once under this key, however often it is sent.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Metadata for the call; may be given again.
+    #[arg(long, short = 'H', value_name = "KEY=VALUE")]
+    pub header: Vec<String>,
+    /// Print JSON: a line for each item, and one object at the end.
     #[arg(long)]
     pub json: bool,
 }
@@ -111,6 +154,9 @@ pub struct SendArgs {
 /// `sheetbend bench`: how fast sessions are on this machine.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
+    /// Measure nothing but requests.
+    #[arg(long)]
+    pub rps: bool,
     /// Print one JSON object at the end instead of a table.
     #[arg(long)]
     pub json: bool,

@@ -8,6 +8,7 @@
 pub mod address;
 pub mod args;
 pub mod bench;
+pub mod call;
 pub mod demo;
 pub mod failure;
 pub mod output;
@@ -46,6 +47,7 @@ fn run(cli: args::Cli) -> Result<(), failure::Failure> {
             args::Command::Demo(args) => demo::command::run(args).await,
             args::Command::Serve(args) => serve::run(args).await,
             args::Command::Send(args) => send::run(args).await,
+            args::Command::Call(args) => call::run(args).await,
             args::Command::Bench(args) => bench::run(args).await,
             args::Command::Proxy(args) => proxy::command::run(args).await,
             args::Command::Sim(args) => sim::run(&args),

@@ -4,7 +4,7 @@
 //!
 //! | | to send | to receive |
 //! |---|---|---|
-//! | requests | [`Session::request`] | [`Session::accept_request`] |
+//! | calls | [`Session::request`], [`Session::call`], [`Caller`] | [`Server::serve`], [`Router`], [`Session::accept_request`] |
 //! | byte streams | [`Session::open_bi`], [`Session::open_uni`] | [`Session::accept_bi`], [`Session::accept_uni`] |
 //! | messages | [`Session::send_message`] | [`Session::recv_message`] |
 //! | datagrams | [`Session::send_datagram`] | [`Session::recv_datagram`] |

@@ -64,6 +64,10 @@ mod session;
 mod shared;
 mod stream;
 mod stream_io;
+#[cfg(feature = "tower")]
+mod tower;
+#[cfg(any(feature = "json", feature = "postcard"))]
+mod typed;
 mod wait;
 mod waits;
 
@@ -91,6 +95,14 @@ pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};
 pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};
 pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
+#[cfg(feature = "tower")]
+pub use tower::{Incoming, Outgoing};
+#[cfg(any(feature = "json", feature = "postcard"))]
+pub use typed::Codec;
+#[cfg(feature = "json")]
+pub use typed::Json;
+#[cfg(feature = "postcard")]
+pub use typed::Postcard;
 
 #[cfg(feature = "websocket")]
 pub use sheetbend_core::carrier::http::Guard;

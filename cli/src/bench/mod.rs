@@ -44,8 +44,8 @@ struct Reached {
     median: Duration,
     slow: Duration,
     requests: Vec<f64>,
-    bulk: f64,
-    messages: f64,
+    bulk: Option<f64>,
+    messages: Option<f64>,
 }
 
 /// Measures and prints.
@@ -54,13 +54,18 @@ struct Reached {
 /// A session cannot be made, or fails on the way.
 pub async fn run(args: BenchArgs) -> Result<(), Failure> {
     let start = std::time::Instant::now();
-    let each = Duration::from_secs(args.seconds) / (TRANSPORTS.len() as u32 * TIMED_ROWS);
+    let timed = if args.rps {
+        IN_FLIGHT.len() as u32
+    } else {
+        TIMED_ROWS
+    };
+    let each = Duration::from_secs(args.seconds) / (TRANSPORTS.len() as u32 * timed);
     let mut reached = Vec::new();
     for transport in TRANSPORTS {
         if !args.json {
             output::aside(&format!("measuring {transport} …"));
         }
-        reached.push(measure_all(transport, each).await?);
+        reached.push(measure_all(transport, each, args.rps).await?);
     }
     let rows = rows(&reached);
     if args.json {
@@ -76,7 +81,7 @@ pub async fn run(args: BenchArgs) -> Result<(), Failure> {
     table(&rows).iter().try_for_each(|line| output::line(line))
 }
 
-async fn measure_all(transport: &str, each: Duration) -> Result<Reached, Failure> {
+async fn measure_all(transport: &str, each: Duration, rps: bool) -> Result<Reached, Failure> {
     let pair = Pair::connect(transport).await?;
     let mut reached = Reached::default();
     for in_flight in IN_FLIGHT {
@@ -86,8 +91,10 @@ async fn measure_all(transport: &str, each: Duration) -> Result<Reached, Failure
             (reached.median, reached.slow) = (requests.median, requests.slow);
         }
     }
-    reached.bulk = pair.bulk(each).await?;
-    reached.messages = pair.messages(each).await?;
+    if !rps {
+        reached.bulk = Some(pair.bulk(each).await?);
+        reached.messages = Some(pair.messages(each).await?);
+    }
     pair.close().await;
     Ok(reached)
 }
@@ -116,8 +123,12 @@ fn rows(reached: &[Reached]) -> Vec<Row> {
             one.requests.get(index).copied().unwrap_or(0.0)
         }));
     }
-    rows.push(row("one stream", "MB/s", &|one| one.bulk / 1e6));
-    rows.push(row("messages of 64 bytes", "per second", &|one| one.messages));
+    if reached.iter().any(|one| one.bulk.is_some()) {
+        rows.push(row("one stream", "MB/s", &|one| one.bulk.unwrap_or(0.0) / 1e6));
+        rows.push(row("messages of 64 bytes", "per second", &|one| {
+            one.messages.unwrap_or(0.0)
+        }));
+    }
     rows
 }
 
@@ -151,8 +162,8 @@ mod tests {
             median: Duration::from_micros(20),
             slow: Duration::from_micros(345),
             requests: vec![factor, 2.0 * factor, 3.0, 4.0],
-            bulk: 2.5e9,
-            messages: 1e6,
+            bulk: Some(2.5e9),
+            messages: Some(1e6),
         };
         let rows = rows(&[1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0].map(reached));
         let table = table(&rows);

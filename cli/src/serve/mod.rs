@@ -1,5 +1,6 @@
-//! `sheetbend serve`: sessions that bring files into a store, and answer two small requests.
+//! `sheetbend serve`: sessions that bring files into a store, and make small calls.
 
+mod methods;
 mod session;
 
 use crate::args::ServeArgs;
@@ -126,13 +127,14 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     }
     .print(args.json)?;
     let (reports, mut news) = mpsc::channel(REPORTS);
+    let router = methods::router(store.clone().filter(|_| args.share));
     let mut sessions = JoinSet::new();
     let (mut interrupted, mut terminated) = signals()?;
     let mut hangup = signal(SignalKind::hangup()).map_err(deaf)?;
     loop {
         tokio::select! {
             Some(session) = server.accept() => {
-                sessions.spawn(session::serve(session, store.clone(), reports.clone()));
+                sessions.spawn(session::serve(session, router.clone(), store.clone(), reports.clone()));
             }
             Some(news) = news.recv() => news.print(args.json)?,
             Some(_) = sessions.join_next(), if !sessions.is_empty() => {}

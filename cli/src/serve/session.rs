@@ -4,8 +4,7 @@ use super::News;
 use crate::transfer::receive::{ReceiveError, receive};
 use crate::transfer::store::Store;
 use crate::transfer::wire::{Reason, Refusal, Reply};
-use sheetbend_tokio::{BiStream, Class, Code, Failure, IncomingRequest, Session};
-use std::time::SystemTime;
+use sheetbend_tokio::{BiStream, Class, Router, Session};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -13,14 +12,18 @@ use tokio::task::JoinSet;
 const MAX_TRANSFERS: usize = 16;
 
 /// Serves until the session ends.
-pub(super) async fn serve(session: Session, store: Option<Store>, reports: mpsc::Sender<News>) {
+pub(super) async fn serve(
+    session: Session,
+    router: Router,
+    store: Option<Store>,
+    reports: mpsc::Sender<News>,
+) {
     let mut transfers = JoinSet::new();
+    let calls = router.serve(session.clone());
+    tokio::pin!(calls);
     loop {
         tokio::select! {
-            request = session.accept_request() => match request {
-                Ok(request) => answer(request),
-                Err(_) => break,
-            },
+            _ = &mut calls => break,
             stream = session.accept_bi(Class::BULK), if transfers.len() < MAX_TRANSFERS => match stream {
                 Ok(stream) => { transfers.spawn(take(stream, store.clone(), reports.clone())); }
                 Err(_) => break,
@@ -30,23 +33,6 @@ pub(super) async fn serve(session: Session, store: Option<Store>, reports: mpsc:
     }
     // Their streams have ended with the session; what came is written down.
     while transfers.join_next().await.is_some() {}
-}
-
-fn answer(mut request: IncomingRequest) {
-    match request.method() {
-        "echo" => {
-            let payload = request.take_payload();
-            request.respond(payload);
-        }
-        "time" => {
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            request.respond(format!("{:.6}", since.unwrap_or_default().as_secs_f64()));
-        }
-        _ => request.fail(Failure::new(
-            Code::Unimplemented,
-            "no such method; there are 'echo' and 'time'",
-        )),
-    }
 }
 
 /// Takes one file, or says why not.

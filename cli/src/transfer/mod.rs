@@ -10,6 +10,7 @@
 
 mod hashed;
 pub mod name;
+pub mod read;
 pub mod receive;
 mod receive_file;
 pub mod send;

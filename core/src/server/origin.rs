@@ -1,7 +1,7 @@
 //! Who a session's client is, as far as the server can tell without its word for it.
 
+use core::net::IpAddr;
 use std::fmt;
-use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 

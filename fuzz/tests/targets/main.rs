@@ -12,6 +12,7 @@ mod machines;
 mod outside;
 mod ranges;
 mod reassembly;
+mod requests;
 mod sending;
 mod wire;
 mod world;

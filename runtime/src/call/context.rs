@@ -1,5 +1,6 @@
 //! What a handler knows of the call that it serves.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
@@ -25,6 +26,7 @@ pub struct Context {
     pub(crate) key: StreamKey,
     method: MethodName,
     more: Option<Box<More>>,
+    state: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Why nobody waits for a call any more.
@@ -52,8 +54,18 @@ impl Context {
             key,
             method,
             more,
+            state: None,
         };
         (context, payload)
+    }
+
+    pub(crate) fn set_state(&mut self, state: Arc<dyn Any + Send + Sync>) {
+        self.state = Some(state);
+    }
+
+    /// What was given with the session to [`Router::serve_with`](crate::Router::serve_with), if it is of this type.
+    pub fn state<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.state.as_ref()?.downcast_ref()
     }
 
     /// The method's name.

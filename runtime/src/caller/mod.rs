@@ -257,6 +257,13 @@ impl PolicyCall<'_> {
 
     call_options!();
 
+    /// All that is said besides the method and the deadline.
+    #[cfg(feature = "tower")]
+    pub(crate) fn with(mut self, options: Option<Box<Options>>) -> Self {
+        self.options = options;
+        self
+    }
+
     /// One payload there, one back. A call that may have been executed is sent again only if it is
     /// [`repeatable`](Self::repeatable) or has a [`key`](Self::key).
     ///

@@ -7,6 +7,7 @@ mod keys;
 mod limits;
 mod run;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
@@ -322,6 +323,15 @@ impl Router {
     /// Serves the peer's calls until the session has ended. Use either this or
     /// [`Session::accept_request`](crate::Session::accept_request). Calls that are running when it is dropped go on.
     pub async fn serve(&self, session: Session) -> Ended {
+        self.serve_state(session, None).await
+    }
+
+    /// As [`serve`](Self::serve), with something that every handler finds in its context: who the peer is, for one.
+    pub async fn serve_with(&self, session: Session, state: impl Any + Send + Sync) -> Ended {
+        self.serve_state(session, Some(Arc::new(state))).await
+    }
+
+    async fn serve_state(&self, session: Session, state: Option<Arc<dyn Any + Send + Sync>>) -> Ended {
         let number = SessionId(self.inner.sessions.fetch_add(1, Ordering::Relaxed));
         loop {
             let arrived = match session.accept_arrived().await {
@@ -332,7 +342,8 @@ impl Router {
             // Never waits: it only needs the task's waker.
             poll_fn(|cx| {
                 if let Some(arrived) = arrived.take() {
-                    run::begin(&self.inner, &session, number, arrived, cx);
+                    let (context, first) = Context::new(session.owner().clone(), arrived);
+                    run::begin(&self.inner, number, context, first, state.as_ref(), cx);
                 }
                 std::task::Poll::Ready(())
             })

@@ -1,5 +1,6 @@
 //! How one call runs.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,9 +13,8 @@ use sheetbend_core::request::{CallKind, Code, Executed, Failure, Metadata, Reaso
 use sheetbend_core::session::StreamKey;
 
 use crate::call::{Context, ItemSender, Items};
-use crate::intake::{Arrived, answer_head};
+use crate::intake::answer_head;
 use crate::rt::{BoxFuture, Timer};
-use crate::session::Session;
 use crate::shared::Owner;
 
 use super::keys::{Execution, Turn};
@@ -111,13 +111,16 @@ fn poll_handler(future: &mut Option<BoxFuture<'static, Outcome>>, cx: &mut Task<
 /// Begins a call that has come. What it does not do at once it does in a task of its own.
 pub(super) fn begin(
     inner: &Arc<Inner>,
-    session: &Session,
     number: SessionId,
-    arrived: Arrived,
+    mut context: Context,
+    first: Bytes,
+    state: Option<&Arc<dyn Any + Send + Sync>>,
     cx: &mut Task<'_>,
 ) {
-    let owner = session.owner();
-    let (context, first) = Context::new(owner.clone(), arrived);
+    if let Some(state) = state {
+        context.set_state(state.clone());
+    }
+    let owner = &context.owner.clone();
     let (key, kind) = (context.key, context.kind());
     let handler = match inner.find(context.method(), kind) {
         Ok(handler) => handler,

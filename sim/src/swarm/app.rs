@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use sheetbend_runtime::{Client, ErrorCode, RegistryConfig, Server, Session, SessionEvent, Side};
+use sheetbend_runtime::{Client, ErrorCode, RegistryConfig, Router, Server, Session, SessionEvent, Side};
 
 use super::book::{Book, Phase};
 use super::pattern::Header;
@@ -75,8 +75,8 @@ pub(super) async fn either<A: Future, B: Future>(left: A, right: B) -> Either<A:
 }
 
 /// What both sides do with a session from its beginning to its end: they receive, and watch its lifecycle.
-fn attend(cx: &Cx, session: &Session, end: u32) {
-    receive::all(cx, session, end);
+fn attend(cx: &Cx, session: &Session, end: u32, router: &Router) {
+    receive::all(cx, session, end, router);
     let mut events = session.events();
     let (book, runtime) = (cx.book.clone(), session.runtime().clone());
     session.spawn(async move {
@@ -131,6 +131,7 @@ pub(super) async fn client(cx: Cx, index: usize) {
         .params
         .resume_timeout
         .min(cx.plan.server.params.resume_timeout);
+    let router = receive::router(&cx);
     while cx.book.phase() == Phase::Working {
         let client = caller(&cx, index);
         let end = cx.book.begin_end(Side::Client, Some(index));
@@ -146,7 +147,7 @@ pub(super) async fn client(cx: Cx, index: usize) {
                 Either::Right(()) => break,
             }
         };
-        attend(&cx, &session, end);
+        attend(&cx, &session, end, &router);
         introduce(&cx, &session, end);
         cx.book.publish(index, Side::Client, end, &session);
         see_off(&cx, &session, end, Phase::Closing, resume).await;
@@ -174,6 +175,7 @@ fn introduce(cx: &Cx, session: &Session, end: u32) {
 /// The server: it takes every session in.
 pub(super) async fn server(cx: Cx) {
     cx.book.program_began();
+    let router = receive::router(&cx);
     let registry = RegistryConfig {
         max_unconfirmed: cx.plan.max_unconfirmed,
         ..RegistryConfig::default()
@@ -192,9 +194,9 @@ pub(super) async fn server(cx: Cx) {
     };
     while let Either::Left(Some(session)) = either(server.accept(), cx.book.reached(Phase::Stopping)).await {
         let end = cx.book.begin_end(Side::Server, None);
-        let cx = cx.clone();
+        let (cx, router) = (cx.clone(), router.clone());
         session.clone().spawn(async move {
-            attend(&cx, &session, end);
+            attend(&cx, &session, end, &router);
             // The client's wish is not known to the server's program: the least that it may be.
             let resume = cx.plan.clients.iter().map(|one| one.config.params.resume_timeout);
             let resume = resume.min().unwrap_or_default();

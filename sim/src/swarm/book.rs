@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{Cause, Delivery, Outcome, Session, Side, State};
 
+use super::calls::Executions;
 use super::pattern::Header;
 use super::plan::{Plan, What};
 use super::work::Job;
@@ -105,6 +106,8 @@ struct Ledger {
 pub(super) struct Book {
     plan: Arc<Plan>,
     ledger: Mutex<Ledger>,
+    /// Of calls.
+    pub(super) executions: Executions,
 }
 
 fn place(side: Side) -> usize {
@@ -144,6 +147,7 @@ impl Book {
         Book {
             plan,
             ledger: Mutex::new(ledger),
+            executions: Executions::default(),
         }
     }
 
@@ -199,7 +203,7 @@ impl Book {
 
     /// The session in use at one side of a client's, as soon as there is one.
     pub(super) async fn session(&self, client: usize, side: Side) -> (u32, Session) {
-        self.wait(|ledger| ledger.slots[client][place(side)].clone())
+        self.wait(|ledger| ledger.slots.get(client)?[place(side)].clone())
             .await
     }
 

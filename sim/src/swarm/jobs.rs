@@ -11,6 +11,7 @@ use sheetbend_runtime::{
 };
 
 use super::app::{Cx, Either, caller, either};
+use super::calls;
 use super::pattern::{Header, Way};
 use super::receive::{RESET_CODE, STOP_CODE, read_back};
 use super::work::{Answer, Ending, Job};
@@ -39,6 +40,7 @@ pub(super) async fn run(cx: Cx, item: u32, client: usize, side: Side, job: Job) 
             let header = Header { len: size, ..header };
             request(&cx, &session, header, answer, cancel).await;
         }
+        Job::Call { .. } => calls::run(&cx, item, (client, side), (end, session), &job).await,
         Job::Stream { size, .. } => {
             let header = Header {
                 len: size as u32,

@@ -7,6 +7,7 @@
 
 mod app;
 mod book;
+mod calls;
 mod faults;
 mod jobs;
 mod pattern;

@@ -319,7 +319,11 @@ impl Plan {
             items: Vec::new(),
         };
         own_classes(&mut plan);
-        let jobs = some(&mut choice, JobKind::ALL);
+        let mut jobs = some(&mut choice, JobKind::ALL);
+        // Calls are in every run.
+        if !jobs.contains(&JobKind::Call) {
+            jobs.push(JobKind::Call);
+        }
         let kinds = if choice.below(16) == 0 {
             Vec::new()
         } else {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use sheetbend_runtime::{
-    BiStream, Class, Code, DeliveryKind, Failure, IncomingRequest, RecvStream, SendStream, Session, Side,
-    StreamError,
+    BiStream, Class, Code, Context, DeliveryKind, Failure, Reason, RecvStream, Router, SendStream, Session,
+    Side, StreamError,
 };
 
 use super::app::{Cx, HELLO, NO_ITEM};
+use super::calls;
 use super::pattern::{HEADER, Header, Way};
 use super::plan::What;
 use super::work::{Answer, Ending, Job};
@@ -18,13 +20,10 @@ pub(super) const STOP_CODE: u64 = 8;
 pub(super) const RESET_CODE: u64 = 7;
 
 /// Takes in everything that comes to an end of a session, each kind in a task of its own.
-pub(super) fn all(cx: &Cx, session: &Session, end: u32) {
-    let (own, one) = (cx.clone(), session.clone());
+pub(super) fn all(cx: &Cx, session: &Session, end: u32, router: &Router) {
+    let (router, one) = (router.clone(), session.clone());
     session.spawn(async move {
-        while let Ok(request) = one.accept_request().await {
-            own.host.progressed();
-            take_request(&own, &one, end, request);
-        }
+        router.serve_with(one, end).await;
     });
     let (own, one) = (cx.clone(), session.clone());
     session.spawn(async move {
@@ -91,37 +90,65 @@ fn take_payload(cx: &Cx, end: u32, payload: &[u8], ordered: Option<usize>) -> Op
     }
 }
 
-fn take_request(cx: &Cx, session: &Session, end: u32, mut request: IncomingRequest) {
-    let payload = request.take_payload();
-    let Some(header) = take_payload(cx, end, &payload, None) else {
-        return;
-    };
-    if header.item == NO_ITEM {
-        if request.method() != HELLO {
-            cx.unsafe_(format!("a call of {} that nobody made", request.method()));
-        }
-        cx.book.met(end, &header);
-        if let Some(client) = cx.book.client_of(&header) {
-            cx.book.publish(client, Side::Server, end, session);
-        }
-        return request.respond("");
+/// What a program answers: one router for all of its sessions.
+pub(super) fn router(cx: &Cx) -> Router {
+    let (hello, work) = (cx.clone(), cx.clone());
+    let router = Router::builder()
+        .unary(HELLO, move |context, payload| {
+            let cx = hello.clone();
+            async move {
+                cx.host.progressed();
+                if let Some(header) = take_request(&cx, &context, &payload) {
+                    let end = end_of(&context);
+                    cx.book.met(end, &header);
+                    if let Some(client) = cx.book.client_of(&header) {
+                        cx.book.publish(client, Side::Server, end, &context.session());
+                    }
+                }
+                Ok(())
+            }
+        })
+        .unary("work", move |context, payload| {
+            let cx = work.clone();
+            async move { answer(&cx, &context, &payload).await }
+        });
+    calls::serve(cx, router).build()
+}
+
+/// The end of the session over which a call came.
+fn end_of(context: &Context) -> u32 {
+    *context
+        .state::<u32>()
+        .expect("every session is served with its end")
+}
+
+fn take_request(cx: &Cx, context: &Context, payload: &[u8]) -> Option<Header> {
+    let header = take_payload(cx, end_of(context), payload, None)?;
+    if (header.item == NO_ITEM) != (context.method() == HELLO) {
+        cx.unsafe_(format!("a call of {} for {header:?}", context.method()));
+        return None;
     }
+    Some(header)
+}
+
+async fn answer(cx: &Cx, context: &Context, payload: &[u8]) -> Result<Bytes, Failure> {
+    cx.host.progressed();
+    let nobody = || Failure::new(Code::Unknown, "nobody made this call");
+    let header = take_request(cx, context, payload).ok_or_else(nobody)?;
     let Some(What::Work {
         job: Job::Request { answer, takes, .. },
         ..
     }) = cx.plan.item(header.item).map(|item| item.what.clone())
     else {
-        return cx.unsafe_(format!("{header:?} is no request"));
+        cx.unsafe_(format!("{header:?} is no request"));
+        return Err(nobody());
     };
-    let cx = cx.clone();
-    session.spawn(async move {
-        cx.rest(takes).await;
-        match answer {
-            Answer::Bytes(len) => request.respond(header.piece(Way::Back, 0, len as usize)),
-            Answer::Fail(code) => request.fail(Failure::new(Code::Application(code), "as planned")),
-            Answer::Drop => {}
-        }
-    });
+    cx.rest(takes).await;
+    match answer {
+        Answer::Bytes(len) => Ok(header.piece(Way::Back, 0, len as usize).into()),
+        Answer::Fail(code) => Err(Failure::new(Code::Application(code), "as planned")),
+        Answer::Drop => Err(Failure::cut_short(Code::Internal, Reason::Dropped)),
+    }
 }
 
 /// Reads the header of a stream. `None` where the stream or the session ended before.

@@ -20,7 +20,7 @@ const LIVENESS: Duration = Duration::from_secs(60);
 /// (one healthy path, and progress).
 const PROGRESS: Duration = Duration::from_secs(5);
 /// By how many of the round trips that links had before, where those were long.
-const SLOW_ROUND_TRIPS: u32 = 4;
+const SLOW_ROUND_TRIPS: u32 = 16;
 /// How long a session that its client never confirmed keeps its place among the handshakes, and a client that was
 /// told to wait does so.
 const OVERDUE: Duration = Duration::from_secs(15);

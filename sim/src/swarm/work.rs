@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use sheetbend_core::rng::Rng;
-use sheetbend_runtime::{Class, Delivery, Side};
+use sheetbend_runtime::{CallKind, Class, Delivery, Side};
 
 use super::plan::{Item, Plan, What, millis, pick};
 
@@ -74,6 +74,25 @@ pub enum Job {
         /// Whether the sender asks what became of each.
         tracked: bool,
     },
+    /// A call by a policy of its own: it is tried again as long as that may be.
+    Call {
+        /// Of which kind.
+        kind: CallKind,
+        /// Items, where there are such.
+        count: u32,
+        /// The longest payload or item.
+        size: u32,
+        /// How long the handler takes.
+        takes: Duration,
+        /// How long its caller waits.
+        deadline: Option<Duration>,
+        /// Executed once under a key.
+        keyed: bool,
+        /// The most attempts.
+        tries: u32,
+        /// Given up after so long.
+        cancel: Option<Duration>,
+    },
     /// Datagrams.
     Datagrams {
         /// How many.
@@ -124,6 +143,8 @@ impl fmt::Display for Job {
 pub enum JobKind {
     /// [`Job::Request`]
     Request,
+    /// [`Job::Call`]
+    Call,
     /// [`Job::Request`] that are given up, fail or are dropped.
     Refused,
     /// [`Job::Stream`] in one direction.
@@ -156,6 +177,7 @@ impl JobKind {
     /// All of them.
     pub const ALL: &[JobKind] = &[
         JobKind::Request,
+        JobKind::Call,
         JobKind::Refused,
         JobKind::Uni,
         JobKind::Bi,
@@ -201,6 +223,30 @@ fn request(rng: &mut Rng, refused: bool) -> Job {
         answer,
         takes: pause(rng, 300),
         cancel: (refused && rng.below(2) == 0).then(|| millis(rng, 0, 400)),
+    }
+}
+
+fn call(rng: &mut Rng) -> Job {
+    let kind = pick(
+        rng,
+        &[
+            CallKind::Unary,
+            CallKind::Unary,
+            CallKind::ServerStreaming,
+            CallKind::ClientStreaming,
+            CallKind::Bidirectional,
+        ],
+    );
+    let keyed = kind == CallKind::Unary && rng.below(2) == 0;
+    Job::Call {
+        kind,
+        count: few(rng) as u32,
+        size: pick(rng, &[0, 100, 3000, 100_000]),
+        takes: pause(rng, 300),
+        deadline: (rng.below(2) == 0).then(|| millis(rng, 1, 2000)),
+        keyed,
+        tries: 1 + rng.below(4) as u32,
+        cancel: (rng.below(4) == 0).then(|| millis(rng, 0, 400)),
     }
 }
 
@@ -265,6 +311,7 @@ pub(super) fn item(rng: &mut Rng, number: u32, plan: &Plan, kinds: &[JobKind]) -
             code: 16 + rng.below(50),
         },
         JobKind::Request | JobKind::Refused => request(rng, kind == JobKind::Refused),
+        JobKind::Call => call(rng),
         JobKind::Uni | JobKind::Bi | JobKind::Slow | JobKind::Broken => stream(rng, kind, class),
         JobKind::Ordered | JobKind::Unordered | JobKind::Unreliable | JobKind::Tracked => {
             messages(rng, kind, class)
