@@ -51,6 +51,7 @@ const ELSEWHERE: &[Mark] = &[
     Mark::NonceReused,
     // Of other configurations, or luck.
     Mark::TooManyPaths,
+    Mark::ReadBeforeJudging,
     Mark::OutcomeNotSent,
     Mark::CarrierTooWeak,
     Mark::ConfirmLate,
