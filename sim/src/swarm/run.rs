@@ -27,7 +27,7 @@ const OVERDUE: Duration = Duration::from_secs(15);
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long it takes until the last path of bad times is gone.
-const SETTLING: Duration = Duration::from_secs(15);
+const SETTLING: Duration = Duration::from_secs(30);
 /// How long no path may end then: some heartbeats.
 const REST: Duration = Duration::from_secs(12);
 /// How long sessions may take to close.
