@@ -64,7 +64,7 @@ pub struct ServeArgs {
     /// The certificate for TLS.
     #[command(flatten)]
     pub certificate: CertificateArgs,
-    /// Serve web pages of this origin, as in https://app.example.com; may be given again.
+    /// Serve web pages of this origin, as in `https://app.example.com`; may be given again.
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
     /// Answer web pages that use this host name, beside IP addresses and localhost; may be given again.

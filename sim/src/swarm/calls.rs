@@ -55,7 +55,7 @@ impl Executions {
     }
 
     /// How an attempt ended, by the words of its caller. What is wrong with them.
-    fn told(&self, item: u32, attempt: u64, executed: Executed) -> Option<&'static str> {
+    fn told(&self, item: u32, attempt: u64, kind: CallKind, executed: Executed) -> Option<&'static str> {
         let mut ledger = self.ledger.lock();
         let ran = ledger.ran.contains_key(&(item, attempt));
         let any = ledger.ran.range((item, 0)..=(item, u64::MAX)).next().is_some();
@@ -64,7 +64,11 @@ impl Executions {
                 ledger.told_not.insert((item, attempt));
                 ran.then_some("was told not to be executed, and was")
             }
-            Executed::Yes => (!any).then_some("was told to be executed, and was not"),
+            // The handler of a call that streams begins before its first item comes, which says whose call it is.
+            Executed::Yes => {
+                let known = matches!(kind, CallKind::Unary | CallKind::ServerStreaming);
+                (known && !any).then_some("was told to be executed, and was not")
+            }
             Executed::Maybe => None,
         }
     }
@@ -220,6 +224,7 @@ pub(super) async fn run(
     job: &Job,
 ) {
     let &Job::Call {
+        kind,
         deadline,
         keyed,
         tries,
@@ -255,7 +260,7 @@ pub(super) async fn run(
                 true => Executed::Yes,
                 false => Executed::Maybe,
             });
-        if let Some(wrong) = cx.book.executions.told(item, attempt, word) {
+        if let Some(wrong) = cx.book.executions.told(item, attempt, kind, word) {
             cx.unsafe_(format!("item {item}, attempt {attempt}: it {wrong}: {outcome:?}"));
         }
         let error = match outcome {
