@@ -245,7 +245,7 @@ pub(super) async fn run(
             };
             cx.book.started(item, end);
         }
-        let made = one(cx, &session, item, attempt, job);
+        let made = one(cx, (end, &session), item, attempt, job);
         let outcome = match cancel {
             None => made.await,
             Some(after) => match either(made, cx.host.sleep(after)).await {
@@ -284,7 +284,13 @@ pub(super) async fn run(
 }
 
 /// One attempt. Tells whether a handler has run for sure: one without items does nothing.
-async fn one(cx: &Cx, session: &Session, item: u32, attempt: u64, job: &Job) -> Result<bool, CallError> {
+async fn one(
+    cx: &Cx,
+    (end, session): (u32, &Session),
+    item: u32,
+    attempt: u64,
+    job: &Job,
+) -> Result<bool, CallError> {
     let &Job::Call {
         kind,
         count,
@@ -304,6 +310,10 @@ async fn one(cx: &Cx, session: &Session, item: u32, attempt: u64, job: &Job) -> 
         call = call.key(item.to_be_bytes().to_vec()).expect("a short key");
     }
     let wrong = |what: &str| cx.unsafe_(format!("item {item}, attempt {attempt}: {what}"));
+    let comes_forward = || {
+        cx.host.progressed();
+        cx.book.progressed(end);
+    };
     let payload = body(item, 0, size);
     match kind {
         CallKind::Unary => {
@@ -319,7 +329,7 @@ async fn one(cx: &Cx, session: &Session, item: u32, attempt: u64, job: &Job) -> 
                 if answers.next().await? != Some(Bytes::from(body(item, index, size))) {
                     wrong("other items than were sent");
                 }
-                cx.host.progressed();
+                comes_forward();
             }
             if answers.next().await?.is_some() {
                 wrong("more items than were sent");
@@ -333,7 +343,7 @@ async fn one(cx: &Cx, session: &Session, item: u32, attempt: u64, job: &Job) -> 
                 if call.send(body(item, index, size)).await.is_err() {
                     break;
                 }
-                cx.host.progressed();
+                comes_forward();
             }
             let reply = call.finish().await?;
             if reply.payload[..] != count.to_be_bytes() {
@@ -349,7 +359,7 @@ async fn one(cx: &Cx, session: &Session, item: u32, attempt: u64, job: &Job) -> 
                 if answers.next().await? != Some(Bytes::from(one)) && sent.is_ok() {
                     wrong("another item than was sent");
                 }
-                cx.host.progressed();
+                comes_forward();
             }
             out.finish();
             if answers.next().await?.is_some() {
