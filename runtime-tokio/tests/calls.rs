@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Pair, pair};
+use common::{Pair, pair, until};
 use sheetbend_tokio::{
     CallError, CallLimits, Code, Executed, Failure, KeyConfig, Metadata, Reason, Reply, Router,
     RouterBuilder, TraceContext,
@@ -229,8 +229,8 @@ async fn a_deadline_ends_the_call_at_both_ends() {
         (error.code(), error.executed()),
         (Code::DeadlineExceeded, Executed::No)
     );
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!((dropped.load(Ordering::Relaxed), router.running()), (1, 0));
+    let left = || (dropped.load(Ordering::Relaxed), router.running());
+    until(client, || left() == (1, 0)).await;
     assert_eq!(client.request("echo", "still fine").await.unwrap(), "still fine");
 }
 
@@ -258,9 +258,7 @@ async fn a_call_that_is_dropped_is_dropped_at_the_other_end() {
         assert_eq!(router.running(), 1);
         call.abort();
         told.notified().await;
-        while router.running() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until(&pair.client, || router.running() == 0).await;
     }
     let mut answers = pair
         .client
@@ -270,18 +268,14 @@ async fn a_call_that_is_dropped_is_dropped_at_the_other_end() {
         .unwrap();
     assert!(answers.next().await.unwrap().is_some());
     drop(answers);
-    while router.running() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(&pair.client, || router.running() == 0).await;
     let (mut out, answers) = pair.client.call("double").bidirectional().await.unwrap();
     out.send("x").await.unwrap();
     drop((out, answers));
-    while router.running() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(&pair.client, || router.running() == 0).await;
     // Once all of it is acknowledged.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!((pair.client.stats().streams, pair.peer.stats().streams), (0, 0));
+    let streams = || (pair.client.stats().streams, pair.peer.stats().streams);
+    until(&pair.client, || streams() == (0, 0)).await;
 }
 
 #[tokio::test]

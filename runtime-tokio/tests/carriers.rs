@@ -4,12 +4,12 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Relay, expired_tls, pair, pattern, serve_echo, server_tls, test_roots};
+use common::{Relay, expired_tls, numbered_messages, pair, pattern, serve_echo, server_tls, test_roots};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use sheetbend_tokio::{
-    Address, BindError, Class, Client, ConnectError, Delivery, Guard, PathMode, Server, ServerTls, Session,
-    Trust, certificates, runtime,
+    Address, BindError, Class, Client, ConnectError, Guard, PathMode, Server, ServerTls, Session, Trust,
+    certificates, runtime,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -91,25 +91,12 @@ async fn survives(schemes: &[&str]) {
     }
     let (client, peer) = tokio::join!(client.connect(runtime()), server.accept());
     let (client, peer): (Session, Session) = (client.unwrap(), peer.unwrap());
-    let sender = client.clone();
-    let sending = tokio::spawn(async move {
-        for number in 0..COUNT {
-            let payload = number.to_be_bytes().repeat(1 + number as usize % 30);
-            sender
-                .send_message(Class::EVENTS, Delivery::Ordered, payload)
-                .await
-                .unwrap();
-        }
-    });
-    for number in 0..COUNT {
-        let message = peer.recv_message(Class::EVENTS).await.unwrap();
-        let expected = number.to_be_bytes().repeat(1 + number as usize % 30);
-        assert_eq!(message.payload, expected, "message {number}");
+    numbered_messages(&client, &peer, COUNT, |number| {
         if number % 1500 == 1499 {
             relays[number as usize / 1500 % relays.len()].cut();
         }
-    }
-    sending.await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,11 +4,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Relay, pattern, serve_echo};
+use common::{Relay, numbered_messages, pattern, serve_echo};
 use sha2::{Digest, Sha256};
-use sheetbend_tokio::{
-    Class, Client, Config, Delivery, PathMode, Server, Session, SessionEvent, State, runtime,
-};
+use sheetbend_tokio::{Class, Client, Config, PathMode, Server, Session, SessionEvent, State, runtime};
 
 /// A session through one relay, or two.
 async fn relayed(relays: usize) -> (Server, Session, Session, Vec<Arc<Relay>>) {
@@ -38,28 +36,12 @@ async fn relayed(relays: usize) -> (Server, Session, Session, Vec<Arc<Relay>>) {
 async fn messages_survive(relays: usize) {
     const COUNT: u32 = 30_000;
     let (_server, client, peer, relays) = relayed(relays).await;
-    let sender = client.clone();
-    let sending = tokio::spawn(async move {
-        for number in 0..COUNT {
-            let payload = number.to_be_bytes().repeat(1 + number as usize % 30);
-            sender
-                .send_message(Class::EVENTS, Delivery::Ordered, payload)
-                .await
-                .unwrap();
-        }
-    });
-    for number in 0..COUNT {
-        let message = peer.recv_message(Class::EVENTS).await.unwrap();
-        assert_eq!(
-            message.payload,
-            number.to_be_bytes().repeat(1 + number as usize % 30),
-            "message {number}"
-        );
+    numbered_messages(&client, &peer, COUNT, |number| {
         if number % 1500 == 1499 {
             relays[number as usize / 1500 % relays.len()].cut();
         }
-    }
-    sending.await.unwrap();
+    })
+    .await;
     assert!(
         relays
             .iter()

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Pair, pair};
+use common::{Pair, pair, until};
 use sheetbend_tokio::core::request::{
     Answer, AnswerError, IdempotencyKey, ItemError, Method, RequestHead, put_item_head, put_success,
 };
@@ -68,13 +68,7 @@ fn settled(pair: &Pair) -> bool {
 }
 
 async fn settle(pair: &Pair) {
-    for _ in 0..2000 {
-        if settled(pair) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("{:?} {:?}", pair.client.stats(), pair.peer.stats());
+    until(&pair.client, || settled(pair)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,7 +218,7 @@ async fn cancellation_flood() {
                 tokio::spawn(async move { client.request("hang", "x").await })
             })
             .collect();
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        pair.client.sleep(Duration::from_millis(2)).await;
         assert!(router.running() <= 100 && router.waiting() <= 200);
         for call in calls {
             call.abort();
@@ -257,7 +251,7 @@ async fn a_peer_that_never_reads_answers() {
         streams.push(stream);
         tokio::task::yield_now().await;
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pair.client.sleep(Duration::from_secs(1)).await;
     let held = made.load(Ordering::SeqCst);
     assert!(
         (65..=130).contains(&held),
@@ -265,7 +259,7 @@ async fn a_peer_that_never_reads_answers() {
     );
     // Once they are given up, the others come, and calls are served again.
     streams.truncate(200);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pair.client.sleep(Duration::from_secs(1)).await;
     drop(streams);
     still_fine(&pair.client).await;
     settle(&pair).await;
@@ -423,7 +417,7 @@ async fn reused_keys() {
     };
     let first: Vec<_> = (0..4).map(|key| ask(key, b"one")).collect();
     while runs.load(Ordering::SeqCst) < 4 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        pair.client.sleep(Duration::from_millis(1)).await;
     }
     let reason = async |answer: tokio::task::JoinHandle<Result<Bytes, Failure>>| {
         let failure = answer.await.unwrap().unwrap_err();
@@ -433,7 +427,7 @@ async fn reused_keys() {
     assert_eq!(reason(ask(0, b"two")).await, Reason::KeyReused);
     assert_eq!(reason(ask(9, b"one")).await, Reason::KeysFull);
     let repeats: Vec<_> = (0..2).map(|_| ask(0, b"one")).collect();
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    pair.client.sleep(Duration::from_millis(5)).await;
     assert_eq!(reason(ask(0, b"one")).await, Reason::KeysFull);
     gate.add_permits(4);
     for answer in first.into_iter().chain(repeats) {

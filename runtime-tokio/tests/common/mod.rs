@@ -4,8 +4,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use sheetbend_tokio::{Address, Client, Config, Server, ServerTls, Session, Trust, certificates, runtime};
+use sheetbend_tokio::{
+    Address, Class, Client, Config, Delivery, Server, ServerTls, Session, Trust, certificates, runtime,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -86,6 +89,35 @@ pub fn serve_echo(peer: Session) -> tokio::task::JoinHandle<()> {
             request.respond(payload);
         }
     })
+}
+
+/// Waits until something holds, by the clock of the session's runtime: where tokio's is paused, no time passes.
+pub async fn until(session: &Session, holds: impl Fn() -> bool) {
+    for _ in 0..5000 {
+        if holds() {
+            return;
+        }
+        session.sleep(Duration::from_millis(1)).await;
+    }
+    panic!("it does not come to hold: {:?}", session.stats());
+}
+
+/// Messages whose number and length can be told by looking, in order from one session to another.
+pub async fn numbered_messages(client: &Session, peer: &Session, count: u32, mut arrived: impl FnMut(u32)) {
+    let payload = |number: u32| number.to_be_bytes().repeat(1 + number as usize % 30);
+    let sender = client.clone();
+    let sending = tokio::spawn(async move {
+        for number in 0..count {
+            let sent = sender.send_message(Class::EVENTS, Delivery::Ordered, payload(number));
+            sent.await.unwrap();
+        }
+    });
+    for number in 0..count {
+        let message = peer.recv_message(Class::EVENTS).await.unwrap();
+        assert_eq!(message.payload, payload(number), "message {number}");
+        arrived(number);
+    }
+    sending.await.unwrap();
 }
 
 /// Forwards TCP connections until told to cut them.

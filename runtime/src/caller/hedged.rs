@@ -7,11 +7,11 @@ use std::task::Poll;
 use sheetbend_core::policy::hedge::{Event, Hedge, HedgePolicy, Latencies};
 use sheetbend_core::policy::retry::Marks;
 use sheetbend_core::request::{CallError, Cause, Classify, Executed};
-use sheetbend_core::time::Timestamp;
 use smallvec::SmallVec;
 
 use crate::call::Reply;
 
+use super::alarm::Alarm;
 use super::attempt::{Attempt, start};
 use super::target::{Pick, TargetId};
 use super::{Inner, Request, State, truly};
@@ -38,7 +38,7 @@ pub(super) async fn run(
         Hedge::new(policy, latencies, marks, budget, inner.runtime.now())
     };
     let mut running: SmallVec<[(u32, Attempt); 2]> = SmallVec::new();
-    let (mut maybe, mut last, mut timer) = (false, None, None);
+    let (mut maybe, mut last, mut alarm) = (false, None, Alarm::default());
     loop {
         while let Some(event) = hedge.poll_event() {
             match event {
@@ -70,16 +70,7 @@ pub(super) async fn run(
                     return Poll::Ready(Some((*number, ended)));
                 }
             }
-            let Some(at) = due else { return Poll::Pending };
-            let timer = timer.get_or_insert_with(|| (inner.runtime.timer(at), at));
-            if timer.1 != at {
-                timer.0.reset(at);
-                timer.1 = at;
-            }
-            timer.0.poll_expired(cx).map(|()| {
-                timer.1 = Timestamp::MAX;
-                None
-            })
+            alarm.poll(inner.runtime.as_ref(), due, cx).map(|()| None)
         });
         let ended = ended.await;
         let now = inner.runtime.now();

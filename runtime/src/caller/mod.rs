@@ -2,6 +2,7 @@
 //!
 //! The decisions are the core's ([`sheetbend_core::policy`]); this drives them.
 
+mod alarm;
 mod attempt;
 mod hedged;
 mod retried;

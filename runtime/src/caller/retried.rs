@@ -6,10 +6,10 @@ use std::task::Poll;
 
 use sheetbend_core::policy::retry::{Event, Marks, Retry};
 use sheetbend_core::request::{CallError, Cause, Classify, Executed};
-use sheetbend_core::time::Timestamp;
 
 use crate::call::Reply;
 
+use super::alarm::Alarm;
 use super::attempt::{Attempt, Ended, start};
 use super::target::{Pick, TargetId};
 use super::{Inner, Request, State, truly};
@@ -26,7 +26,7 @@ pub(super) async fn run(inner: &Arc<Inner>, marks: Marks, request: Request) -> R
         last: None,
         maybe: false,
     };
-    let mut timer = None;
+    let mut alarm = Alarm::default();
     loop {
         if let Some(outcome) = call.advance() {
             return outcome;
@@ -38,17 +38,7 @@ pub(super) async fn run(inner: &Arc<Inner>, marks: Marks, request: Request) -> R
             {
                 return Poll::Ready(Some(ended));
             }
-            let Some(at) = due else { return Poll::Pending };
-            let timer = timer.get_or_insert_with(|| (inner.runtime.timer(at), at));
-            if timer.1 != at {
-                timer.0.reset(at);
-                timer.1 = at;
-            }
-            timer.0.poll_expired(cx).map(|()| {
-                // An expired timer is set anew before it is asked again.
-                timer.1 = Timestamp::MAX;
-                None
-            })
+            alarm.poll(inner.runtime.as_ref(), due, cx).map(|()| None)
         });
         match ended.await {
             Some(ended) => {

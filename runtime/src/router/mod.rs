@@ -10,7 +10,7 @@ mod run;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,6 +47,13 @@ struct Handler {
 }
 
 /// Whose keys a call's are.
+/// What a handler of the user's does, as the router keeps it.
+fn boxed<R: Into<Reply>>(
+    future: impl Future<Output = Result<R, Failure>> + Send + 'static,
+) -> BoxFuture<'static, Outcome> {
+    Box::pin(async move { future.await.map(Into::into) })
+}
+
 type KeyScope = dyn Fn(&Context) -> u64 + Send + Sync;
 
 pub(crate) struct Inner {
@@ -153,8 +160,7 @@ impl RouterBuilder {
         R: Into<Reply>,
     {
         self.handler(Some(method), CallKind::Unary, move |context, body, _| {
-            let future = run(context, body.payload());
-            Box::pin(async move { future.await.map(Into::into) })
+            boxed(run(context, body.payload()))
         })
     }
 
@@ -173,10 +179,7 @@ impl RouterBuilder {
             Some(method),
             CallKind::ServerStreaming,
             move |context, body, out| match out {
-                Some(out) => {
-                    let future = run(context, body.payload(), out);
-                    Box::pin(async move { future.await.map(Into::into) })
-                }
+                Some(out) => boxed(run(context, body.payload(), out)),
                 None => unreachable!("a call of this kind has items to answer with"),
             },
         )
@@ -196,10 +199,7 @@ impl RouterBuilder {
             Some(method),
             CallKind::ClientStreaming,
             move |context, body, _| match body {
-                Body::Items(items) => {
-                    let future = run(context, items);
-                    Box::pin(async move { future.await.map(Into::into) })
-                }
+                Body::Items(items) => boxed(run(context, items)),
                 Body::Payload(_) => unreachable!("a call of this kind is made of items"),
             },
         )
@@ -219,10 +219,7 @@ impl RouterBuilder {
             Some(method),
             CallKind::Bidirectional,
             move |context, body, out| match (body, out) {
-                (Body::Items(items), Some(out)) => {
-                    let future = run(context, items, out);
-                    Box::pin(async move { future.await.map(Into::into) })
-                }
+                (Body::Items(items), Some(out)) => boxed(run(context, items, out)),
                 _ => unreachable!("a call of this kind is items both ways"),
             },
         )
@@ -235,8 +232,7 @@ impl RouterBuilder {
         R: Into<Reply>,
     {
         self.handler(None, CallKind::Unary, move |context, body, _| {
-            let future = run(context, body.payload());
-            Box::pin(async move { future.await.map(Into::into) })
+            boxed(run(context, body.payload()))
         })
     }
 

@@ -1,0 +1,32 @@
+//! A deadline that moves, and a timer that is made when there first is one.
+
+use std::task::{Context, Poll};
+
+use sheetbend_core::time::Timestamp;
+
+use crate::rt::{Runtime, Timer};
+
+/// Waits until a deadline, which may be another one each time.
+#[derive(Default)]
+pub(super) struct Alarm(Option<(Box<dyn Timer>, Timestamp)>);
+
+impl Alarm {
+    /// Ready once `due` has passed; never without one.
+    pub(super) fn poll(
+        &mut self,
+        runtime: &dyn Runtime,
+        due: Option<Timestamp>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let Some(due) = due else { return Poll::Pending };
+        let (timer, at) = self.0.get_or_insert_with(|| (runtime.timer(due), due));
+        if *at != due {
+            timer.reset(due);
+            *at = due;
+        }
+        timer.poll_expired(cx).map(|()| {
+            // An expired timer is set anew before it is asked again.
+            *at = Timestamp::MAX;
+        })
+    }
+}
