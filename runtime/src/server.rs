@@ -48,7 +48,7 @@ pub enum BindError {
         /// Why.
         error: io::Error,
     },
-    /// TLS needs [`ServerBuilder::tls`].
+    /// TLS needs `ServerBuilder::tls`.
     #[error("{address} needs a certificate")]
     NoCertificate {
         /// Where.
@@ -144,7 +144,7 @@ impl ServerBuilder {
 
     /// What comes in plain comes from a proxy that has ended its TLS, and is as good as encrypted. Nobody else
     /// may be able to reach these addresses. Clients must know:
-    /// [`crate::ClientBuilder::through_tls_proxy`].
+    /// `ClientBuilder::through_tls_proxy`.
     pub fn behind_tls_proxy(mut self, yes: bool) -> ServerBuilder {
         self.behind_tls_proxy = yes;
         self
