@@ -3,7 +3,9 @@
 use crate::address::{self, ListenAddress};
 use crate::failure::Failure;
 use clap::Args;
-use sheetbend_tokio::{Address, ClientBuilder, Pin, ServerTls, Trust, certificates};
+use sheetbend_tokio::{
+    Address, ClientBuilder, Pin, Proxy, ProxyParseError, ProxyRules, ServerTls, Trust, certificates,
+};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -101,6 +103,11 @@ pub struct TrustArgs {
 }
 
 impl TrustArgs {
+    /// Whether anything was told.
+    pub fn is_empty(&self) -> bool {
+        self.pin.is_empty() && self.ca.is_none() && !self.through_tls_proxy
+    }
+
     /// Tells a client.
     ///
     /// # Errors
@@ -114,6 +121,53 @@ impl TrustArgs {
             client = client.trust(Trust::Pins(self.pin.clone()));
         }
         Ok(client.through_tls_proxy(self.through_tls_proxy))
+    }
+}
+
+/// What leads to a server, as it is told on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Through {
+    /// It is reached straight.
+    Nothing,
+    /// This proxy does.
+    Proxy(Proxy),
+}
+
+impl FromStr for Through {
+    type Err = ProxyParseError;
+
+    fn from_str(text: &str) -> Result<Self, ProxyParseError> {
+        match text {
+            "none" => Ok(Through::Nothing),
+            text => text.parse().map(Through::Proxy),
+        }
+    }
+}
+
+/// What leads to a server.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ThroughArgs {
+    /// Reach the server through this proxy: http://[user:password@]host:port (CONNECT), socks5://host:port, or
+    /// socks5h://host:port, which resolves names itself; 'none' goes straight. By default what HTTPS_PROXY, HTTP_PROXY,
+    /// ALL_PROXY and NO_PROXY say.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<Through>,
+}
+
+impl ThroughArgs {
+    /// Tells a client.
+    ///
+    /// # Errors
+    /// The environment names what is no proxy.
+    pub fn apply(&self, client: ClientBuilder) -> Result<ClientBuilder, Failure> {
+        match &self.proxy {
+            Some(Through::Nothing) => Ok(client),
+            Some(Through::Proxy(proxy)) => Ok(client.proxies(ProxyRules::all(proxy.clone()))),
+            None => {
+                let client = client.proxies_from_environment();
+                client.map_err(|error| Failure::usage(format!("{error}; or go straight by --proxy none")))
+            }
+        }
     }
 }
 

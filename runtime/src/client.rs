@@ -3,6 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
+#[cfg(feature = "proxy")]
+use sheetbend_core::carrier::proxy::{ProxyRules, VariableError};
 #[cfg(feature = "tls")]
 use sheetbend_core::carrier::tls::{ClientTls, Trust};
 use sheetbend_core::client::RedirectLimit;
@@ -177,6 +179,25 @@ impl ClientBuilder {
     pub fn through_tls_proxy(mut self, yes: bool) -> ClientBuilder {
         Arc::make_mut(&mut self.carriers).binds = !yes;
         self
+    }
+
+    /// What leads to endpoints that are not reached straight: a proxy for all of them, or rules. Unix sockets are
+    /// always reached straight. None by default, whatever the environment says.
+    #[cfg(feature = "proxy")]
+    pub fn proxies(mut self, rules: ProxyRules) -> ClientBuilder {
+        Arc::make_mut(&mut self.carriers).proxies = rules;
+        self
+    }
+
+    /// The proxies that the environment names, as [`ProxyRules::from_variables`] reads it: `HTTPS_PROXY`,
+    /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+    ///
+    /// # Errors
+    /// A variable that cannot be used.
+    #[cfg(feature = "proxy")]
+    pub fn proxies_from_environment(self) -> Result<ClientBuilder, VariableError> {
+        let rules = ProxyRules::from_variables(|name| std::env::var(name).ok())?;
+        Ok(self.proxies(rules))
     }
 
     /// A client on the given runtime.

@@ -19,8 +19,10 @@
 //! [`seal`]: Carrier::seal
 
 mod error;
-#[cfg(feature = "websocket")]
+#[cfg(any(feature = "websocket", feature = "proxy"))]
 pub mod http;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 mod sniff;
 #[cfg(feature = "tls")]
 pub mod tls;
