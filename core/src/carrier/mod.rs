@@ -108,7 +108,7 @@ pub struct Carrier {
 }
 
 #[cfg_attr(
-    not(feature = "websocket"),
+    not(all(feature = "websocket", feature = "tls")),
     allow(unused_variables, reason = "records alone need none of it")
 )]
 impl Carrier {
