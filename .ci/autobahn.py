@@ -36,8 +36,8 @@ for path, agent in zip(sys.argv[1:], ["server", "sheetbend"]):
 print("""# Conformance of the WebSocket
 
 The cases of the [Autobahn test suite](https://github.com/crossbario/autobahn-testsuite) with each end of ours
-(`core/examples/websocket_echo.rs`). `.ci/interop` runs them, and compares what comes of it with this page. Sections 12 and
-13 are about compression, which is not spoken (PROTOCOL 14.2).
+(`core/examples/websocket_echo.rs`). `.ci/interop` runs them, and compares what comes of it with this page. Sections 12
+and 13 are about compression, which is not spoken (PROTOCOL 14.2).
 
 | section | | cases | our server | our client |
 |---|---|---|---|---|""")

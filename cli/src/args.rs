@@ -93,7 +93,8 @@ pub struct ServeArgs {
 /// `sheetbend call`: one call.
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path or unix:///path.
+    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, sheetbend://host:port (whatever
+    /// works there) or unix:///path.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// The method's name.
@@ -140,7 +141,8 @@ pub struct SendArgs {
     /// The files to send.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path or unix:///path.
+    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, sheetbend://host:port (whatever
+    /// works there) or unix:///path.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// A further address of the same server, kept warm to fall back to; may be given again.

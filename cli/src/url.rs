@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The schemes that are spoken over TCP and are not its bytes as they are.
-const OVER_TCP: [&str; 3] = ["tls", "ws", "wss"];
+const OVER_TCP: [&str; 4] = ["tls", "ws", "wss", "sheetbend"];
 
 /// The schemes, as told to the user.
-const SCHEMES: &str = "tcp, tls, ws, wss and unix";
+const SCHEMES: &str = "tcp, tls, ws, wss, sheetbend and unix";
 
-/// A server's address: `tcp`, `tls`, `ws`, `wss` or `unix`.
+/// A server's address: `tcp`, `tls`, `ws`, `wss`, `sheetbend` (whatever works) or `unix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url(pub Address);
 
@@ -255,6 +255,7 @@ mod tests {
             "tls://h:7",
             "ws://h:80/",
             "wss://h:443/deep?x=1",
+            "sheetbend://h:7",
             "unix:///run/x.sock",
         ] {
             assert_eq!(text.parse::<Url>().expect("valid").to_string(), text);
@@ -270,7 +271,7 @@ mod tests {
         let message = |text: &str| text.parse::<Url>().expect_err(text).to_string();
         assert_eq!(
             message("http://h:80/x"),
-            "scheme 'http' is not supported; known are tcp, tls, ws, wss and unix"
+            "scheme 'http' is not supported; known are tcp, tls, ws, wss, sheetbend and unix"
         );
         assert!(message("tls://h").contains("no port"));
         assert!(message("wss://h:0").starts_with("port 0"));

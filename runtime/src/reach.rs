@@ -89,6 +89,8 @@ fn carrier(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io:
     let carrier = match scheme {
         Scheme::Tls => Carrier::records(security(address)),
         Scheme::Ws | Scheme::Wss => websocket(runtime, address, settings)?,
+        // A client has put its alternatives in place of it.
+        Scheme::Any => return Err(io::ErrorKind::Unsupported.into()),
     };
     if scheme.is_encrypted() {
         return over_tls(runtime, address, settings, carrier).map(Some);

@@ -252,7 +252,7 @@ fn carry(endpoints: &mut [String], seed: u64, index: usize) {
         return;
     }
     for endpoint in endpoints {
-        let scheme = pick(&mut rng, &["tcp", "tls", "ws", "wss"]);
+        let scheme = pick(&mut rng, &["tcp", "tls", "ws", "wss", "sheetbend"]);
         *endpoint = endpoint.replacen("tcp", scheme, 1);
     }
 }
