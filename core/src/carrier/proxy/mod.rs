@@ -141,13 +141,13 @@ impl Tunnel {
 
     /// The proxy has closed the connection: what that means.
     pub fn handle_end(&mut self) -> ProxyError {
-        if let Ok(open) = self.state {
-            debug_assert!(!open, "an open tunnel is the target's");
-            self.state = Err(ProxyError::Closed);
-        }
         match &self.state {
             Err(error) => error.clone(),
-            Ok(_) => ProxyError::Closed,
+            // Open or not: whoever says so before it was asked can close before the question is written.
+            Ok(_) => {
+                self.state = Err(ProxyError::Closed);
+                ProxyError::Closed
+            }
         }
     }
 

@@ -81,6 +81,17 @@ fn connect_opens_with_any_2xx_and_leaves_what_follows() {
     assert_eq!(connect("HTTP/1.1 204 No Content\r\n\r\n"), Ok(true));
 }
 
+/// It answers what it was not asked yet, and is gone before it can be.
+#[test]
+fn a_proxy_that_is_ahead_of_its_client_and_closes_is_closed() {
+    let mut tunnel = tunnel("socks5h://p", "a.example");
+    let mut ahead = BytesMut::from(&b"\x05\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50"[..]);
+    assert_eq!(tunnel.handle_input(&mut ahead), Ok(true));
+    assert_eq!(tunnel.handle_end(), ProxyError::Closed);
+    assert!(!tunnel.is_open());
+    assert_eq!(tunnel.handle_end(), ProxyError::Closed);
+}
+
 #[test]
 fn refusals_of_connect_are_told_apart() {
     let refused = connect("HTTP/1.1 403 Not\u{1b}[31m here\r\n\r\n");
