@@ -147,7 +147,7 @@ impl FromStr for Through {
 /// What leads to a server.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ThroughArgs {
-    /// Reach the server through this proxy: http://[user:password@]host:port (CONNECT), socks5://host:port, or
+    /// Reach the server through this proxy: http://user:password@host:port (CONNECT), socks5://host:port, or
     /// socks5h://host:port, which resolves names itself; 'none' goes straight. By default what HTTPS_PROXY, HTTP_PROXY,
     /// ALL_PROXY and NO_PROXY say.
     #[arg(long, value_name = "URL")]
