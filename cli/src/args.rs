@@ -2,7 +2,7 @@
 
 use crate::address::{Address, ListenAddress};
 use crate::units;
-use crate::url::{CertificateArgs, ListenUrl, TrustArgs, Url};
+use crate::url::{CertificateArgs, ListenUrl, ThroughArgs, TrustArgs, Url};
 use clap::{Args, Parser, Subcommand};
 use sheetbend_sim::Token;
 use sheetbend_sim::scenario::{self, Scenario};
@@ -93,12 +93,19 @@ pub struct ServeArgs {
 /// `sheetbend call`: one call.
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// The server: tcp://host:port or unix:///path.
+    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, sheetbend://host:port (whatever
+    /// works there) or unix:///path.
     #[arg(value_name = "URL")]
-    pub url: Address,
+    pub url: Url,
     /// The method's name.
     #[arg(value_name = "METHOD")]
     pub method: String,
+    /// Whom to believe behind TLS.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// What leads there.
+    #[command(flatten)]
+    pub through: ThroughArgs,
     /// What to call it with.
     #[arg(long, short, value_name = "TEXT")]
     pub data: Option<String>,
@@ -134,7 +141,8 @@ pub struct SendArgs {
     /// The files to send.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path or unix:///path.
+    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, sheetbend://host:port (whatever
+    /// works there) or unix:///path.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// A further address of the same server, kept warm to fall back to; may be given again.
@@ -143,6 +151,9 @@ pub struct SendArgs {
     /// Whom to believe behind TLS.
     #[command(flatten)]
     pub trust: TrustArgs,
+    /// What leads there.
+    #[command(flatten)]
+    pub through: ThroughArgs,
     /// Draw no progress bar.
     #[arg(long, short)]
     pub quiet: bool,
@@ -154,6 +165,16 @@ pub struct SendArgs {
 /// `sheetbend bench`: how fast sessions are on this machine.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
+    /// Measure requests to the method 'echo' of this server, instead of everything on this machine: 'sheetbend serve'
+    /// answers it.
+    #[arg(value_name = "URL")]
+    pub url: Option<Url>,
+    /// Whom to believe behind TLS.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// What leads there.
+    #[command(flatten)]
+    pub through: ThroughArgs,
     /// Measure nothing but requests.
     #[arg(long)]
     pub rps: bool,
@@ -270,6 +291,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
     use crate::failure::Failure;
+    use crate::url::Through;
     use clap::CommandFactory;
 
     /// One command line with the arguments of one command, however it is wired into [`Cli`].
@@ -306,6 +328,21 @@ mod tests {
         assert_eq!(serve.listen.len(), 2);
         let proxy: ProxyArgs = parse("proxy", &["--to", "tcp://h:7", "--throttle", "100MB"]).expect("valid");
         assert_eq!(proxy.throttle, Some(100_000_000));
+        let through = [
+            "wss://h",
+            "echo",
+            "--proxy",
+            "http://me:secret@p:8080",
+            "--ca",
+            "f",
+        ];
+        let call: CallArgs = parse("call", &through).expect("valid");
+        assert_eq!(call.url.to_string(), "wss://h:443/");
+        assert!(
+            matches!(call.through.proxy, Some(Through::Proxy(proxy)) if proxy.to_string() == "http://p:8080")
+        );
+        let bench: BenchArgs = parse("bench", &["tcp://h:7", "--proxy", "none"]).expect("valid");
+        assert!(matches!(bench.through.proxy, Some(Through::Nothing)));
         let sim: SimArgs = parse("sim", &["--scenario", "swarm", "--seeds", "7..9"]).expect("valid");
         assert!(sim.scenario.is_some_and(|one| one.name == "swarm"));
         assert_eq!(sim.seeds, 7..9);
@@ -323,6 +360,11 @@ mod tests {
         assert_eq!(
             line::<SendArgs>("send", &[]),
             "the following required arguments were not provided: <FILE>... <URL> (see 'sheetbend send --help')"
+        );
+        assert_eq!(
+            line::<CallArgs>("call", &["wss://h", "echo", "--proxy", "socks4://p"]),
+            "invalid value 'socks4://p' for '--proxy <URL>': proxies of the kind `socks4` are not spoken here: known \
+             are http, socks5 and socks5h (see 'sheetbend --help')"
         );
         assert_eq!(
             line::<DemoArgs>("demo", &["--jsn"]),

@@ -3,18 +3,20 @@
 use crate::address::{self, ListenAddress};
 use crate::failure::Failure;
 use clap::Args;
-use sheetbend_tokio::{Address, ClientBuilder, Pin, ServerTls, Trust, certificates};
+use sheetbend_tokio::{
+    Address, ClientBuilder, Pin, Proxy, ProxyParseError, ProxyRules, ServerTls, Trust, certificates,
+};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The schemes that are spoken over TCP and are not its bytes as they are.
-const OVER_TCP: [&str; 3] = ["tls", "ws", "wss"];
+const OVER_TCP: [&str; 4] = ["tls", "ws", "wss", "sheetbend"];
 
 /// The schemes, as told to the user.
-const SCHEMES: &str = "tcp, tls, ws, wss and unix";
+const SCHEMES: &str = "tcp, tls, ws, wss, sheetbend and unix";
 
-/// A server's address: `tcp`, `tls`, `ws`, `wss` or `unix`.
+/// A server's address: `tcp`, `tls`, `ws`, `wss`, `sheetbend` (whatever works) or `unix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url(pub Address);
 
@@ -101,6 +103,11 @@ pub struct TrustArgs {
 }
 
 impl TrustArgs {
+    /// Whether anything was told.
+    pub fn is_empty(&self) -> bool {
+        self.pin.is_empty() && self.ca.is_none() && !self.through_tls_proxy
+    }
+
     /// Tells a client.
     ///
     /// # Errors
@@ -114,6 +121,53 @@ impl TrustArgs {
             client = client.trust(Trust::Pins(self.pin.clone()));
         }
         Ok(client.through_tls_proxy(self.through_tls_proxy))
+    }
+}
+
+/// What leads to a server, as it is told on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Through {
+    /// It is reached straight.
+    Nothing,
+    /// This proxy does.
+    Proxy(Proxy),
+}
+
+impl FromStr for Through {
+    type Err = ProxyParseError;
+
+    fn from_str(text: &str) -> Result<Self, ProxyParseError> {
+        match text {
+            "none" => Ok(Through::Nothing),
+            text => text.parse().map(Through::Proxy),
+        }
+    }
+}
+
+/// What leads to a server.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ThroughArgs {
+    /// Reach the server through this proxy: http://user:password@host:port (CONNECT), socks5://host:port, or
+    /// socks5h://host:port, which resolves names itself; 'none' goes straight. By default what HTTPS_PROXY, HTTP_PROXY,
+    /// ALL_PROXY and NO_PROXY say.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<Through>,
+}
+
+impl ThroughArgs {
+    /// Tells a client.
+    ///
+    /// # Errors
+    /// The environment names what is no proxy.
+    pub fn apply(&self, client: ClientBuilder) -> Result<ClientBuilder, Failure> {
+        match &self.proxy {
+            Some(Through::Nothing) => Ok(client),
+            Some(Through::Proxy(proxy)) => Ok(client.proxies(ProxyRules::all(proxy.clone()))),
+            None => {
+                let client = client.proxies_from_environment();
+                client.map_err(|error| Failure::usage(format!("{error}; or go straight by --proxy none")))
+            }
+        }
     }
 }
 
@@ -201,6 +255,7 @@ mod tests {
             "tls://h:7",
             "ws://h:80/",
             "wss://h:443/deep?x=1",
+            "sheetbend://h:7",
             "unix:///run/x.sock",
         ] {
             assert_eq!(text.parse::<Url>().expect("valid").to_string(), text);
@@ -216,7 +271,7 @@ mod tests {
         let message = |text: &str| text.parse::<Url>().expect_err(text).to_string();
         assert_eq!(
             message("http://h:80/x"),
-            "scheme 'http' is not supported; known are tcp, tls, ws, wss and unix"
+            "scheme 'http' is not supported; known are tcp, tls, ws, wss, sheetbend and unix"
         );
         assert!(message("tls://h").contains("no port"));
         assert!(message("wss://h:0").starts_with("port 0"));

@@ -1,12 +1,11 @@
 //! `sheetbend serve` and `sheetbend call` as they are run.
 
+mod common;
+
+use common::sheetbend;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-
-fn sheetbend() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_sheetbend"))
-}
+use std::process::{Child, Output, Stdio};
 
 /// A server process. Dropping it kills it.
 struct Server {

@@ -1,5 +1,8 @@
 //! `sheetbend serve` and `sheetbend send` as they are run, with faults between them.
 
+mod common;
+
+use common::sheetbend;
 use sheetbend_cli::address::{Address, ListenAddress};
 use sheetbend_cli::demo::pattern;
 use sheetbend_cli::proxy::Proxy;
@@ -10,10 +13,6 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use tempfile::TempDir;
 
 const SIZE: usize = 20 * 1024 * 1024;
-
-fn sheetbend() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_sheetbend"))
-}
 
 /// A server process. Dropping it kills it.
 struct Server {

@@ -17,6 +17,9 @@ pub enum Scheme {
     Ws,
     /// WebSocket over TLS 1.3.
     Wss,
+    /// Whatever works at that port: a client tries all of the others and TCP, see [`Address::alternatives`]; a
+    /// server takes them all anyway.
+    Any,
 }
 
 impl Scheme {
@@ -26,20 +29,21 @@ impl Scheme {
             Scheme::Tls => "tls",
             Scheme::Ws => "ws",
             Scheme::Wss => "wss",
+            Scheme::Any => "sheetbend",
         }
     }
 
     /// The port where none is written.
     fn default_port(self) -> Option<u16> {
         match self {
-            Scheme::Tls => None,
+            Scheme::Tls | Scheme::Any => None,
             Scheme::Ws => Some(80),
             Scheme::Wss => Some(443),
         }
     }
 
     fn has_path(self) -> bool {
-        self != Scheme::Tls
+        !matches!(self, Scheme::Tls | Scheme::Any)
     }
 
     /// Whether it is spoken inside TLS.
@@ -49,7 +53,7 @@ impl Scheme {
 }
 
 /// Where a session can be reached or offered: `tcp://host:port`, `tls://host:port`,
-/// `ws://host:port/path`, `wss://host:port/path`, `unix:///path`,
+/// `ws://host:port/path`, `wss://host:port/path`, `sheetbend://host:port` (whatever works there), `unix:///path`,
 /// `mem://name`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
@@ -78,7 +82,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `unix` or `mem`.
+    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `unix` or `mem`; `sheetbend` where it is open.
     pub fn transport(&self) -> &'static str {
         match self {
             Address::Tcp { .. } => "tcp",
@@ -86,6 +90,38 @@ impl Address {
             Address::Unix(_) => "unix",
             Address::Mem(_) => "mem",
         }
+    }
+
+    /// What `sheetbend://host:port` stands for, the most preferred first: what is encrypted, then what is not.
+    /// Every other address stands for itself.
+    pub fn alternatives(&self) -> Vec<Address> {
+        let Address::Over {
+            scheme: Scheme::Any,
+            host,
+            port,
+            ..
+        } = self
+        else {
+            return vec![self.clone()];
+        };
+        let over = |scheme: Scheme| Address::Over {
+            scheme,
+            host: host.clone(),
+            port: *port,
+            target: if scheme.has_path() { "/" } else { "" }.to_owned(),
+        };
+        let mut all = Vec::new();
+        if cfg!(feature = "tls") {
+            all.push(over(Scheme::Tls));
+        }
+        if cfg!(all(feature = "tls", feature = "websocket")) {
+            all.push(over(Scheme::Wss));
+        }
+        all.push(self.socket());
+        if cfg!(feature = "websocket") {
+            all.push(over(Scheme::Ws));
+        }
+        all
     }
 
     /// The address of the socket under it: that of TCP for what is spoken over it, otherwise the same.
@@ -160,11 +196,11 @@ impl fmt::Display for Address {
 pub enum AddressError {
     /// There is no `scheme://` in front.
     #[error(
-        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, unix:///path or mem://name"
+        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, sheetbend://host:port, unix:///path or mem://name"
     )]
     NoScheme(String),
     /// The scheme is none of ours.
-    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, unix and mem")]
+    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, sheetbend, unix and mem")]
     UnknownScheme(String),
     /// An address without a host.
     #[error("`{0}` has no host: write tcp://host:port")]
@@ -210,6 +246,7 @@ impl FromStr for Address {
             "tls" => parse_over(text, Scheme::Tls, rest),
             "ws" => parse_over(text, Scheme::Ws, rest),
             "wss" => parse_over(text, Scheme::Wss, rest),
+            "sheetbend" => parse_over(text, Scheme::Any, rest),
             "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
             "unix" => Err(AddressError::RelativePath(text.to_owned())),
             "mem" if rest.is_empty() => Err(AddressError::NoName),
@@ -339,6 +376,7 @@ mod tests {
             "ws://[::1]:8080/deep/path?x=1",
             "tls://[::1]:443",
             "wss://a.example:443/x",
+            "sheetbend://[::1]:4433",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -346,6 +384,25 @@ mod tests {
         assert_eq!("ws://a?x".parse::<Address>().unwrap().to_string(), "ws://a:80/?x");
         assert_eq!("ws://a:80".parse::<Address>().unwrap().authority(), "a");
         assert_eq!("tcp://a:1/".parse::<Address>().unwrap().to_string(), "tcp://a:1");
+    }
+
+    #[test]
+    fn whatever_works_is_what_is_encrypted_and_then_the_rest() {
+        let any: Address = "sheetbend://h:7/".parse().unwrap();
+        let all: Vec<String> = any.alternatives().iter().map(Address::to_string).collect();
+        let built = |scheme: &str| match scheme {
+            "tls" => cfg!(feature = "tls"),
+            "wss" => cfg!(all(feature = "tls", feature = "websocket")),
+            "ws" => cfg!(feature = "websocket"),
+            _ => true,
+        };
+        let expected = ["tls://h:7", "wss://h:7/", "tcp://h:7", "ws://h:7/"];
+        let expected = expected
+            .into_iter()
+            .filter(|url| built(url.split(':').next().unwrap()));
+        assert_eq!(all, expected.collect::<Vec<_>>());
+        let one: Address = "ws://h/x".parse().unwrap();
+        assert_eq!(one.alternatives(), [one]);
     }
 
     #[test]
@@ -364,6 +421,8 @@ mod tests {
         assert!(matches!(error("tcp://a:1?x"), AddressError::Trailing(_)));
         assert!(matches!(error("ws://a:"), AddressError::NoPort(_)));
         assert!(matches!(error("tls://a"), AddressError::NoPort(_)));
+        assert!(matches!(error("sheetbend://a"), AddressError::NoPort(_)));
+        assert!(matches!(error("sheetbend://a:1/x"), AddressError::Trailing(_)));
         assert!(matches!(error("tls://a:1/x"), AddressError::Trailing(_)));
         assert!(matches!(error("ws://u@a/"), AddressError::Trailing(_)));
         assert!(matches!(error("ws://a/x y"), AddressError::Trailing(_)));

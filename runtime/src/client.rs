@@ -3,6 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
+#[cfg(feature = "proxy")]
+use sheetbend_core::carrier::proxy::{ProxyRules, VariableError};
 #[cfg(feature = "tls")]
 use sheetbend_core::carrier::tls::{ClientTls, Trust};
 use sheetbend_core::client::RedirectLimit;
@@ -12,7 +14,7 @@ use sheetbend_core::rng::Rng;
 use sheetbend_core::session::{self, Cause, ClassError, ClassSettings, Config, PathMode};
 use sheetbend_core::wire::Class;
 
-use crate::address::{Address, AddressError, ToAddress};
+use crate::address::{Address, AddressError, Scheme, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
 use crate::driver::{Driver, Role};
 use crate::intake::RequestLimits;
@@ -80,6 +82,11 @@ pub struct ClientBuilder {
 
 impl ClientBuilder {
     /// Adds an endpoint of the server. Those added first are preferred.
+    ///
+    /// `sheetbend://host:port` is whatever works there: TLS and WebSocket over it are tried first, TCP and WebSocket
+    /// without it once these have failed or two seconds have passed. The session keeps to the security of its first
+    /// path. Where an attacker may block TLS that is no protection: say whom to [trust](ClientBuilder::trust), or set
+    /// [`Config::security_floor`], and only what is encrypted is tried.
     ///
     /// # Errors
     /// When the address is malformed.
@@ -179,11 +186,31 @@ impl ClientBuilder {
         self
     }
 
+    /// What leads to endpoints that are not reached straight: a proxy for all of them, or rules. Unix sockets are
+    /// always reached straight. None by default, whatever the environment says.
+    #[cfg(feature = "proxy")]
+    pub fn proxies(mut self, rules: ProxyRules) -> ClientBuilder {
+        Arc::make_mut(&mut self.carriers).proxies = rules;
+        self
+    }
+
+    /// The proxies that the environment names, as [`ProxyRules::from_variables`] reads it: `HTTPS_PROXY`,
+    /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
+    ///
+    /// # Errors
+    /// A variable that cannot be used.
+    #[cfg(feature = "proxy")]
+    pub fn proxies_from_environment(self) -> Result<ClientBuilder, VariableError> {
+        let rules = ProxyRules::from_variables(|name| std::env::var(name).ok())?;
+        Ok(self.proxies(rules))
+    }
+
     /// A client on the given runtime.
     ///
     /// # Errors
     /// When there is no endpoint, or one of TLS and nobody to vouch for it.
     pub fn build(mut self, runtime: Arc<dyn Runtime>) -> Result<Client, ConnectError> {
+        let last_resorts = self.expand(&*runtime);
         let weakest = self.endpoints.iter().map(security).min();
         let weakest = weakest.ok_or(ConnectError::NoEndpoint)?;
         #[cfg(feature = "tls")]
@@ -194,9 +221,12 @@ impl ClientBuilder {
             own => {
                 let mut own = own.unwrap_or_else(|| ConnectorConfig::new(0));
                 own.endpoints = self.endpoints.len();
+                own.last_resorts = last_resorts.unwrap_or(own.last_resorts);
                 Arc::new(own)
             }
         };
+        // Of what is open the first path decides, and no later one is weaker (PROTOCOL 6.5).
+        let open = last_resorts.is_some() && config.security_floor.is_none();
         let floor = config.security_floor.unwrap_or(weakest);
         let guide = Guide::new(
             self.redirects.clone(),
@@ -205,7 +235,7 @@ impl ClientBuilder {
             floor,
         );
         Ok(Client {
-            floor,
+            floor: (!open).then_some(floor),
             settings: self,
             guide: Arc::new(guide),
             config,
@@ -213,6 +243,57 @@ impl ClientBuilder {
             runtime,
             current: Mutex::new(None),
         })
+    }
+
+    /// Puts in place of `sheetbend://` what it stands for, what is not encrypted behind all others: how many these
+    /// are, if there was such an address. Who says whom to trust, or sets a floor, wants none of them.
+    fn expand(&mut self, runtime: &dyn Runtime) -> Option<usize> {
+        let open = |address: &Address| {
+            matches!(
+                address,
+                Address::Over {
+                    scheme: Scheme::Any,
+                    ..
+                }
+            )
+        };
+        if !self.endpoints.iter().any(open) {
+            return None;
+        }
+        let floor = self.config.as_ref().and_then(|config| config.security_floor);
+        let (sure, possible) = self.can_encrypt(runtime);
+        let sure = sure || floor.is_some_and(|floor| floor > Security::Plain);
+        let mut resorts = Vec::new();
+        let mut expanded = Vec::new();
+        for address in std::mem::take(&mut self.endpoints) {
+            if !open(&address) {
+                expanded.push(address);
+                continue;
+            }
+            for one in address.alternatives() {
+                match security(&one) > Security::Plain {
+                    true if possible || sure => expanded.push(one),
+                    false if !sure => resorts.push(one),
+                    _ => {}
+                }
+            }
+        }
+        let count = resorts.len();
+        expanded.append(&mut resorts);
+        self.endpoints = expanded;
+        Some(count)
+    }
+
+    /// Whether it was said whom to trust, and whether anybody can be.
+    #[cfg(feature = "tls")]
+    fn can_encrypt(&self, runtime: &dyn Runtime) -> (bool, bool) {
+        let roots = || runtime.trusted_roots().is_ok_and(|roots| !roots.is_empty());
+        (self.trust.is_some(), self.trust.is_some() || roots())
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn can_encrypt(&self, _: &dyn Runtime) -> (bool, bool) {
+        (false, false)
     }
 
     #[cfg(feature = "tls")]
@@ -254,7 +335,8 @@ pub struct Client {
     guide: Arc<Guide>,
     config: Arc<Config>,
     connector: Arc<ConnectorConfig>,
-    floor: Security,
+    /// `None` where the first path decides.
+    floor: Option<Security>,
     runtime: Arc<dyn Runtime>,
     current: Mutex<Option<Session>>,
 }
@@ -305,7 +387,9 @@ impl Client {
         let now = self.runtime.now();
         let settings = &self.settings;
         let mut core = session::Session::client(self.config.clone(), self.runtime.seed(), now);
-        core.require(self.floor);
+        if let Some(floor) = self.floor {
+            core.require(floor);
+        }
         core.follow_redirects(!matches!(settings.redirects, RedirectRule::Refuse));
         let limits = RequestLimits::new(settings.max_request, settings.max_unaccepted);
         let shared = Arc::new(Shared::new(Box::new(core), self.runtime.clone(), limits));
@@ -332,7 +416,10 @@ impl Client {
         connector.set_target(mode);
         let carriers = settings.carriers.clone();
         let guide = self.guide.clone();
-        let dialer = Dialer::new(connector, endpoints, guide, self.runtime.clone(), carriers);
+        let mut dialer = Dialer::new(connector, endpoints, guide, self.runtime.clone(), carriers);
+        if self.floor.is_none() {
+            dialer.keep_security();
+        }
         let driver = Driver::new(shared.clone(), Role::Client(Box::new(dialer)));
         self.runtime.spawn(Box::pin(driver));
         Arc::new(Owner(shared))

@@ -105,6 +105,8 @@ pub(crate) struct Dialer {
     errors: Vec<Option<String>>,
     /// Some path was up.
     succeeded: bool,
+    /// No endpoint is used that is weaker than that of the first path.
+    keeps_security: bool,
 }
 
 impl Dialer {
@@ -131,7 +133,13 @@ impl Dialer {
             unwanted: Vec::new(),
             errors: Vec::new(),
             succeeded: false,
+            keeps_security: false,
         }
+    }
+
+    /// The first path decides what security the session has: weaker endpoints are not tried any more then.
+    pub(crate) fn keep_security(&mut self) {
+        self.keeps_security = true;
     }
 
     /// Gives back what an idle session does not need.
@@ -199,6 +207,9 @@ impl Dialer {
                 let endpoint = attempt.endpoint;
                 self.forget_unreachable(endpoint);
                 self.settle_at(endpoint);
+                if std::mem::take(&mut self.keeps_security) {
+                    self.retire_weaker(endpoint);
+                }
                 self.errors = Vec::new();
                 self.succeeded = true;
             }
@@ -299,6 +310,15 @@ impl Dialer {
         for (index, other) in self.endpoints.iter_mut().enumerate() {
             let elsewhere = index != endpoint && (learned || other.learned);
             if elsewhere && !std::mem::replace(&mut other.retired, true) {
+                self.connector.retire_endpoint(index);
+            }
+        }
+    }
+
+    fn retire_weaker(&mut self, endpoint: usize) {
+        let least = security(&self.endpoints[endpoint].address);
+        for (index, other) in self.endpoints.iter_mut().enumerate() {
+            if security(&other.address) < least && !std::mem::replace(&mut other.retired, true) {
                 self.connector.retire_endpoint(index);
             }
         }

@@ -149,7 +149,10 @@ impl State {
 
     /// Writes on in a request, or reads on in its answer.
     pub(crate) fn pump_call(&mut self, key: StreamKey) {
-        let (id, answer) = match std::mem::take(&mut self.slot(key).work) {
+        let Some(work) = self.take_work(key) else {
+            return;
+        };
+        let (id, answer) = match work {
             Work::Call(id) => (id, BytesMut::new()),
             Work::LongCall(mut long) => {
                 if let Some(parts) = &mut long.parts {
@@ -224,8 +227,8 @@ impl State {
         match self.carried.places.get(id.0 as usize) {
             Some(Place::Stream(key)) => {
                 let key = *key;
-                let finished = match std::mem::take(&mut self.slot(key).work) {
-                    Work::LongCall(long) => long.parts.is_none(),
+                let finished = match self.take_work(key) {
+                    Some(Work::LongCall(long)) => long.parts.is_none(),
                     _ => true,
                 };
                 let sent = Sent::of(self.core.send_progress(key), finished);
@@ -328,7 +331,10 @@ impl State {
 
     /// Writes on in an answer, or in an item. Tells whether the stream's handle may go on.
     pub(crate) fn pump_writing(&mut self, key: StreamKey) -> bool {
-        let mut writing = match std::mem::take(&mut self.slot(key).work) {
+        let Some(work) = self.take_work(key) else {
+            return true;
+        };
+        let mut writing = match work {
             Work::Writing(writing) => writing,
             other => {
                 self.slot(key).work = other;

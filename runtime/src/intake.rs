@@ -401,9 +401,10 @@ impl State {
     }
 
     fn read_request(&mut self, now: Timestamp, key: StreamKey) {
-        let Collecting { body, head_came } = match std::mem::take(&mut self.slot(key).work) {
-            Work::Request(collecting) => *collecting,
-            other => {
+        let Collecting { body, head_came } = match self.take_work(key) {
+            None => return self.intake.settled(key),
+            Some(Work::Request(collecting)) => *collecting,
+            Some(other) => {
                 self.slot(key).work = other;
                 return self.intake.settled(key);
             }

@@ -54,6 +54,8 @@ mod observer;
 mod open;
 mod pool;
 mod pooling;
+#[cfg(feature = "proxy")]
+mod proxied;
 mod reach;
 mod redirect;
 mod request;
@@ -106,6 +108,10 @@ pub use typed::Postcard;
 
 #[cfg(feature = "websocket")]
 pub use sheetbend_core::carrier::http::Guard;
+#[cfg(feature = "proxy")]
+pub use sheetbend_core::carrier::proxy::{
+    NoProxy, NoProxyError, Proxy, ProxyKind, ProxyParseError, ProxyRules, VariableError,
+};
 #[cfg(feature = "tls")]
 pub use sheetbend_core::carrier::tls::{
     CertificateDer, Pin, PinError, ServerTls, TlsError, Trust, certificates,

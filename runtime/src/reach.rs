@@ -20,6 +20,9 @@ pub(crate) struct Settings {
     pub(crate) origin: Option<String>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<sheetbend_core::carrier::tls::ClientTls>,
+    /// What leads to servers that are not reached straight.
+    #[cfg(feature = "proxy")]
+    pub(crate) proxies: sheetbend_core::carrier::proxy::ProxyRules,
     /// JOINs are bound to TLS.
     pub(crate) binds: bool,
 }
@@ -31,6 +34,8 @@ impl Default for Settings {
             origin: None,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "proxy")]
+            proxies: Default::default(),
             binds: true,
         }
     }
@@ -43,15 +48,37 @@ pub(crate) fn connect(
     settings: Arc<Settings>,
 ) -> BoxFuture<'static, io::Result<Connection>> {
     Box::pin(async move {
-        let socket = runtime.connect(address.socket()).await?;
-        let mut connection = Connection::native(socket);
+        let mut connection = reach(&*runtime, &address, &settings).await?;
         if let Some(carrier) = carrier(&*runtime, &address, &settings)? {
-            connection.layers = Some(Box::new(Layers::new(carrier)));
+            let mut layers = Box::new(Layers::new(carrier));
+            if !connection.input.is_empty() {
+                // What a proxy passed on with its answer.
+                if layers.carrier.reads_apart() {
+                    std::mem::swap(&mut layers.wire, &mut connection.input);
+                }
+                let decoded = layers.decode(runtime.now(), &mut connection.input);
+                decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            }
+            connection.layers = Some(layers);
             let mut sending = Sending::default();
             poll_fn(|cx| poll_handshake(cx, runtime.now(), &mut connection, &mut sending)).await?;
         }
         Ok(connection)
     })
+}
+
+/// A connection on which nothing has been spoken with the server.
+#[cfg(feature = "proxy")]
+async fn reach(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Connection> {
+    match crate::proxied::proxy(address, settings) {
+        Some(proxy) => crate::proxied::reach(runtime, address, proxy).await,
+        None => Ok(Connection::native(runtime.connect(address.socket()).await?)),
+    }
+}
+
+#[cfg(not(feature = "proxy"))]
+async fn reach(runtime: &dyn Runtime, address: &Address, _: &Settings) -> io::Result<Connection> {
+    Ok(Connection::native(runtime.connect(address.socket()).await?))
 }
 
 /// What is spoken at an address; `None` where it is records alone.
@@ -62,6 +89,8 @@ fn carrier(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io:
     let carrier = match scheme {
         Scheme::Tls => Carrier::records(security(address)),
         Scheme::Ws | Scheme::Wss => websocket(runtime, address, settings)?,
+        // A client has put its alternatives in place of it.
+        Scheme::Any => return Err(io::ErrorKind::Unsupported.into()),
     };
     if scheme.is_encrypted() {
         return over_tls(runtime, address, settings, carrier).map(Some);

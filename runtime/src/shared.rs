@@ -142,6 +142,13 @@ impl State {
         slot.work = Work::None;
     }
 
+    /// Takes out what is under way on the stream. `None` if the stream is gone: an event, or a place in line, may
+    /// outlive it, and by now another stream may have its slot.
+    pub(crate) fn take_work(&mut self, key: StreamKey) -> Option<Work> {
+        self.core.stream_id(key)?;
+        Some(std::mem::take(&mut self.slot(key).work))
+    }
+
     /// Takes every event of the core and notes whom to wake.
     pub(crate) fn take_events(
         &mut self,
@@ -161,6 +168,7 @@ impl State {
                 if let Some(reader) = slot.read.take() {
                     wakes.push(reader);
                 }
+                // A wake-up too many for the slot's next owner is none too few; its work is another matter.
                 match slot.work {
                     Work::Call(_) | Work::LongCall(_) => self.pump_call(key),
                     Work::Request(_) => self.pump_request(self.now, key),

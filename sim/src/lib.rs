@@ -70,6 +70,7 @@ mod state;
 pub mod swarm;
 mod token;
 pub mod trace;
+mod tunnel;
 mod world;
 
 pub use disk::{DiskConfig, DiskStats};
@@ -85,6 +86,7 @@ pub use relay::{RelayConfig, RelayStats};
 pub use schedule::{Schedule, ScheduleError, Step};
 pub use token::{MAX_TOKEN_LEN, Token, TokenError};
 pub use trace::{Record, What};
+pub use tunnel::PROXY_PORT;
 pub use world::{Join, Leftovers, World};
 
 pub use sheetbend_core::marks::{Mark, Marks};

@@ -109,7 +109,7 @@ impl World {
 }
 
 impl Host {
-    fn relay<R>(&self, f: impl FnOnce(&mut RelayState) -> R) -> R {
+    pub(crate) fn relay<R>(&self, f: impl FnOnce(&mut RelayState) -> R) -> R {
         self.shared
             .with(|state| f(&mut state.hosts[self.id.index()].relay))
     }
@@ -121,15 +121,7 @@ async fn relay(host: Host, port: u16, to: (String, u16)) {
         return;
     };
     while let Ok(client) = listener.accept().await {
-        let taken = host.relay(|state| {
-            let config = &state.config;
-            let full = config.max_connections > 0 && state.stats.open >= config.max_connections;
-            state.stats.refused += u64::from(full);
-            state.stats.taken += u64::from(!full);
-            state.stats.open += usize::from(!full);
-            !full
-        });
-        if !taken {
+        if !take(&host) {
             client.into_socket().reset();
             continue;
         }
@@ -143,6 +135,29 @@ async fn relay(host: Host, port: u16, to: (String, u16)) {
             own.relay(|state| state.stats.open = state.stats.open.saturating_sub(1));
         });
     }
+}
+
+/// Counts one more connection, unless the relay is at its limit.
+fn take(host: &Host) -> bool {
+    host.relay(|state| {
+        let config = &state.config;
+        let full = config.max_connections > 0 && state.stats.open >= config.max_connections;
+        state.stats.refused += u64::from(full);
+        state.stats.taken += u64::from(!full);
+        state.stats.open += usize::from(!full);
+        !full
+    })
+}
+
+/// Passes on between two connections, as the relay on the host is set.
+pub(crate) async fn serve_to(host: &Host, client: TcpStream, server: TcpStream) {
+    if !take(host) {
+        client.into_socket().reset();
+        server.into_socket().reset();
+        return;
+    }
+    serve(host, client, server).await;
+    host.relay(|state| state.stats.open = state.stats.open.saturating_sub(1));
 }
 
 /// One direction of a connection through a relay.

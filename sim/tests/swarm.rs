@@ -29,6 +29,8 @@ const KNOWN: &[&str] = &[
     "swarm.25",
     "swarm.5b7",
     "swarm.527",
+    // An event of a stream that was gone reached the call that had its slot by then.
+    "swarm.1f5",
     // Runs that the swarm itself judged wrongly: sessions that their servers never confirmed, and a kernel that
     // takes a little before it says that it would.
     "swarm.432",

@@ -12,6 +12,9 @@
 //! | `pending` | resident memory of a call that is under way, client and server together | rpc |
 //! | `sim` | 64-byte messages between simulated hosts, per second of the wall clock | turmoil |
 //!
+//! sheetbend over WebSocket and over TLS (`ours-ws`, `ours-tls`) runs beside tokio-tungstenite (`tungstenite`) in `rtt`,
+//! `rps`, `bulk` and `idle`, and beside tokio-rustls (`rustls`) in `rtt`, `bulk` and `idle`.
+//!
 //! "rpc" are tonic (gRPC), tarpc, h2, jsonrpsee (over WebSocket) and velo.
 //!
 //! Both ends of every real load run in one process over loopback TCP, on one tokio runtime that is made for that
@@ -40,10 +43,12 @@ mod rpc;
 mod rps;
 mod rtt;
 mod runner;
+mod rustls;
 mod sim;
 mod streams;
 mod tarpc;
 mod tonic;
+mod tungstenite;
 mod usage;
 mod velo;
 mod yamux;

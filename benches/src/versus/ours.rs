@@ -1,11 +1,11 @@
-//! sheetbend itself: a session at its default settings (CRC on) over one TCP path on loopback.
+//! sheetbend itself: a session at its default settings over one path on loopback: TCP, or what is over TCP.
 
 use std::future::Future;
 use std::io;
 
 use bytes::Bytes;
 use futures_util::TryFutureExt;
-use sheetbend_tokio::{Class, Router, Session};
+use sheetbend_tokio::{Class, ClientBuilder, Router, Server, ServerTls, Session, Trust, runtime};
 
 use super::bulk::payload;
 use super::case::Test;
@@ -21,28 +21,53 @@ use super::streams::{Arrivals, WRITE_BYTES};
 /// The key in the report.
 pub(crate) const KEY: &str = "ours";
 
-/// sheetbend over one TCP path.
-pub(crate) struct Ours;
+/// sheetbend over one path of the scheme.
+pub(crate) struct Ours {
+    key: &'static str,
+    scheme: &'static str,
+}
+
+/// sheetbend over TCP: the one that the report compares the others with.
+pub(crate) const TCP: Ours = Ours {
+    key: KEY,
+    scheme: "tcp",
+};
+
+/// sheetbend over the transports that others are measured over, too.
+pub(crate) const OVER: [Ours; 2] = [
+    Ours {
+        key: "ours-ws",
+        scheme: "ws",
+    },
+    Ours {
+        key: "ours-tls",
+        scheme: "tls",
+    },
+];
 
 impl Peer for Ours {
     fn key(&self) -> &'static str {
-        KEY
+        self.key
     }
 
     fn variants(&self, test: Test) -> Vec<String> {
-        let label = match test {
-            Test::Items => "defaults, CRC on, items passed as slices",
-            Test::Rtt | Test::Rps | Test::Large => "defaults, CRC on, a request each, one task answers",
-            Test::Bulk | Test::Streams => "defaults, CRC on, chunks passed by reference",
-            Test::Idle | Test::Pending => "defaults, CRC on, heartbeats on",
-            Test::Sim => "links with one fixed delay, Linux TCP defaults",
+        let what = match test {
+            Test::Items => "items passed as slices",
+            Test::Rtt | Test::Rps | Test::Large => "a request each, one task answers",
+            Test::Bulk | Test::Streams => "chunks passed by reference",
+            Test::Idle | Test::Pending => "heartbeats on",
+            Test::Sim => return vec!["links with one fixed delay, Linux TCP defaults".into()],
         };
-        vec![label.into()]
+        let crc = match self.scheme {
+            "tls" => "no CRC inside TLS",
+            _ => "CRC on",
+        };
+        vec![format!("defaults, {crc}, {what}")]
     }
 
     fn rtt<'a>(&'a self, _variant: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = pair().await?;
+            let (client, server, keep) = self.pair().await?;
             load.spawn(answer(server));
             echo_in_turn(Small(Requests(client)), load);
             Ok(Some(keep))
@@ -51,7 +76,7 @@ impl Peer for Ours {
 
     fn rps<'a>(&'a self, _variant: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = pair().await?;
+            let (client, server, keep) = self.pair().await?;
             load.spawn(answer(server));
             spawn_callers((0..in_flight).map(|_| Small(Requests(client.clone()))), load);
             Ok(Some(keep))
@@ -60,7 +85,7 @@ impl Peer for Ours {
 
     fn large<'a>(&'a self, _variant: usize, bytes: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = pair().await?;
+            let (client, server, keep) = self.pair().await?;
             load.spawn(answer(server));
             spawn_large_callers((0..in_flight).map(|_| Requests(client.clone())), bytes, load);
             Ok(Some(keep))
@@ -69,7 +94,7 @@ impl Peer for Ours {
 
     fn items<'a>(&'a self, _variant: usize, source: Source, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = pair().await?;
+            let (client, server, keep) = self.pair().await?;
             let router = Router::builder().server_streaming("items", move |_, _, mut out| async move {
                 match source {
                     Source::Task => {
@@ -101,7 +126,7 @@ impl Peer for Ours {
 
     fn pending<'a>(&'a self, _variant: usize, calls: usize) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = pair().await?;
+            let (client, server, keep) = self.pair().await?;
             let (arrivals, load) = (Arrivals::new(), Load::default());
             let told = arrivals.clone();
             load.spawn(async move {
@@ -119,7 +144,7 @@ impl Peer for Ours {
 
     fn bulk<'a>(&'a self, _variant: usize, write_bytes: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = pair().await?;
+            let (client, server, keep) = self.pair().await?;
             let mut sender = client.open_uni(Class::BULK).await.map_err(io::Error::other)?;
             let chunk = Bytes::from(payload(write_bytes));
             let counter = load.counter();
@@ -144,7 +169,7 @@ impl Peer for Ours {
 
     fn streams<'a>(&'a self, _variant: usize, count: usize, bytes: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = pair().await?;
+            let (client, server, keep) = self.pair().await?;
             let arrivals = Arrivals::new();
             let (counter, arrived) = (load.counter(), arrivals.clone());
             load.spawn(async move {
@@ -187,18 +212,17 @@ impl Peer for Ours {
     }
 
     fn simulate(&self, net: super::sim::Net) -> Option<Box<dyn super::sim::Simulation>> {
-        Some(super::sim::ours(net))
+        (self.key == KEY).then(|| super::sim::ours(net))
     }
 
     fn idle<'a>(&'a self, _variant: usize, sessions: usize) -> Starting<'a> {
         Box::pin(async move {
-            let server = sheetbend_tokio::bind("tcp://127.0.0.1:0")
-                .await
-                .map_err(io::Error::other)?;
-            let address = server.addresses()[0].clone();
+            let (server, connect) = self.bind().await?;
             let mut kept = Vec::with_capacity(sessions);
             for _ in 0..sessions {
-                let client = sheetbend_tokio::connect(&address)
+                let client = connect
+                    .clone()
+                    .connect(runtime())
                     .await
                     .map_err(io::Error::other)?;
                 let accepted = server.accept().await.ok_or_else(gone)?;
@@ -218,16 +242,27 @@ fn gone() -> io::Error {
     io::Error::other("the server stopped")
 }
 
-async fn pair() -> io::Result<(Session, Session, Keep)> {
-    let server = sheetbend_tokio::bind("tcp://127.0.0.1:0")
-        .await
-        .map_err(io::Error::other)?;
-    let client = sheetbend_tokio::connect(&server.addresses()[0])
-        .await
-        .map_err(io::Error::other)?;
-    let accepted = server.accept().await.ok_or_else(gone)?;
-    let keep = Box::new((server, client.clone(), accepted.clone()));
-    Ok((client, accepted, keep))
+impl Ours {
+    /// A server, and how to reach it.
+    async fn bind(&self) -> io::Result<(Server, ClientBuilder)> {
+        let chain = include_bytes!("../../../core/tests/certs/server.pem");
+        let key = include_bytes!("../../../core/tests/certs/server.key");
+        let tls = ServerTls::from_pem(chain, key).map_err(io::Error::other)?;
+        let trust = Trust::Pins(tls.pin().into_iter().collect());
+        let server = Server::builder().listen(format!("{}://127.0.0.1:0", self.scheme));
+        let server = server.map_err(io::Error::other)?.tls(tls);
+        let server = server.bind(runtime()).await.map_err(io::Error::other)?;
+        let client = sheetbend_tokio::Client::builder().endpoint(&server.addresses()[0]);
+        Ok((server, client.map_err(io::Error::other)?.trust(trust)))
+    }
+
+    async fn pair(&self) -> io::Result<(Session, Session, Keep)> {
+        let (server, client) = self.bind().await?;
+        let client = client.connect(runtime()).await.map_err(io::Error::other)?;
+        let accepted = server.accept().await.ok_or_else(gone)?;
+        let keep = Box::new((server, client.clone(), accepted.clone()));
+        Ok((client, accepted, keep))
+    }
 }
 
 /// Answers every request with its payload, in one task.

@@ -111,8 +111,13 @@ pub(crate) fn start<'a>(peer: &'a dyn Peer, case: &Case, variant: usize, load: &
 
 /// All contenders in the order of a round.
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
+    let [ws, tls] = super::ours::OVER;
     vec![
-        Box::new(super::ours::Ours),
+        Box::new(super::ours::TCP),
+        Box::new(ws),
+        Box::new(super::tungstenite::Tungstenite),
+        Box::new(tls),
+        Box::new(super::rustls::Rustls),
         Box::new(super::raw_naive::RawNaive),
         Box::new(super::raw_callers::RawCallers),
         Box::new(super::yamux::Yamux),

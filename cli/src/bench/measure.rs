@@ -79,43 +79,9 @@ impl Pair {
         })
     }
 
-    /// Requests, so many at a time, for a while.
-    ///
-    /// # Errors
-    /// The session failed.
-    pub(super) async fn requests(&self, in_flight: usize, time: Duration) -> Result<Requests, Failure> {
-        let start = Instant::now();
-        let mut callers = JoinSet::new();
-        for _ in 0..in_flight {
-            let client = self.client.clone();
-            callers.spawn(async move {
-                let payload = Bytes::from_static(&[7; SMALL]);
-                let (mut times, mut count) = (Vec::new(), 0_u64);
-                while start.elapsed() < time {
-                    let asked = Instant::now();
-                    client.request("echo", payload.clone()).await?;
-                    count += 1;
-                    if times.len() < MAX_TIMES {
-                        times.push(asked.elapsed());
-                    }
-                }
-                Ok::<_, sheetbend_tokio::CallError>((times, count))
-            });
-        }
-        let (mut times, mut total) = (Vec::new(), 0);
-        while let Some(caller) = callers.join_next().await {
-            let (own, count) = caller.map_err(trouble)?.map_err(trouble)?;
-            times.extend(own);
-            total += count;
-        }
-        let per_second = total as f64 / start.elapsed().as_secs_f64();
-        times.sort_unstable();
-        let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default();
-        Ok(Requests {
-            per_second,
-            median: at(50),
-            slow: at(99),
-        })
+    /// The client's end.
+    pub(super) fn client(&self) -> &Session {
+        &self.client
     }
 
     /// One stream, as fast as it goes, in bytes per second.
@@ -183,4 +149,47 @@ impl Pair {
     pub(super) async fn close(self) {
         let _ = timeout(Duration::from_secs(1), self.client.close(ErrorCode::NONE, "")).await;
     }
+}
+
+/// Requests, so many at a time, for a while.
+///
+/// # Errors
+/// The session failed.
+pub(super) async fn requests(
+    client: &Session,
+    in_flight: usize,
+    time: Duration,
+) -> Result<Requests, Failure> {
+    let start = Instant::now();
+    let mut callers = JoinSet::new();
+    for _ in 0..in_flight {
+        let client = client.clone();
+        callers.spawn(async move {
+            let payload = Bytes::from_static(&[7; SMALL]);
+            let (mut times, mut count) = (Vec::new(), 0_u64);
+            while start.elapsed() < time {
+                let asked = Instant::now();
+                client.request("echo", payload.clone()).await?;
+                count += 1;
+                if times.len() < MAX_TIMES {
+                    times.push(asked.elapsed());
+                }
+            }
+            Ok::<_, sheetbend_tokio::CallError>((times, count))
+        });
+    }
+    let (mut times, mut total) = (Vec::new(), 0);
+    while let Some(caller) = callers.join_next().await {
+        let (own, count) = caller.map_err(trouble)?.map_err(trouble)?;
+        times.extend(own);
+        total += count;
+    }
+    let per_second = total as f64 / start.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default();
+    Ok(Requests {
+        per_second,
+        median: at(50),
+        slow: at(99),
+    })
 }

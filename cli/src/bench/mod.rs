@@ -1,4 +1,5 @@
-//! `sheetbend bench`: how fast sessions are on this machine, client and server in one process.
+//! `sheetbend bench`: how fast sessions are on this machine, client and server in one process; or requests to a
+//! server elsewhere.
 
 mod measure;
 
@@ -6,8 +7,9 @@ use crate::args::BenchArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::units;
-use measure::Pair;
+use measure::{Pair, requests};
 use serde::Serialize;
+use sheetbend_tokio::{Client, ErrorCode, Session, runtime};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -54,6 +56,36 @@ struct Reached {
 /// A session cannot be made, or fails on the way.
 pub async fn run(args: BenchArgs) -> Result<(), Failure> {
     let start = std::time::Instant::now();
+    let (names, reached) = match &args.url {
+        Some(_) => elsewhere(&args).await?,
+        None if !args.trust.is_empty() || args.through.proxy.is_some() => {
+            let what =
+                "--pin, --ca, --through-tls-proxy and --proxy are about a server elsewhere: write its URL";
+            return Err(Failure::usage(what));
+        }
+        None => here(&args).await?,
+    };
+    let rows = rows(&names, &reached);
+    if args.json {
+        let seconds = (start.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+        let result = Outcome {
+            ok: true,
+            rows,
+            seconds,
+        };
+        let text = serde_json::to_string(&result).map_err(|error| Failure::failed(error.to_string()))?;
+        return output::line(&text);
+    }
+    table(&names, &rows)
+        .iter()
+        .try_for_each(|line| output::line(line))
+}
+
+/// What is reached over each transport, by its name.
+type Measured = (Vec<&'static str>, Vec<Reached>);
+
+/// Every transport on this machine.
+async fn here(args: &BenchArgs) -> Result<Measured, Failure> {
     let timed = if args.rps {
         IN_FLIGHT.len() as u32
     } else {
@@ -67,30 +99,41 @@ pub async fn run(args: BenchArgs) -> Result<(), Failure> {
         }
         reached.push(measure_all(transport, each, args.rps).await?);
     }
-    let rows = rows(&reached);
-    if args.json {
-        let seconds = (start.elapsed().as_secs_f64() * 1e3).round() / 1e3;
-        let result = Outcome {
-            ok: true,
-            rows,
-            seconds,
-        };
-        let text = serde_json::to_string(&result).map_err(|error| Failure::failed(error.to_string()))?;
-        return output::line(&text);
-    }
-    table(&rows).iter().try_for_each(|line| output::line(line))
+    Ok((TRANSPORTS.to_vec(), reached))
 }
 
-async fn measure_all(transport: &str, each: Duration, rps: bool) -> Result<Reached, Failure> {
-    let pair = Pair::connect(transport).await?;
+/// Requests to one server.
+async fn elsewhere(args: &BenchArgs) -> Result<Measured, Failure> {
+    let Some(url) = &args.url else {
+        return Ok(Measured::default());
+    };
+    let client = Client::builder().endpoint(&url.0);
+    let client = client.map_err(|error| Failure::usage(error.to_string()))?;
+    let client = args.through.apply(args.trust.apply(client)?)?;
+    let session = client.connect(runtime()).await;
+    let session = session.map_err(|error| Failure::failed(error.to_string()))?;
+    let each = Duration::from_secs(args.seconds) / IN_FLIGHT.len() as u32;
     let mut reached = Reached::default();
+    measure_requests(&session, each, &mut reached).await?;
+    let _ = tokio::time::timeout(Duration::from_secs(1), session.close(ErrorCode::NONE, "")).await;
+    Ok((vec![url.0.transport()], vec![reached]))
+}
+
+async fn measure_requests(client: &Session, each: Duration, reached: &mut Reached) -> Result<(), Failure> {
     for in_flight in IN_FLIGHT {
-        let requests = pair.requests(in_flight, each).await?;
+        let requests = requests(client, in_flight, each).await?;
         reached.requests.push(requests.per_second);
         if in_flight == 1 {
             (reached.median, reached.slow) = (requests.median, requests.slow);
         }
     }
+    Ok(())
+}
+
+async fn measure_all(transport: &str, each: Duration, rps: bool) -> Result<Reached, Failure> {
+    let pair = Pair::connect(transport).await?;
+    let mut reached = Reached::default();
+    measure_requests(pair.client(), each, &mut reached).await?;
     if !rps {
         reached.bulk = Some(pair.bulk(each).await?);
         reached.messages = Some(pair.messages(each).await?);
@@ -99,7 +142,7 @@ async fn measure_all(transport: &str, each: Duration, rps: bool) -> Result<Reach
     Ok(reached)
 }
 
-fn rows(reached: &[Reached]) -> Vec<Row> {
+fn rows(names: &[&'static str], reached: &[Reached]) -> Vec<Row> {
     let row = |test: &str, unit, of: &dyn Fn(&Reached) -> f64| {
         let value = |index: usize| {
             reached
@@ -109,7 +152,7 @@ fn rows(reached: &[Reached]) -> Vec<Row> {
         Row {
             test: test.to_owned(),
             unit,
-            values: TRANSPORTS.into_iter().zip((0..).map(value)).collect(),
+            values: names.iter().copied().zip((0..).map(value)).collect(),
         }
     };
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
@@ -132,7 +175,7 @@ fn rows(reached: &[Reached]) -> Vec<Row> {
     rows
 }
 
-fn table(rows: &[Row]) -> Vec<String> {
+fn table(names: &[&str], rows: &[Row]) -> Vec<String> {
     let line = |name: &str, cells: &[String], unit: &str| {
         let cells: String = cells.iter().map(|cell| format!("{cell:>10}")).collect();
         format!("{name:<28}{cells}  {unit}").trim_end().to_owned()
@@ -144,9 +187,11 @@ fn table(rows: &[Row]) -> Vec<String> {
             units::count(value as u64)
         }
     };
-    let head = line("", &TRANSPORTS.map(str::to_owned), "");
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let head = line("", &names, "");
     let body = rows.iter().map(|row| {
-        let cells = TRANSPORTS.map(|name| number(row.values.get(name).copied().unwrap_or(0.0)));
+        let of = |name: &String| number(row.values.get(name.as_str()).copied().unwrap_or(0.0));
+        let cells: Vec<String> = names.iter().map(of).collect();
         line(&row.test, &cells, row.unit)
     });
     std::iter::once(head).chain(body).collect()
@@ -165,8 +210,11 @@ mod tests {
             bulk: Some(2.5e9),
             messages: Some(1e6),
         };
-        let rows = rows(&[1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0].map(reached));
-        let table = table(&rows);
+        let rows = rows(
+            &TRANSPORTS,
+            &[1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0].map(reached),
+        );
+        let table = table(&TRANSPORTS, &rows);
         assert_eq!(rows.len() + 1, table.len());
         assert!(
             table[3].starts_with("requests, 1 in flight            1,000     2,000"),

@@ -69,10 +69,10 @@ pub async fn run(args: CallArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let data = data(&args)?;
     let client = Client::builder()
-        .endpoint(args.url.to_string())
-        .map_err(|error| Failure::usage(error.to_string()))?
-        .build(runtime())
-        .map_err(|error| unreachable(&error))?;
+        .endpoint(&args.url.0)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let client = args.through.apply(args.trust.apply(client)?)?;
+    let client = client.build(runtime()).map_err(|error| unreachable(&error))?;
     let patience = args.deadline.unwrap_or(PATIENCE);
     let session = timeout(patience, client.session())
         .await

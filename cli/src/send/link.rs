@@ -36,7 +36,7 @@ impl Link {
                 .endpoint(&address.0)
                 .map_err(|error| Failure::usage(error.to_string()))?;
         }
-        client = args.trust.apply(client)?;
+        client = args.through.apply(args.trust.apply(client)?)?;
         let client = client.build(runtime()).map_err(|error| explain(&error))?;
         let current = client.session().await.map_err(|error| explain(&error))?;
         let events = Mutex::new(current.events());

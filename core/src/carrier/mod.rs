@@ -19,8 +19,10 @@
 //! [`seal`]: Carrier::seal
 
 mod error;
-#[cfg(feature = "websocket")]
+#[cfg(any(feature = "websocket", feature = "proxy"))]
 pub mod http;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 mod sniff;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -106,7 +108,7 @@ pub struct Carrier {
 }
 
 #[cfg_attr(
-    not(feature = "websocket"),
+    not(all(feature = "websocket", feature = "tls")),
     allow(unused_variables, reason = "records alone need none of it")
 )]
 impl Carrier {

@@ -10,7 +10,7 @@ It opens a session, makes a request, cuts the connection with a second request u
 same session over a new connection, gets that answer and a third one there, and closes. Numbers in comments name
 sections of the page. It shows the protocol; X25519 in Python is neither fast nor safe against timing.
 """
-import hashlib, hmac, os, socket, ssl, sys, time
+import contextlib, hashlib, hmac, os, socket, ssl, sys, time
 
 # ---- 2.1 varints; fields -------------------------------------------------------------------------------------
 
@@ -157,7 +157,8 @@ class WebSocket:
     """14.2: the payloads of all binary messages of a direction, one behind the other."""
     def __init__(self, url):
         from websockets.sync.client import connect
-        self.ws = connect(url, subprotocols=["sheetbend.v1"], compression=None, max_size=None)
+        options = {"subprotocols": ["sheetbend.v1"], "compression": None, "max_size": None}
+        self.ws = contextlib.ExitStack().enter_context(connect(url, **options))  # lives until `close`
         require(self.ws.subprotocol == "sheetbend.v1", "the subprotocol")
 
     def sendall(self, data):

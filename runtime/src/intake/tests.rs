@@ -104,6 +104,14 @@ impl Ends {
         self.server.hand_over(&mut self.calls.lock(), &mut wakes);
     }
 
+    /// Lets acknowledgements become due.
+    fn wait(&mut self) {
+        self.now += std::time::Duration::from_millis(100);
+        self.client.handle_timeout(self.now);
+        self.server.core.handle_timeout(self.now);
+        self.settle();
+    }
+
     /// A handle asks for a request. Tells whether that wakes the driver, too.
     fn accept(&mut self) -> (Option<Arrived>, bool) {
         let cx = Context::from_waker(Waker::noop());
@@ -287,6 +295,39 @@ fn a_request_given_up_makes_room() {
     ends.settle();
     assert!(ends.server.next_request(ends.now).is_none());
     ends.client.reset(broken, 1).expect("open");
+    ends.settle();
+    assert_eq!(
+        ends.server.next_request(ends.now).expect("whole").payload,
+        [2; 10][..]
+    );
+}
+
+/// What the driver hears of a stream that is gone does not touch the request that has its slot by then.
+#[test]
+fn an_event_of_a_stream_that_is_gone_leaves_its_slots_next_owner_alone() {
+    let mut ends = Ends::new();
+    let first = ends.begin();
+    ends.settle();
+    let stale = ends
+        .server
+        .core
+        .accept(Kind::Bi, Class::REQUESTS)
+        .expect("it came");
+    ends.server.core.release(stale);
+    ends.client.release(first);
+    ends.settle();
+    ends.wait();
+    assert_eq!(ends.server.core.stream_id(stale), None, "it is gone");
+
+    let second = ends.begin();
+    ends.settle();
+    assert!(ends.server.next_request(ends.now).is_none());
+    assert!(matches!(ends.server.slots[stale.index()].work, Work::Request(_)));
+    ends.server.pump_request(ends.now, stale);
+    ends.server.pump_call(stale);
+    ends.server.pump_writing(stale);
+    ends.client.write(second, &[2; 10]).expect("open");
+    ends.client.finish(second).expect("open");
     ends.settle();
     assert_eq!(
         ends.server.next_request(ends.now).expect("whole").payload,

@@ -26,6 +26,11 @@ pub(super) const ALL: &[Scenario] = &[
         "from WebSocket over TLS to TLS to TCP, as one proxy after another closes every connection",
         all,
     ),
+    scenario(
+        "whatever-works",
+        "sheetbend:// finds TLS first, and keeps to it, as a proxy closes every connection",
+        whatever,
+    ),
 ];
 
 fn cutting() -> RelayConfig {
@@ -81,6 +86,24 @@ fn all(setup: &Setup) -> Outcome {
         for endpoint in ["wss://proxy", "tls://server"] {
             ensure!(report.ups(endpoint) >= 1, "{endpoint} never came up");
         }
+        let slowest = report.slowest(ms(0), ms(60_000));
+        ensure!(slowest < ms(500), "a request waited for {slowest:?}");
+        Ok(())
+    })
+}
+
+fn whatever(setup: &Setup) -> Outcome {
+    let mut stage = Stage::two_with(setup, Plan::default());
+    let target = ("server.wifi", PORT);
+    let relay = stage.world.relay("proxy", &["wifi"], PORT, target, cutting());
+    stage.endpoints(&["sheetbend://proxy:4433"]);
+    stage.run(move |world, report| {
+        let stats = world.relay_stats(&relay);
+        ensure!(stats.cut >= 3, "{stats:?}");
+        ensure!(report.ups("tls://proxy") >= 1, "TLS never came up");
+        // The first path was encrypted, so that no other may be plain.
+        let plain = report.ups("tcp://") + report.ups("ws://proxy");
+        ensure!(plain == 0, "{plain} plain paths came up");
         let slowest = report.slowest(ms(0), ms(60_000));
         ensure!(slowest < ms(500), "a request waited for {slowest:?}");
         Ok(())

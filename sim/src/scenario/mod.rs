@@ -17,6 +17,7 @@ mod stage;
 mod storm;
 mod tcp;
 mod truth;
+mod tunnels;
 mod udp;
 mod work;
 
@@ -92,6 +93,7 @@ pub fn all() -> &'static [Scenario] {
             boxes::ALL,
             proxies::ALL,
             carriers::ALL,
+            tunnels::ALL,
             partitions::ALL,
             hosts::ALL,
             restart::ALL,

@@ -12,7 +12,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sheetbend_core::rng::Rng;
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Config, ErrorCode, PathEnd, RedirectRule, Session, SessionEvent, SwitchCause};
+use sheetbend_runtime::{
+    Config, ErrorCode, PathEnd, ProxyRules, RedirectRule, Session, SessionEvent, SwitchCause,
+};
 
 use super::{Outcome, Setup, service, work};
 use crate::failure::{Failure, FailureKind};
@@ -64,6 +66,8 @@ pub(super) struct Plan {
     pub(super) read_pause: Duration,
     /// Which places the client goes to that a server names.
     pub(super) redirects: RedirectRule,
+    /// What leads the client to its endpoints.
+    pub(super) proxies: ProxyRules,
 }
 
 impl Default for Plan {
@@ -78,6 +82,7 @@ impl Default for Plan {
             rest: None,
             read_pause: Duration::ZERO,
             redirects: RedirectRule::default(),
+            proxies: ProxyRules::default(),
         }
     }
 }

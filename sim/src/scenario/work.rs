@@ -28,6 +28,7 @@ pub(super) fn client(host: &Host, plan: &Plan) -> Client {
     let mut builder = Client::builder()
         .config(plan.client.clone())
         .redirects(plan.redirects.clone())
+        .proxies(plan.proxies.clone())
         .keep_trying(true);
     for endpoint in &plan.endpoints {
         builder = builder.endpoint(endpoint).expect("a good address");

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use sheetbend_runtime::{Client, ErrorCode, RegistryConfig, Router, Server, Session, SessionEvent, Side};
+use sheetbend_runtime::{
+    Client, ErrorCode, ProxyRules, RegistryConfig, Router, Server, Session, SessionEvent, Side,
+};
 
 use super::book::{Book, Phase};
 use super::pattern::Header;
-use super::plan::Plan;
+use super::plan::{LOGIN, Plan};
 use super::receive;
 use crate::failure::FailureKind;
 use crate::host::Host;
+use crate::tunnel;
 
 /// The method by which a client says which session it is.
 pub(super) const HELLO: &str = "hello";
@@ -119,7 +122,21 @@ pub(super) fn caller(cx: &Cx, index: usize) -> Client {
     for endpoint in &own.endpoints {
         builder = builder.endpoint(endpoint.as_str()).expect("a sound address");
     }
+    if let Some(proxy) = &own.proxy {
+        builder = builder.proxies(ProxyRules::all(proxy.parse().expect("a sound proxy")));
+    }
     builder.build(cx.host.runtime()).expect("there are endpoints")
+}
+
+/// A proxy, for as long as there is a server.
+pub(super) async fn proxy(cx: Cx) {
+    let (user, password) = LOGIN;
+    let login = (user.to_owned(), password.to_owned());
+    either(
+        tunnel::run(cx.host.clone(), Some(login)),
+        cx.book.reached(Phase::Stopping),
+    )
+    .await;
 }
 
 /// A client: it has a session, and makes another whenever it has lost one.

@@ -10,6 +10,7 @@ use super::faults::{self, FaultKind};
 use super::work::{self, Job, JobKind};
 use crate::fault::Fault;
 use crate::net::{LinkConfig, TcpConfig};
+use crate::tunnel::PROXY_PORT;
 
 /// The most items of a plan: as many as a token can name.
 pub const MAX_ITEMS: u32 = 150;
@@ -51,7 +52,13 @@ pub struct ClientPlan {
     pub standby_paths: usize,
     /// Whether it uses sessions before they are established.
     pub hasty: bool,
+    /// The proxy that leads it to the server, if there is one between.
+    pub proxy: Option<String>,
 }
+
+/// The host of every proxy, and whom it leads.
+pub(super) const PROXY: &str = "proxy";
+pub(super) const LOGIN: (&str, &str) = ("swarm", "secret");
 
 /// What an item does.
 #[derive(Clone, Debug)]
@@ -217,7 +224,22 @@ fn client(rng: &mut Rng, index: usize, networks: &[Network]) -> ClientPlan {
         config,
         standby_paths: pick(rng, &[2, 2, 3]),
         hasty: rng.below(3) == 0,
+        proxy: None,
     }
+}
+
+/// One client in six is behind a proxy, of any kind.
+fn lead(seed: u64, index: usize) -> Option<String> {
+    let mut bytes = *b"sheetbend swarm proxies .......!";
+    bytes[22..30].copy_from_slice(&seed.to_le_bytes());
+    bytes[30] = index as u8;
+    let mut rng = Rng::from_seed(bytes);
+    if rng.below(6) > 0 {
+        return None;
+    }
+    let scheme = pick(&mut rng, &["http", "socks5", "socks5h"]);
+    let (user, password) = LOGIN;
+    Some(format!("{scheme}://{user}:{password}@{PROXY}:{PROXY_PORT}"))
 }
 
 /// The transports of a client's endpoints: half of the clients have TCP alone, the others some of each.
@@ -230,7 +252,7 @@ fn carry(endpoints: &mut [String], seed: u64, index: usize) {
         return;
     }
     for endpoint in endpoints {
-        let scheme = pick(&mut rng, &["tcp", "tls", "ws", "wss"]);
+        let scheme = pick(&mut rng, &["tcp", "tls", "ws", "wss", "sheetbend"]);
         *endpoint = endpoint.replacen("tcp", scheme, 1);
     }
 }
@@ -296,6 +318,7 @@ impl Plan {
             .map(|index| {
                 let mut client = client(&mut rng.fork("client"), index, &networks);
                 carry(&mut client.endpoints, seed, index);
+                client.proxy = lead(seed, index);
                 client
             })
             .collect();

@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::app::{self, Cx};
 use super::book::{Book, Phase};
 use super::jobs;
-use super::plan::{Plan, What};
+use super::plan::{PROXY, Plan, What};
 use crate::failure::{Failure, FailureKind};
 use crate::fault::Fault;
 use crate::host::HostId;
+use crate::relay::RelayConfig;
 use crate::scenario::{Outcome, Setup};
 use crate::world::World;
 
@@ -34,6 +35,9 @@ const REST: Duration = Duration::from_secs(12);
 const CLOSING: Duration = Duration::from_secs(20);
 /// When at the latest nothing is left, kernels' retransmissions to hosts that are gone included.
 const EMPTY: Duration = Duration::from_secs(200);
+
+/// When a proxy closes a connection on which nothing comes: long after heartbeats would have.
+const PROXY_IDLE: Duration = Duration::from_secs(60);
 
 struct Run {
     world: World,
@@ -107,6 +111,18 @@ impl Run {
         }
         self.world.tcp(&server, self.plan.tcp.clone());
         self.hosts.push(server.id());
+        if self.plan.clients.iter().any(|client| client.proxy.is_some()) {
+            let (book, plan) = (self.book.clone(), self.plan.clone());
+            let proxy = self.world.boot(PROXY, &all, move |host| {
+                let (book, plan) = (book.clone(), plan.clone());
+                app::proxy(Cx { host, book, plan })
+            });
+            let config = RelayConfig {
+                idle: PROXY_IDLE,
+                ..RelayConfig::default()
+            };
+            proxy.relay(|state| state.config = config);
+        }
     }
 
     /// The host of a client, or the server's.
@@ -155,7 +171,34 @@ impl Run {
         }
     }
 
+    /// Who sends and who receives, between a client that is behind a proxy and that proxy.
+    fn behind_proxy(&self, from: &str, to: &str) -> Option<(String, String)> {
+        let proxied = |name: &str| {
+            let mut clients = self.plan.clients.iter();
+            clients.any(|client| client.name == name && client.proxy.is_some())
+        };
+        match (proxied(from), proxied(to)) {
+            (true, _) => Some((from.to_owned(), PROXY.to_owned())),
+            (_, true) => Some((PROXY.to_owned(), to.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// The same on the link to the proxy, where it is about one that a proxy replaces.
+    fn mirrored(&self, mut fault: Fault) -> Option<Fault> {
+        match &mut fault {
+            Fault::Link { from, to, .. } | Fault::Partition { from, to, .. } => {
+                (*from, *to) = self.behind_proxy(from, to)?;
+                Some(fault)
+            }
+            _ => None,
+        }
+    }
+
     fn schedule_fault(&mut self, at: Duration, fault: Fault) {
+        if let Some(mirrored) = self.mirrored(fault.clone()) {
+            self.world.at(at, move |world| world.apply(&mirrored));
+        }
         let crash = match &fault {
             Fault::Crash { host } => Some(self.host_of(host)),
             _ => None,
@@ -212,16 +255,21 @@ impl Run {
 
     /// Every link is sound from here on.
     fn heal(&mut self) {
+        let clients = self.plan.clients.iter().map(|client| client.name.as_str());
+        let mut links: Vec<_> = clients.map(|name| (name, "server")).collect();
+        for client in &self.plan.clients {
+            if client.proxy.is_some() {
+                links.extend([(client.name.as_str(), PROXY), (PROXY, "server")]);
+            }
+        }
         for network in &self.plan.networks {
-            for client in &self.plan.clients {
-                for (from, to) in [(client.name.as_str(), "server"), ("server", client.name.as_str())] {
-                    self.world.apply(&Fault::Link {
-                        from: from.to_owned(),
-                        to: to.to_owned(),
-                        network: network.name.to_owned(),
-                        config: network.sound(),
-                    });
-                }
+            for (from, to) in links.iter().flat_map(|&(a, b)| [(a, b), (b, a)]) {
+                self.world.apply(&Fault::Link {
+                    from: from.to_owned(),
+                    to: to.to_owned(),
+                    network: network.name.to_owned(),
+                    config: network.sound(),
+                });
             }
         }
     }
@@ -239,7 +287,8 @@ impl Run {
         }
         // What a path's timers learned while it was slow, they wait for once more: suspicion, and a probe's answer.
         let slowest = self.plan.networks.iter().map(|network| network.link.delay).max();
-        patience += slowest.unwrap_or_default() * 2 * SLOW_ROUND_TRIPS;
+        let proxied = self.plan.clients.iter().any(|client| client.proxy.is_some());
+        patience += slowest.unwrap_or_default() * (2 + 2 * u32::from(proxied)) * SLOW_ROUND_TRIPS;
         let mut last = vec![(u64::MAX, healed); self.plan.clients.len()];
         loop {
             let now = self.world.now();

@@ -9,6 +9,9 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use super::{Limits, Violation, mask};
 use crate::time::Timestamp;
 
+/// How many PINGs wait for their answers.
+const MAX_PINGS: usize = 16;
+
 /// What a message holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -58,8 +61,8 @@ pub(super) struct Decoder {
     /// Frames without data that are allowed.
     idle_left: u32,
     refilled: Timestamp,
-    /// What the last PING held, until it is answered.
-    pub(super) pong: Option<Vec<u8>>,
+    /// What the last PINGs held, until they are answered.
+    pub(super) pings: Vec<Vec<u8>>,
     /// The peer has closed; with which code.
     pub(super) close: Option<Option<u16>>,
     pub(super) stops: bool,
@@ -81,7 +84,7 @@ impl Decoder {
             control: Vec::new(),
             idle_left: limits.idle_frames,
             refilled: Timestamp::ZERO,
-            pong: None,
+            pings: Vec::new(),
             close: None,
             stops: false,
             ended: None,
@@ -304,8 +307,13 @@ impl Decoder {
 
     fn end_control(&mut self, kind: Control) -> Result<(), Violation> {
         match kind {
-            // RFC 6455 §5.5.3: only the latest needs an answer.
-            Control::Ping => self.pong = Some(std::mem::take(&mut self.control)),
+            Control::Ping => {
+                // RFC 6455 §5.5.3: only the latest needs an answer.
+                if self.pings.len() >= MAX_PINGS {
+                    self.pings.remove(0);
+                }
+                self.pings.push(std::mem::take(&mut self.control));
+            }
             Control::Close => self.close = Some(self.close_code()?),
             _ => {}
         }

@@ -59,12 +59,16 @@ impl WebSocket {
             Some(Message::Binary) => self.frame_front(out, OpCode::Data(Data::Binary), records),
             Some(Message::Text) => self.frame_front(out, OpCode::Data(Data::Text), records),
         }
-        // What was asked first is answered before the next record, or behind this one.
+        // What was asked is answered before anything else is said.
+        if may_send && !self.decoder.pings.is_empty() {
+            let mut pongs = Vec::new();
+            for ping in std::mem::take(&mut self.decoder.pings) {
+                self.append_control(&mut pongs, Control::Pong, ping);
+            }
+            out.put_front(&pongs);
+        }
         if !self.pending.is_empty() {
             out.put_front(&std::mem::take(&mut self.pending));
-        }
-        if may_send && let Some(ping) = self.decoder.pong.take() {
-            self.put_control(out, Control::Pong, &ping);
         }
         if self.state == State::Open && self.is_ended() && !self.close_sent {
             self.put_close(out);
@@ -81,15 +85,14 @@ impl WebSocket {
         out.fill_front(MAX_HEADER, bytes.get(..used).unwrap_or_default());
     }
 
-    fn put_control(&mut self, out: &mut OutBuffer, kind: Control, payload: &[u8]) {
+    fn append_control(&mut self, to: &mut Vec<u8>, kind: Control, mut payload: Vec<u8>) {
         let key = self.mask.as_mut().map(|rng| rng.bytes());
         let (bytes, used) = header(OpCode::Control(kind), key, payload.len());
-        let mut payload = payload.to_vec();
         if let Some(key) = key {
             mask::apply(&mut payload, key, 0);
         }
-        out.put(bytes.get(..used).unwrap_or_default());
-        out.put(&payload);
+        to.extend_from_slice(bytes.get(..used).unwrap_or_default());
+        to.extend_from_slice(&payload);
     }
 
     /// The closing frame: what was wrong, or the peer's code back, or that all is well.
@@ -105,6 +108,8 @@ impl WebSocket {
             payload.extend_from_slice(&code.to_be_bytes());
             payload.extend_from_slice(reason.as_bytes());
         }
-        self.put_control(out, Control::Close, &payload);
+        let mut frame = Vec::new();
+        self.append_control(&mut frame, Control::Close, payload);
+        out.put(&frame);
     }
 }

@@ -206,7 +206,7 @@ impl WebSocket {
 
     /// Whether there is something to send beside records.
     pub fn has_output(&self) -> bool {
-        !self.pending.is_empty() || self.decoder.pong.is_some() || (self.is_ended() && !self.close_sent)
+        !self.pending.is_empty() || !self.decoder.pings.is_empty() || (self.is_ended() && !self.close_sent)
     }
 
     /// Appends the closing frame, if it was not sent.

@@ -270,6 +270,33 @@ fn what_breaks_the_rules_is_told_by_its_code() {
     assert_eq!(code(&vec![frame(0x89, b""); 21]), 1008, "pings");
 }
 
+// RFC 6455 §5.5.2 and §5.5.3.
+#[test]
+fn pings_are_answered_in_order_and_first() {
+    let (mut near, mut far) = pair();
+    for number in 0..3 {
+        far.take(&frame(0x89, &[number])).unwrap();
+    }
+    assert!(far.socket.has_output());
+    let said = sent(&mut far.socket, &[Bytes::from_static(b"record")]);
+    assert_eq!(said, b"\x8a\x01\x00\x8a\x01\x01\x8a\x01\x02\x82\x06record");
+    assert!(!far.socket.has_output());
+    near.take(&said).unwrap();
+    assert_eq!(near.records(), b"record");
+    // Of many the latest.
+    for number in 0..100 {
+        far.take(&frame(0x89, &[number])).unwrap();
+    }
+    let said = sent(&mut far.socket, &[]);
+    assert_eq!(said.len(), 16 * 3);
+    assert!(said.starts_with(&[0x8a, 1, 84]) && said.ends_with(&[0x8a, 1, 99]));
+    // A client's answers are masked.
+    near.take(b"\x89\x02hi").unwrap();
+    let said = sent(&mut near.socket, &[]);
+    assert_eq!((said[0], said[1], said.len()), (0x8a, 0x82, 8));
+    far.take(&said).unwrap();
+}
+
 #[test]
 fn frames_without_data_are_earned_back_with_time() {
     let limits = Limits {

@@ -31,6 +31,11 @@ impl Mode {
 pub struct Config {
     /// How many endpoints there are; the lower the index, the more it is preferred.
     pub endpoints: usize,
+    /// How many of them, the last, are a last resort: while no path is up they wait until each other has failed, or for
+    /// [`resort_after`](Config::resort_after).
+    pub last_resorts: usize,
+    /// How long a last resort waits from the beginning of an outage.
+    pub resort_after: Duration,
     /// How many paths to keep up.
     pub mode: Mode,
     /// The time between the starts of attempts that race (RFC 8305 §5).
@@ -70,6 +75,8 @@ impl Config {
     pub fn new(endpoints: usize) -> Config {
         Config {
             endpoints,
+            last_resorts: 0,
+            resort_after: Duration::from_secs(2),
             mode: Mode::Single,
             stagger: Duration::from_millis(100),
             hedge_after: Duration::from_millis(400),

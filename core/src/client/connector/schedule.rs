@@ -51,7 +51,8 @@ impl Connector {
             .filter(|a| a.attempt.endpoint == index)
             .map(|a| a.started);
         let (Some(oldest), Some(last)) = (started.clone().min(), started.clone().max()) else {
-            return self.has_room(index).then_some(endpoint.not_before);
+            let at = endpoint.not_before.max(self.resort(index));
+            return self.has_room(index).then_some(at);
         };
         // How long its handshake takes is known: early in the outage it is tried again and again at
         // that pace, and attempts that had several times as long make room.
@@ -75,6 +76,20 @@ impl Connector {
             .min(16);
         let hedge = last + self.config.hedge_after.saturating_mul(1 << doublings);
         self.has_room(index).then(|| hedge.max(endpoint.not_before))
+    }
+
+    /// When a last resort may be tried at the earliest.
+    fn resort(&self, index: usize) -> Timestamp {
+        let first = self.config.endpoints.saturating_sub(self.config.last_resorts);
+        if !(first..self.config.endpoints).contains(&index) {
+            return Timestamp::ZERO;
+        }
+        let mut others = self.endpoints.iter().take(first);
+        let hope = others.any(|other| !other.retired && other.failures == 0);
+        match self.outage {
+            Some(since) if hope => since + self.config.resort_after,
+            _ => Timestamp::ZERO,
+        }
     }
 
     /// Whether the limits allow one more attempt to this endpoint.
@@ -149,5 +164,59 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn total(self) -> usize {
         self.paths + self.in_flight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::connector::{Attempt, Config, Verdict};
+    use crate::rng::Rng;
+
+    fn connector() -> Connector {
+        let mut config = Config::new(4);
+        config.last_resorts = 2;
+        Connector::new(config, Rng::from_seed([1; 32]), Timestamp::ZERO)
+    }
+
+    /// Runs by the connector's own deadlines; what it starts until then.
+    fn starts(connector: &mut Connector, until: Timestamp) -> Vec<(Timestamp, Attempt)> {
+        let mut starts = Vec::new();
+        while let Some(at) = connector.poll_timeout().filter(|at| *at < until) {
+            connector.handle_timeout(at);
+            while connector.poll_event().is_some() {}
+            while let Some(attempt) = connector.poll_connect(at) {
+                starts.push((at, attempt));
+            }
+        }
+        starts
+    }
+
+    #[test]
+    fn last_resorts_wait_for_the_others_or_for_their_time() {
+        let mut connector = connector();
+        let resort = Timestamp::ZERO + Config::new(0).resort_after;
+        let early = starts(&mut connector, resort);
+        assert!(early.iter().all(|(_, attempt)| attempt.endpoint < 2), "{early:?}");
+        let late = starts(&mut connector, resort + Duration::from_secs(1));
+        assert!(late.iter().any(|(_, attempt)| attempt.endpoint >= 2), "{late:?}");
+    }
+
+    #[test]
+    fn last_resorts_are_tried_once_the_others_have_failed() {
+        let mut connector = connector();
+        let now = Timestamp::ZERO + Duration::from_millis(150);
+        let first = starts(&mut connector, now);
+        assert_eq!(
+            first.iter().map(|(_, one)| one.endpoint).collect::<Vec<_>>(),
+            [0, 1]
+        );
+        connector.handle_connect_failed(now, first[0].1.attempt_id);
+        let held = connector.poll_connect(now);
+        assert!(held.is_none_or(|attempt| attempt.endpoint < 2), "{held:?}");
+        connector.handle_connect_failed(now, first[1].1.attempt_id);
+        let resort = connector.poll_connect(now).expect("a last resort");
+        assert_eq!(resort.endpoint, 2);
+        assert_eq!(connector.handle_path_up(now, resort.attempt_id), Verdict::Keep);
     }
 }
