@@ -147,14 +147,6 @@ impl ItemSender {
         }
     }
 
-    fn put_head(&mut self, len: usize) {
-        if let End::Callee { begun: begun @ false } = &mut self.end {
-            *begun = true;
-            put_success(&mut self.gathered, &Metadata::new());
-        }
-        put_item_head(&mut self.gathered, len);
-    }
-
     /// Sends an item, waiting while the peer gives no credit. If this is dropped before it is done, the item
     /// is sent later, whole, or not at all.
     ///
@@ -178,8 +170,8 @@ impl ItemSender {
         if self.gathered.len() >= GATHERED {
             self.flush().await?;
         }
-        self.put_head(item.len());
         if item.len() < COPIED {
+            put_head(&mut self.end, &mut self.gathered, item.len());
             self.gathered.extend_from_slice(&item);
             return Ok(());
         }
@@ -197,18 +189,22 @@ impl ItemSender {
         poll_fn(|cx| self.poll_write(cx, &mut Bytes::new())).await
     }
 
-    /// Hands what was gathered, and `rest` behind it, to the stream, or to the driver for when there is credit;
-    /// waits as long as that has something left from before.
-    fn poll_write(&mut self, cx: &mut Task<'_>, rest: &mut Bytes) -> Poll<Result<(), StreamError>> {
+    /// Hands what was gathered, and an item behind it unless it is empty, to the stream, or to the driver for when
+    /// there is credit; waits as long as that has something left from before. Whoever stops waiting leaves no part of
+    /// the item behind.
+    fn poll_write(&mut self, cx: &mut Task<'_>, item: &mut Bytes) -> Poll<Result<(), StreamError>> {
         let mut state = self.owner.0.lock();
         if state.is_writing(self.key) {
             store(&mut state.slot(self.key).write, cx);
             state.unchanged();
             return Poll::Pending;
         }
+        if !item.is_empty() {
+            put_head(&mut self.end, &mut self.gathered, item.len());
+        }
         let count = state.core.write(self.key, &self.gathered)?;
-        if count < self.gathered.len() || !rest.is_empty() {
-            let parts = Parts::new(&self.gathered[count..], Some(std::mem::take(rest)));
+        if count < self.gathered.len() || !item.is_empty() {
+            let parts = Parts::new(&self.gathered[count..], Some(std::mem::take(item)));
             state.write_on(self.key, parts, Then::Wait);
         }
         self.gathered.clear();
@@ -222,6 +218,15 @@ impl ItemSender {
             self.owner.0.lock().write_end(self.key, &gathered, Then::Finish);
         }
     }
+}
+
+/// The head of an item, and before the first one of an answer that of the answer.
+fn put_head(end: &mut End, gathered: &mut Vec<u8>, len: usize) {
+    if let End::Callee { begun: begun @ false } = end {
+        *begun = true;
+        put_success(gathered, &Metadata::new());
+    }
+    put_item_head(gathered, len);
 }
 
 impl Drop for ItemSender {
