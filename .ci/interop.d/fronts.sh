@@ -70,6 +70,7 @@ fronts() {
     carries "$title" "tls://127.0.0.1:$bytes" "${ca[@]}"
     carries "$title" "ws://127.0.0.1:$bytes/"
     carries "$title" "wss://127.0.0.1:$bytes/" "${ca[@]}"
+    carries "$title" "sheetbend://127.0.0.1:$bytes" "${ca[@]}"
     stop_relay
     guide 'haproxy tcp' "bind :4443=bind 127.0.0.1:$bytes" "127.0.0.1:4433=127.0.0.1:$port" >"$scratch/haproxy"
     fronting "$bytes" haproxy -db -f "$scratch/haproxy"
@@ -78,6 +79,7 @@ fronts() {
     carries "$title" "tls://127.0.0.1:$bytes" "${ca[@]}"
     carries "$title" "ws://127.0.0.1:$bytes/"
     carries "$title" "wss://127.0.0.1:$bytes/" "${ca[@]}"
+    carries "$title" "sheetbend://127.0.0.1:$bytes" "${ca[@]}"
     stop_relay
     stop_server
 

@@ -178,6 +178,13 @@ pub struct BenchArgs {
     /// Measure nothing but requests.
     #[arg(long)]
     pub rps: bool,
+    /// Hold this many sessions at once to one server in a process of its own, have all of them answered, and print
+    /// what memory each takes at either end.
+    #[arg(long, value_name = "N", conflicts_with_all = ["url", "rps"], value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub sessions: Option<u32>,
+    /// The transport of those sessions.
+    #[arg(long, value_name = "SCHEME", default_value = "ws", requires = "sessions", value_parser = ["tcp", "tls", "ws", "wss"])]
+    pub over: String,
     /// Print one JSON object at the end instead of a table.
     #[arg(long)]
     pub json: bool,

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod call;
 pub mod demo;
 pub mod failure;
+pub mod files;
 pub mod output;
 pub mod progress;
 pub mod proxy;

@@ -194,3 +194,19 @@ fn calls_and_measurements_know_whom_to_believe() {
     assert_eq!(code, Some(2));
     assert!(line.contains("write its URL"), "{line}");
 }
+
+#[test]
+fn many_sessions_at_once_all_answer() {
+    for scheme in ["ws", "wss"] {
+        let mut command = sheetbend();
+        command.args(["bench", "--sessions", "100", "--over", scheme, "--json"]);
+        let (code, text, line) = run(command);
+        assert_eq!(code, Some(0), "{line}");
+        let measured: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(
+            (&measured["ok"], &measured["answered"]),
+            (&true.into(), &100.into())
+        );
+        assert_eq!(measured["transport"], scheme);
+    }
+}

@@ -4,6 +4,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -203,6 +204,36 @@ async fn what_a_call_says_of_itself_comes_with_it() {
             (&b"tell"[..], Some(&b"1"[..]))
         );
     }
+}
+
+/// A handler that stops waiting for an item's turn, as one whose time is over does, has sent it whole or not at all.
+#[tokio::test]
+async fn an_item_that_is_given_up_leaves_nothing_behind() {
+    let hasty = router().server_streaming("hasty", |_, _, mut out| async move {
+        let large = Bytes::from(vec![7; 1 << 20]);
+        out.feed(large.clone()).await?;
+        let mut given_up = 0;
+        for _ in 0..3 {
+            let mut feeding = std::pin::pin!(out.feed(large.clone()));
+            let taken = std::future::poll_fn(|cx| Poll::Ready(feeding.as_mut().poll(cx).is_ready())).await;
+            given_up += u64::from(!taken);
+        }
+        out.send(given_up.to_string()).await?;
+        Ok(())
+    });
+    let (pair, _) = served("mem", hasty).await;
+    let mut answers = pair.client.call("hasty").server_streaming("").await.unwrap();
+    let mut large = 0;
+    let given_up = loop {
+        let item = answers.next().await.unwrap().unwrap();
+        if item.len() < 1 << 20 {
+            break number(&item);
+        }
+        large += 1;
+    };
+    assert!(given_up > 0, "there was room for all of them at once");
+    assert_eq!(large + given_up, 4);
+    assert_eq!(answers.next().await, Ok(None));
 }
 
 #[tokio::test]

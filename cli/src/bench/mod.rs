@@ -1,7 +1,8 @@
 //! `sheetbend bench`: how fast sessions are on this machine, client and server in one process; or requests to a
-//! server elsewhere.
+//! server elsewhere; or how much memory many sessions take.
 
 mod measure;
+mod sessions;
 
 use crate::args::BenchArgs;
 use crate::failure::Failure;
@@ -56,6 +57,9 @@ struct Reached {
 /// A session cannot be made, or fails on the way.
 pub async fn run(args: BenchArgs) -> Result<(), Failure> {
     let start = std::time::Instant::now();
+    if let Some(count) = args.sessions {
+        return sessions::run(&args, count as usize).await;
+    }
     let (names, reached) = match &args.url {
         Some(_) => elsewhere(&args).await?,
         None if !args.trust.is_empty() || args.through.proxy.is_some() => {

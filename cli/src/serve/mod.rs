@@ -111,6 +111,7 @@ impl News {
 /// # Errors
 /// An address cannot be listened on, or the store cannot be used.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
+    crate::files::raise_limit();
     let store = args
         .store
         .as_deref()

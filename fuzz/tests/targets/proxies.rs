@@ -109,6 +109,7 @@ fn lists() {
             return;
         };
         let Ok(list) = text.parse::<NoProxy>() else { return };
+        assert_eq!(list, NoProxy::of_environment(text));
         let words: Vec<&str> = text
             .split([',', ' ', '\t', '\r', '\n'])
             .filter(|word| !word.is_empty())

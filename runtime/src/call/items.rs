@@ -158,15 +158,6 @@ impl ItemSender {
         }
     }
 
-    #[inline]
-    fn put_head(&mut self, len: usize) {
-        if let End::Callee { begun: begun @ false } = &mut self.end {
-            *begun = true;
-            put_success(&mut self.gathered, &Metadata::new());
-        }
-        put_item_head(&mut self.gathered, len);
-    }
-
     /// Sends an item, waiting while the peer gives no credit. If this is dropped before it is done, the item
     /// is sent later, whole, or not at all.
     ///
@@ -190,7 +181,6 @@ impl ItemSender {
         if item.len() < COPIED {
             return self.feed_slice(&item).await;
         }
-        self.put_head(item.len());
         poll_fn(|cx| self.poll_write(cx, &mut item)).await
     }
 
@@ -228,7 +218,7 @@ impl ItemSender {
         if longest > GATHERED || item.len() >= COPIED || self.finished {
             return false;
         }
-        self.put_head(item.len());
+        put_head(&mut self.end, &mut self.gathered, item.len());
         self.gathered.extend_from_slice(item);
         true
     }
@@ -247,9 +237,8 @@ impl ItemSender {
         if self.gather(item) {
             return Ok(());
         }
-        self.put_head(item.len());
-        let mut rest = Bytes::copy_from_slice(item);
-        poll_fn(|cx| self.poll_write(cx, &mut rest)).await
+        let mut item = Bytes::copy_from_slice(item);
+        poll_fn(|cx| self.poll_write(cx, &mut item)).await
     }
 
     /// Sends what was fed.
@@ -263,29 +252,33 @@ impl ItemSender {
         poll_fn(|cx| self.poll_write(cx, &mut Bytes::new())).await
     }
 
-    /// Hands what was gathered, and `rest` behind it, to the stream, or to the driver for when there is credit;
-    /// waits as long as that has something left from before.
-    fn poll_write(&mut self, cx: &mut Task<'_>, rest: &mut Bytes) -> Poll<Result<(), StreamError>> {
+    /// Hands what was gathered, and an item behind it unless it is empty, to the stream, or to the driver for when
+    /// there is credit; waits as long as that has something left from before. Whoever stops waiting leaves no part of
+    /// the item behind.
+    fn poll_write(&mut self, cx: &mut Task<'_>, item: &mut Bytes) -> Poll<Result<(), StreamError>> {
         let mut state = self.owner.0.lock();
         if state.is_writing(self.key) {
             store(&mut state.slot(self.key).write, cx);
             state.unchanged();
             return Poll::Pending;
         }
+        if !item.is_empty() {
+            put_head(&mut self.end, &mut self.gathered, item.len());
+        }
         if self.gathered.len() >= SHARED {
             // There are many: what was gathered goes as it is, and the next have a place of the same size.
             let next = Vec::with_capacity(GATHERED);
             let mut gathered = Bytes::from(std::mem::replace(&mut self.gathered, next));
             state.core.write_bytes(self.key, &mut gathered)?;
-            if !gathered.is_empty() || !rest.is_empty() {
-                let parts = Parts([gathered, std::mem::take(rest), Bytes::new()]);
+            if !gathered.is_empty() || !item.is_empty() {
+                let parts = Parts([gathered, std::mem::take(item), Bytes::new()]);
                 state.write_on(self.key, parts, Then::Wait);
             }
             return Poll::Ready(Ok(()));
         }
         let count = state.core.write(self.key, &self.gathered)?;
-        if count < self.gathered.len() || !rest.is_empty() {
-            let parts = Parts::new(&self.gathered[count..], Some(std::mem::take(rest)));
+        if count < self.gathered.len() || !item.is_empty() {
+            let parts = Parts::new(&self.gathered[count..], Some(std::mem::take(item)));
             state.write_on(self.key, parts, Then::Wait);
         }
         self.gathered.clear();
@@ -312,6 +305,16 @@ async fn take_turns() {
         Poll::Pending
     })
     .await;
+}
+
+/// The head of an item, and before the first one of an answer that of the answer.
+#[inline]
+fn put_head(end: &mut End, gathered: &mut Vec<u8>, len: usize) {
+    if let End::Callee { begun: begun @ false } = end {
+        *begun = true;
+        put_success(gathered, &Metadata::new());
+    }
+    put_item_head(gathered, len);
 }
 
 impl Drop for ItemSender {
@@ -441,6 +444,8 @@ impl Answers {
         if self.ended.is_none() && self.reader.step() {
             return Ok(Some(self.reader.item()));
         }
+        // Whoever waits keeps no block of what was read.
+        self.shown = Bytes::new();
         match self.next().await? {
             Some(item) => {
                 self.shown = item;

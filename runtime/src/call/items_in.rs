@@ -102,6 +102,8 @@ impl Items {
         if self.failed.is_none() && self.reader.step() {
             return Ok(Some(self.reader.item()));
         }
+        // Whoever waits keeps no block of what was read.
+        self.shown = Bytes::new();
         match self.next().await? {
             Some(item) => {
                 self.shown = item;

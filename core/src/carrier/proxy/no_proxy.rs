@@ -49,6 +49,15 @@ pub enum NoProxyError {
 }
 
 impl NoProxy {
+    /// The entries of a list that are of a kind described above; the others stand for nothing. An environment's list is
+    /// written for many programs, each of which knows its own kinds.
+    pub fn of_environment(text: &str) -> NoProxy {
+        let words = words(text).take(MAX_ENTRIES);
+        NoProxy {
+            entries: words.filter_map(|word| entry(word).ok()).collect(),
+        }
+    }
+
     /// Whether a host name or address (IPv6 without brackets) is reached without a proxy.
     pub fn contains(&self, host: &str, port: u16) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
@@ -110,11 +119,8 @@ impl FromStr for NoProxy {
         if text.len() > MAX_LEN {
             return Err(NoProxyError::TooLong);
         }
-        let words = text
-            .split([',', ' ', '\t', '\r', '\n'])
-            .filter(|word| !word.is_empty());
         let mut entries = Vec::new();
-        for word in words {
+        for word in words(text) {
             if entries.len() >= MAX_ENTRIES {
                 return Err(NoProxyError::TooLong);
             }
@@ -122,6 +128,11 @@ impl FromStr for NoProxy {
         }
         Ok(NoProxy { entries })
     }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split([',', ' ', '\t', '\r', '\n']);
+    words.filter(|word| !word.is_empty())
 }
 
 fn entry(word: &str) -> Result<Entry, NoProxyError> {

@@ -1,6 +1,6 @@
 //! Which proxy leads where.
 
-use super::{NoProxy, NoProxyError, Proxy, ProxyParseError};
+use super::{NoProxy, Proxy, ProxyParseError};
 
 /// Which proxy leads to a target, if one is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,14 +24,6 @@ pub enum VariableError {
         /// What is wrong.
         ProxyParseError,
     ),
-    /// What it holds is no list of hosts.
-    #[error("{0}: {1}")]
-    NoProxy(
-        /// The variable.
-        &'static str,
-        /// What is wrong.
-        NoProxyError,
-    ),
 }
 
 impl ProxyRules {
@@ -53,12 +45,12 @@ impl ProxyRules {
     /// What the variables of an environment say, which `value` tells by their names.
     ///
     /// Every transport goes through a tunnel, which is what `HTTPS_PROXY` is for; `ws` and `http` look at `HTTP_PROXY`
-    /// first, and `ALL_PROXY` is the last resort of all. `NO_PROXY` lists what needs none. Names in lower case come
-    /// first, and an empty variable is none. `HTTP_PROXY` in capitals is not looked at where there is `REQUEST_METHOD`: in
-    /// a CGI program the one who asks could set it.
+    /// first, and `ALL_PROXY` is the last resort of all. `NO_PROXY` lists what needs none: [`NoProxy::of_environment`].
+    /// Names in lower case come first, and an empty variable is none. `HTTP_PROXY` in capitals is not looked at where
+    /// there is `REQUEST_METHOD`: in a CGI program the one who asks could set it.
     ///
     /// # Errors
-    /// A variable that cannot be used.
+    /// A variable that names what is no proxy.
     pub fn from_variables(
         mut value: impl FnMut(&'static str) -> Option<String>,
     ) -> Result<ProxyRules, VariableError> {
@@ -79,9 +71,7 @@ impl ProxyRules {
         let upper = if cgi { "http_proxy" } else { "HTTP_PROXY" };
         let web = parse(first(["http_proxy", upper]))?.or_else(|| tunnel.clone());
         let except = match first(["no_proxy", "NO_PROXY"]) {
-            Some((name, text)) => text
-                .parse()
-                .map_err(|error| VariableError::NoProxy(name, error))?,
+            Some((_, text)) => NoProxy::of_environment(&text),
             None => NoProxy::default(),
         };
         Ok(ProxyRules { tunnel, web, except })

@@ -391,8 +391,14 @@ fn the_environment_is_read_as_others_read_it() {
     assert_eq!(chosen(&cgi, "ws", "far"), None);
     let wrong = rules(&[("ALL_PROXY", "socks4://x")]).expect_err("unknown");
     assert!(wrong.to_string().starts_with("ALL_PROXY: "), "{wrong}");
-    let wrong = rules(&[("no_proxy", "1.2.3.4/99")]).expect_err("no network");
-    assert!(wrong.to_string().starts_with("no_proxy: "), "{wrong}");
+    // What other programs may know of is passed over.
+    let mixed = [
+        ("ALL_PROXY", "p:1"),
+        ("no_proxy", "169.254/16, <local>, near.example"),
+    ];
+    let mixed = rules(&mixed).expect("sound");
+    assert_eq!(chosen(&mixed, "tcp", "near.example"), None);
+    assert_eq!(chosen(&mixed, "tcp", "169.254.1.1").as_deref(), Some("p"));
     let one = ProxyRules::all(proxy("p:1")).except("a".parse().expect("a list"));
     assert_eq!(chosen(&one, "ws", "b").as_deref(), Some("p"));
     assert_eq!(chosen(&one, "ws", "a"), None);
