@@ -175,6 +175,16 @@ fn calls_and_measurements_know_whom_to_believe() {
     let (code, text, _) = echo(&url, &["--pin", &server.pin], &[]);
     assert_eq!((code, text.as_str()), (Some(0), "x"));
 
+    // Whatever works: with a pin only what is encrypted.
+    let any = format!("sheetbend://{}", server.place);
+    let (code, text, line) = echo(&any, &[], &[]);
+    assert_eq!((code, text.as_str()), (Some(0), "x"), "{line}");
+    let (code, text, line) = echo(&any, &["--pin", &server.pin], &[]);
+    assert_eq!((code, text.as_str()), (Some(0), "x"), "{line}");
+    let (code, _, line) = echo(&any, &["--pin", &other], &[]);
+    assert_eq!(code, Some(1));
+    assert!(line.contains(&server.pin) && !line.contains("tcp://"), "{line}");
+
     let mut command = sheetbend();
     command.args(["bench", &url, "--pin", &server.pin, "--seconds", "1", "--json"]);
     let (code, text, line) = run(command);
