@@ -121,7 +121,7 @@ async fn all_four_kinds_in_memory() {
 
 /// An item of a length that tells its number: small ones, some that are not copied, and empty ones.
 fn numbered(number: usize) -> Vec<u8> {
-    let len = if number % 97 == 0 {
+    let len = if number.is_multiple_of(97) {
         2048 + number
     } else {
         number % 90
