@@ -119,6 +119,64 @@ async fn all_four_kinds_in_memory() {
     all_kinds("mem").await;
 }
 
+/// An item of a length that tells its number: small ones, some that are not copied, and empty ones.
+fn numbered(number: usize) -> Vec<u8> {
+    let len = if number % 97 == 0 {
+        2048 + number
+    } else {
+        number % 90
+    };
+    vec![number as u8; len]
+}
+
+#[tokio::test]
+async fn items_are_fed_from_slices_and_read_where_they_lie() {
+    const ITEMS: usize = 6000;
+    let slices = router()
+        .server_streaming("one by one", |_, _, mut out| async move {
+            for number in 0..ITEMS {
+                out.feed_slice(&numbered(number)).await?;
+            }
+            Ok(())
+        })
+        .server_streaming("all", |_, _, mut out| async move {
+            out.feed_all((0..ITEMS).map(numbered)).await?;
+            Err::<(), _>(Failure::new(Code::DataLoss, "no more"))
+        })
+        .client_streaming("read", |_, mut items| async move {
+            let mut count = 0;
+            while let Some(item) = items.next_slice().await? {
+                assert_eq!(item, numbered(count));
+                count += 1;
+            }
+            Ok(count.to_string())
+        });
+    let (pair, _) = served("mem", slices).await;
+    let client = &pair.client;
+    for method in ["one by one", "all"] {
+        let mut answers = client.call(method).server_streaming("").await.unwrap();
+        for number in 0..ITEMS {
+            // Both ways to read go together.
+            if number % 3 == 0 {
+                assert_eq!(answers.next().await.unwrap().unwrap(), numbered(number));
+            } else {
+                assert_eq!(answers.next_slice().await.unwrap().unwrap(), numbered(number));
+            }
+        }
+        for _ in 0..2 {
+            match answers.next_slice().await {
+                Ok(end) => assert_eq!((method, end), ("one by one", None)),
+                Err(error) => assert_eq!((method, failure(error).code), ("all", Code::DataLoss)),
+            }
+        }
+    }
+    let mut call = client.call("read").client_streaming().await.unwrap();
+    for number in 0..ITEMS {
+        call.feed_slice(&numbered(number)).await.unwrap();
+    }
+    assert_eq!(call.finish().await.unwrap().payload, ITEMS.to_string());
+}
+
 #[tokio::test]
 async fn what_a_call_says_of_itself_comes_with_it() {
     let trace = TraceContext::new([3; 16], [4; 8], 1).unwrap();

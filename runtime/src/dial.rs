@@ -360,7 +360,9 @@ impl Dialer {
                 .retain(|attempt| matches!(attempt.progress, Progress::Path { .. }));
             return news;
         }
-        if self.connector.poll_timeout().is_some_and(|at| at <= now) {
+        // Mostly it wants nothing: it is asked once then, not for each of these.
+        let wants = self.connector.poll_timeout();
+        if wants.is_some_and(|at| at <= now) {
             self.connector.handle_timeout(now);
         }
         while let Some(event) = self.connector.poll_event() {
@@ -382,7 +384,9 @@ impl Dialer {
                 link.drop_path(now);
             }
         }
-        while let Some(next) = self.connector.poll_connect(now) {
+        while wants.is_some()
+            && let Some(next) = self.connector.poll_connect(now)
+        {
             let address = self.endpoints[next.endpoint].address.clone();
             let future = connect(self.runtime.clone(), address, self.settings.clone());
             let progress = Progress::Connecting(future);

@@ -2,7 +2,6 @@
 //! stream was full, reads answers until they are whole, and hands them over.
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 use sheetbend_core::request::{AnswerError, CallError, CallKind, Cause, ResetCode, Sent};
 use sheetbend_core::session::{OpenError, StreamError, StreamKey};
 use sheetbend_core::time::Timestamp;
@@ -88,11 +87,10 @@ impl State {
     }
 
     /// Hands over what is done, and lays requests of the peer ready. Tells how many there are of both.
-    pub(crate) fn hand_over(&mut self, calls: &Mutex<Calls>, wakes: &mut WakeList) -> usize {
-        let mut calls = calls.lock();
+    pub(crate) fn hand_over(&mut self, calls: &mut Calls, wakes: &mut WakeList) -> usize {
         let done = self.carried.answered.len();
         calls.complete(&mut self.carried.answered, wakes);
-        self.lay_ready(&mut calls, wakes);
+        self.lay_ready(calls, wakes);
         if self.end.is_some() {
             calls.end(wakes);
         }

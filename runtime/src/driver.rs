@@ -40,6 +40,8 @@ pub(crate) struct Driver {
     timer: Option<Box<dyn Timer>>,
     /// What the timer is set to; `MAX` when it is not running.
     armed: Timestamp,
+    /// The timer has the task's waker: until it is due there is nothing to ask it.
+    watched: bool,
     /// Other tasks were let go first since the application last changed something.
     deferred: bool,
     /// The last turn woke one task for one call: nobody else is about to queue anything.
@@ -68,6 +70,7 @@ impl Driver {
             links: Vec::with_capacity(1),
             timer: None,
             armed: Timestamp::MAX,
+            watched: false,
             deferred: false,
             lone: false,
             unjudged: 0,
@@ -96,7 +99,7 @@ impl Driver {
         let busy = again && self.unjudged < BUSY_TURNS;
         self.unjudged = if busy { self.unjudged + 1 } else { 0 };
         again |= self.adopt(now, state);
-        again |= self.work(now, state, busy, &mut wakes, &mut moved);
+        again |= self.work(cx, now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
         let detached = state.core.state() == Lifecycle::Reconnecting;
         let held = detached.then(|| state.core.held_bytes() + state.intake.held_bytes());
@@ -104,8 +107,6 @@ impl Driver {
         if done {
             shared.close_calls(state, &mut wakes);
         }
-        // What was left since this turn began goes into the next.
-        again |= shared.calls.lock().arm(cx);
         if let Some(observer) = &mut self.observer {
             observer.turn(now, &state.core);
             if let Role::Client(dialer) = &self.role {
@@ -136,7 +137,7 @@ impl Driver {
             return Turn::Done;
         }
         again |= deadline.is_some_and(|at| at <= now);
-        again |= self.expired(cx, deadline);
+        again |= self.expired(cx, now, deadline);
         if let Role::Client(dialer) = &mut self.role {
             again |= dialer.has_new();
         }
@@ -159,6 +160,7 @@ impl Driver {
     /// the others were asked for output, what it leaves is theirs to send.
     fn work(
         &mut self,
+        cx: &Context<'_>,
         now: Timestamp,
         state: &mut State,
         busy: bool,
@@ -191,10 +193,14 @@ impl Driver {
         let whole = state.intake.whole();
         let ended = self.take_events(now, state, wakes, moved);
         let more = state.intake.whole() > whole;
-        let handed = state.hand_over(&self.shared.calls, wakes);
+        let mut calls = self.shared.calls.lock();
+        let handed = state.hand_over(&mut calls, wakes);
+        // What was left since this turn began goes into the next.
+        let left = calls.arm(cx);
+        drop(calls);
         self.lone = handed == 1 && wakes.len() == 1;
         self.links.retain(|link| !link.is_gone());
-        ended || more
+        ended || more || left
     }
 
     /// Tells everyone of what happened; whether a path ended.
@@ -268,21 +274,23 @@ impl Driver {
 
     /// Sets the timer, and tells whether it has expired. It is not set back to a later deadline:
     /// expiring early once is cheaper than moving it on every turn.
-    fn expired(&mut self, cx: &mut Context<'_>, deadline: Option<Timestamp>) -> bool {
+    fn expired(&mut self, cx: &mut Context<'_>, now: Timestamp, deadline: Option<Timestamp>) -> bool {
         if let Some(at) = deadline.filter(|at| *at < self.armed) {
             self.armed = at;
+            self.watched = false;
             match &mut self.timer {
                 Some(timer) => timer.reset(at),
                 None => self.timer = Some(self.shared.runtime.timer(at)),
             }
         }
-        if self.armed == Timestamp::MAX {
+        if self.armed == Timestamp::MAX || (self.watched && now < self.armed) {
             return false;
         }
         let expired = self
             .timer
             .as_mut()
             .is_some_and(|timer| timer.poll_expired(cx).is_ready());
+        self.watched = !expired;
         if expired && !sheetbend_core::canary!(DriverTimerForgotten) {
             self.armed = Timestamp::MAX;
         }

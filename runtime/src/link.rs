@@ -364,9 +364,7 @@ impl Link {
         // What the session wanted to send while this was held up, nobody has asked it for.
         let more = output.len() >= LARGE_OUTPUT || std::mem::take(&mut self.held_up);
         while !output.is_empty() && self.end.is_none() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let count = output.io_slices(&mut slices);
-            match self.socket.try_write_vectored(&slices[..count]) {
+            match try_write(&*self.socket, output) {
                 Ok(0) => self.end = Some(PathEnd::Io(io::ErrorKind::WriteZero)),
                 Ok(count) => {
                     let lost = usize::from(sheetbend_core::canary!(LinkTailLost) && count < output.len());
@@ -393,6 +391,17 @@ impl Link {
         self.linger();
         more || matches!(self.phase, Phase::Lingering(_) | Phase::Gone)
     }
+}
+
+/// Writes the front of what waits: small output mostly lies in one piece.
+fn try_write(socket: &dyn Socket, output: &OutBuffer) -> io::Result<usize> {
+    let first = output.chunk();
+    if first.len() == output.len() {
+        return socket.try_write_vectored(&[IoSlice::new(first)]);
+    }
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let count = output.io_slices(&mut slices);
+    socket.try_write_vectored(&slices[..count])
 }
 
 fn would_block(error: &io::Error) -> bool {

@@ -1,7 +1,9 @@
 //! Buffers that busy sessions share, so that idle ones hold none.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::{MutexGuard, PoisonError};
+use std::thread::LocalKey;
 
 use bytes::BytesMut;
 use sheetbend_core::wire::OutBuffer;
@@ -24,6 +26,24 @@ static BLOCKS: Mutex<Blocks> = Mutex::new(Blocks {
 });
 static BATCHES: Mutex<Vec<Batch>> = Mutex::new(Vec::new());
 static OUTPUTS: Mutex<Vec<OutBuffer>> = Mutex::new(Vec::new());
+
+thread_local! {
+    // What this thread gave back last, and takes next: without a lock, and from this core's cache.
+    static OWN_BLOCK: Cell<Option<BytesMut>> = const { Cell::new(None) };
+    static OWN_BATCH: Cell<Option<Batch>> = const { Cell::new(None) };
+    static OWN_OUTPUT: Cell<Option<OutBuffer>> = const { Cell::new(None) };
+}
+
+/// What this thread kept.
+fn take_own<T>(own: &'static LocalKey<Cell<Option<T>>>) -> Option<T> {
+    // A thread that ends keeps nothing.
+    own.try_with(Cell::take).ok().flatten()
+}
+
+/// Keeps it for this thread; gives what was kept before.
+fn keep_own<T>(own: &'static LocalKey<Cell<Option<T>>>, kept: T) -> Option<T> {
+    own.try_with(|own| own.replace(Some(kept))).ok().flatten()
+}
 
 struct Blocks {
     free: Vec<BytesMut>,
@@ -72,14 +92,26 @@ impl Blocks {
 
 /// An empty block with room for at least `room` bytes.
 pub(crate) fn take_block(room: usize) -> BytesMut {
-    let pooled = if room <= BLOCK { BLOCKS.lock().take() } else { None };
+    let pooled = if room <= BLOCK {
+        take_own(&OWN_BLOCK).or_else(|| BLOCKS.lock().take())
+    } else {
+        None
+    };
     pooled.unwrap_or_else(|| BytesMut::with_capacity(room.max(BLOCK)))
 }
 
 /// Gives a block back that was taken for `size` bytes; it is used again when nobody holds a slice of it.
 pub(crate) fn give_block(mut block: BytesMut, size: usize) {
-    if size == BLOCK {
-        block.clear();
+    if size != BLOCK {
+        return;
+    }
+    block.clear();
+    let colder = if block.try_reclaim(BLOCK) {
+        keep_own(&OWN_BLOCK, block)
+    } else {
+        Some(block)
+    };
+    if let Some(block) = colder {
         let surplus = BLOCKS.lock().give(block);
         drop(surplus);
     }
@@ -87,26 +119,34 @@ pub(crate) fn give_block(mut block: BytesMut, size: usize) {
 
 /// An empty output buffer.
 pub(crate) fn take_output() -> OutBuffer {
-    OUTPUTS.lock().pop().unwrap_or_default()
+    take_own(&OWN_OUTPUT)
+        .or_else(|| OUTPUTS.lock().pop())
+        .unwrap_or_default()
 }
 
 /// Gives an output buffer back.
 pub(crate) fn give_output(mut output: OutBuffer) {
     output.clear();
-    let mut outputs = OUTPUTS.lock();
-    if outputs.len() < KEPT {
-        outputs.push(output);
+    if let Some(output) = keep_own(&OWN_OUTPUT, output) {
+        let mut outputs = OUTPUTS.lock();
+        if outputs.len() < KEPT {
+            outputs.push(output);
+        }
     }
 }
 
 /// An empty batch of commands.
 pub(crate) fn take_batch() -> Batch {
-    BATCHES.lock().pop().unwrap_or_else(Batch::with_room)
+    take_own(&OWN_BATCH)
+        .or_else(|| BATCHES.lock().pop())
+        .unwrap_or_else(Batch::with_room)
 }
 
 /// Gives a batch of commands back.
 pub(crate) fn give_batch(batch: Batch) {
-    if let Some(batch) = batch.recycled() {
+    if let Some(batch) = batch.recycled()
+        && let Some(batch) = keep_own(&OWN_BATCH, batch)
+    {
         let mut batches = BATCHES.lock();
         if batches.len() < KEPT {
             batches.push(batch);

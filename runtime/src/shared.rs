@@ -341,7 +341,7 @@ impl Shared {
     pub(crate) fn close_calls(&self, state: &mut State, wakes: &mut WakeList) {
         self.calls.lock().closed = true;
         self.carry_out(state);
-        state.hand_over(&self.calls, wakes);
+        state.hand_over(&mut self.calls.lock(), wakes);
     }
 
     /// The state, for the driver: changing it wakes nobody.

@@ -9,11 +9,11 @@ use sheetbend_tokio::{Class, ClientBuilder, Router, Server, ServerTls, Session, 
 
 use super::bulk::payload;
 use super::case::Test;
-use super::items::{Receiver, Source};
+use super::items::{Receiver, Source, item};
 use super::large::spawn_large_callers;
 use super::load::{ECHO_BYTES, Load};
 use super::peer::{Keep, Peer, Starting};
-use super::rpc::{Client, Small, call_and_wait, endless_items};
+use super::rpc::{Client, Small, call_and_wait};
 use super::rps::spawn_callers;
 use super::rtt::echo_in_turn;
 use super::streams::{Arrivals, WRITE_BYTES};
@@ -60,7 +60,7 @@ impl Peer for Ours {
 
     fn variants(&self, test: Test) -> Vec<String> {
         let what = match test {
-            Test::Items => "items fed one by one",
+            Test::Items => "items passed as slices",
             Test::Rtt | Test::Rps | Test::Large => "a request each, one task answers",
             Test::Bulk | Test::Streams => "chunks passed by reference",
             Test::Idle | Test::Pending => "heartbeats on",
@@ -100,12 +100,17 @@ impl Peer for Ours {
         })
     }
 
-    fn items<'a>(&'a self, _variant: usize, _source: Source, load: &'a Load) -> Starting<'a> {
+    fn items<'a>(&'a self, _variant: usize, source: Source, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
             let (client, server, keep) = self.pair().await?;
-            let router = Router::builder().server_streaming("items", |_, _, mut out| async move {
-                for item in endless_items() {
-                    out.feed(item).await?;
+            let router = Router::builder().server_streaming("items", move |_, _, mut out| async move {
+                match source {
+                    Source::Task => {
+                        for serial in 0.. {
+                            out.feed_slice(&item(serial)).await?;
+                        }
+                    }
+                    Source::AtHand => out.feed_all((0..).map(item)).await?,
                 }
                 Ok(())
             });
@@ -118,8 +123,8 @@ impl Peer for Ours {
             load.spawn(async move {
                 let call = client.call("items").server_streaming("").await;
                 let mut items = call.map_err(io::Error::other)?;
-                while let Some(item) = items.next().await.map_err(io::Error::other)? {
-                    receiver.received(&item)?;
+                while let Some(item) = items.next_slice().await.map_err(io::Error::other)? {
+                    receiver.received(item)?;
                 }
                 Err(io::ErrorKind::UnexpectedEof.into())
             });

@@ -45,6 +45,8 @@ pub struct ItemReader {
     /// The pieces that came, in order.
     pieces: VecDeque<Bytes>,
     held: usize,
+    /// Bytes at the front of the first piece that [`ItemReader::item`] shows.
+    shown: usize,
     /// Length of the item whose head was read.
     body: Option<usize>,
     failed: Option<ItemError>,
@@ -72,6 +74,57 @@ impl ItemReader {
         self.held
     }
 
+    /// Steps onto the next item, which [`item`](Self::item) then shows where it lies, if all of it is in the piece
+    /// that is read. Otherwise nothing is changed, and [`next`](Self::next) tells more.
+    #[inline]
+    pub fn step(&mut self) -> bool {
+        self.leave_shown();
+        if self.body.is_some() || self.failed.is_some() {
+            return false;
+        }
+        let Some(front) = self.pieces.front_mut() else {
+            return false;
+        };
+        let mut rest = &front[..];
+        let Ok(written @ 1..) = varint::field(&mut rest, "item length") else {
+            return false;
+        };
+        let len = written - 1;
+        if len > self.max as u64 || len > rest.len() as u64 {
+            return false;
+        }
+        // No longer than what lies there.
+        let len = len as usize;
+        let head = front.len() - rest.len();
+        front.advance(head);
+        self.held -= head + len;
+        self.shown = len;
+        true
+    }
+
+    /// The item that was [stepped](Self::step) onto; empty once anything else was asked for.
+    #[inline]
+    pub fn item(&self) -> &[u8] {
+        let front = self.pieces.front();
+        front
+            .and_then(|front| front.get(..self.shown))
+            .unwrap_or_default()
+    }
+
+    /// What was shown was read.
+    #[inline]
+    fn leave_shown(&mut self) {
+        let Some(front) = self.pieces.front_mut() else {
+            return;
+        };
+        if front.len() > self.shown {
+            front.advance(self.shown);
+        } else {
+            self.pieces.pop_front();
+        }
+        self.shown = 0;
+    }
+
     /// The next item, or `None` until more is pushed.
     ///
     /// # Errors
@@ -81,6 +134,7 @@ impl ItemReader {
         if let Some(error) = self.failed {
             return Err(error);
         }
+        self.leave_shown();
         let len = match self.body {
             Some(len) => len,
             None => match self.take_head() {
@@ -119,6 +173,7 @@ impl ItemReader {
 
     /// What was pushed and is no item: for what follows the end mark.
     pub fn into_rest(mut self) -> Bytes {
+        self.leave_shown();
         self.take(self.held)
     }
 
@@ -249,6 +304,41 @@ mod tests {
     }
 
     #[test]
+    fn items_are_shown_where_they_lie() {
+        let bytes = Bytes::from(wire(&[b"hello", b"", b"world", b"cut"]));
+        let (first, second) = (bytes.slice(..9), bytes.slice(9..));
+        let mut reader = ItemReader::new(10);
+        assert!(!reader.step(), "nothing has come");
+        reader.push(first.clone());
+        assert!(reader.step());
+        assert_eq!((reader.item(), reader.held()), (&b"hello"[..], 3));
+        assert_eq!(reader.item().as_ptr(), first[1..].as_ptr());
+        assert!(reader.step());
+        assert_eq!(reader.item(), b"");
+        // The next lies in two pieces.
+        assert!(!reader.step());
+        assert_eq!(reader.item(), b"");
+        assert_eq!(reader.next(), Ok(None));
+        reader.push(second);
+        assert!(!reader.step());
+        assert_eq!(reader.next(), Ok(Some(Piece::Item(Bytes::from_static(b"world")))));
+        assert!(reader.step());
+        assert_eq!((reader.item(), reader.held()), (&b"cut"[..], 0));
+        assert_eq!(
+            (reader.finish(), reader.next(), reader.step()),
+            (Ok(()), Ok(None), false)
+        );
+        // An end mark, a length over the limit and a head that is wrong are for `next`.
+        for bad in [&[0][..], &[13, 1], &[0x80, 0x01]] {
+            let mut reader = ItemReader::new(10);
+            reader.push(Bytes::copy_from_slice(bad));
+            assert!(!reader.step());
+            assert_ne!(reader.next(), Ok(None));
+            assert!(!reader.step());
+        }
+    }
+
+    #[test]
     fn limits_and_cuts() {
         let mut reader = ItemReader::new(4);
         reader.push(Bytes::from(wire(&[b"four"])));
@@ -297,9 +387,19 @@ mod tests {
                 for piece in bytes.chunks(usize::from(*size).max(1)) {
                     parts.push(Bytes::copy_from_slice(piece));
                 }
+                let mut shown = ItemReader::new(50);
+                for piece in bytes.chunks(usize::from(*size).max(1)) {
+                    shown.push(Bytes::copy_from_slice(piece));
+                }
                 loop {
                     let (a, b) = (whole.next(), parts.next());
                     assert_eq!(a, b);
+                    let c = match shown.step() {
+                        true => Ok(Some(Piece::Item(Bytes::copy_from_slice(shown.item())))),
+                        false => shown.next(),
+                    };
+                    assert_eq!(a, c);
+                    assert_eq!(whole.held(), shown.held());
                     assert_eq!(whole.held(), parts.held());
                     if !matches!(a, Ok(Some(Piece::Item(_)))) {
                         break;

@@ -385,6 +385,24 @@ impl AnswerReader {
         }
     }
 
+    /// Steps onto the answer's next item, which [`item`](Self::item) then shows: [`ItemReader::step`].
+    #[inline]
+    pub fn step(&mut self) -> bool {
+        match &mut self.stage {
+            AnswerStage::Items(items) => items.step(),
+            _ => false,
+        }
+    }
+
+    /// The item that was [stepped](Self::step) onto; empty once anything else was asked for.
+    #[inline]
+    pub fn item(&self) -> &[u8] {
+        match &self.stage {
+            AnswerStage::Items(items) => items.item(),
+            _ => &[],
+        }
+    }
+
     /// The next part, or `None` until more comes; `None` for ever after [`AnswerPart::End`].
     ///
     /// # Errors

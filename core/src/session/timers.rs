@@ -45,27 +45,39 @@ const KINDS: [TimerKind; TIMERS] = [
 
 /// Deadlines by kind.
 #[derive(Clone, Debug)]
-pub(super) struct Timers([Timestamp; TIMERS]);
+pub(super) struct Timers {
+    at: [Timestamp; TIMERS],
+    /// A bit for each that is set: few are, and they are asked for several times in a turn.
+    set: u16,
+}
 
 impl Default for Timers {
     fn default() -> Self {
-        Timers([Timestamp::MAX; TIMERS])
+        Timers {
+            at: [Timestamp::MAX; TIMERS],
+            set: 0,
+        }
     }
 }
 
 impl Timers {
     pub(super) fn set(&mut self, kind: TimerKind, at: Timestamp) {
-        self.0[kind as usize] = at;
+        self.at[kind as usize] = at;
+        let bit = 1 << kind as u16;
+        if at == Timestamp::MAX {
+            self.set &= !bit;
+        } else {
+            self.set |= bit;
+        }
     }
 
     /// Sets it, unless it is due earlier than that.
     pub(super) fn set_earlier(&mut self, kind: TimerKind, at: Timestamp) {
-        let known = &mut self.0[kind as usize];
-        *known = at.min(*known);
+        self.set(kind, at.min(self.at[kind as usize]));
     }
 
     pub(super) fn clear(&mut self, kind: TimerKind) {
-        self.0[kind as usize] = Timestamp::MAX;
+        self.set(kind, Timestamp::MAX);
     }
 
     pub(super) fn clear_all(&mut self) {
@@ -73,26 +85,31 @@ impl Timers {
     }
 
     pub(super) fn is_set(&self, kind: TimerKind) -> bool {
-        self.0[kind as usize] != Timestamp::MAX
+        self.set & (1 << kind as u16) != 0
     }
 
     /// Clears and reports `kind` if it is due.
     pub(super) fn take_due(&mut self, kind: TimerKind, now: Timestamp) -> bool {
-        let due = self.is_set(kind) && self.0[kind as usize] <= now;
+        let due = self.is_set(kind) && self.at[kind as usize] <= now;
         if due {
             self.clear(kind);
         }
         due
     }
 
+    /// The first deadline; of those that are due together, the first kind's.
+    #[inline]
     pub(super) fn next(&self) -> Option<(Timestamp, TimerKind)> {
-        // The first of those that are due together. Asked several times in a turn.
-        let mut first = (Timestamp::MAX, KINDS[0]);
-        for (at, kind) in self.0.iter().zip(KINDS) {
-            if *at < first.0 {
-                first = (*at, kind);
+        let mut first = None;
+        let mut left = self.set;
+        while left != 0 {
+            let index = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let at = self.at[index];
+            if first.is_none_or(|(earliest, _)| at < earliest) {
+                first = Some((at, KINDS[index]));
             }
         }
-        (first.0 != Timestamp::MAX).then_some(first)
+        first
     }
 }

@@ -1,4 +1,4 @@
-//! Items of streaming calls, as they are sent and as they come.
+//! Items of streaming calls, as they are sent, and as they come in an answer.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -8,21 +8,28 @@ use std::task::{Context as Task, Poll};
 use bytes::Bytes;
 use sheetbend_core::request::reader::Limits;
 use sheetbend_core::request::{
-    AnswerPart, AnswerReader, CallError, CallKind, Cause, Code, Failure, ItemReader, Metadata, Piece, Reason,
-    ResetCode, Sent, put_end, put_failure, put_item_head, put_success,
+    AnswerPart, AnswerReader, CallError, CallKind, Cause, Failure, Metadata, Reason, ResetCode, Sent,
+    put_end, put_failure, put_item_head, put_success,
 };
-use sheetbend_core::session::{Read, StreamError, StreamKey};
+use sheetbend_core::session::{StreamError, StreamKey};
 use sheetbend_core::time::Timestamp;
 
 use crate::dispatch::{Parts, Then};
 use crate::shared::{Owner, State, store};
 
+use super::items_in::poll_read;
 use super::reply::Reply;
 
 /// Items below this are copied, so that many go in one piece.
 const COPIED: usize = 2048;
 /// So much is gathered by [`ItemSender::feed`] before it goes on.
 const GATHERED: usize = 16 * 1024;
+/// What was gathered goes by reference from here on.
+const SHARED: usize = GATHERED / 4;
+/// So much goes to the stream before other tasks have a turn: what is sent meanwhile is still in the cache.
+const BURST: usize = 64 * 1024;
+/// The length before an item takes this much at most.
+const LONGEST_HEAD: usize = 9;
 
 /// A stream that was opened for a call, and is given up if it goes no further.
 pub(crate) struct Opened {
@@ -83,6 +90,7 @@ impl Opened {
             reader: AnswerReader::new(self.kind, limits),
             metadata: Metadata::new(),
             trailers: Metadata::new(),
+            shown: Bytes::new(),
             ended: None,
         };
         (sender, answers)
@@ -120,6 +128,8 @@ pub struct ItemSender {
     finished: bool,
     /// Items, as they travel, that were not handed to the stream.
     gathered: Vec<u8>,
+    /// Bytes that were handed to the stream since other tasks had a turn.
+    burst: usize,
 }
 
 impl ItemSender {
@@ -130,6 +140,7 @@ impl ItemSender {
             end,
             finished: false,
             gathered: Vec::new(),
+            burst: 0,
         }
     }
 
@@ -167,14 +178,66 @@ impl ItemSender {
             return Err(StreamError::Finished);
         }
         let mut item = item.into();
-        if self.gathered.len() >= GATHERED {
-            self.flush().await?;
-        }
         if item.len() < COPIED {
-            put_head(&mut self.end, &mut self.gathered, item.len());
-            self.gathered.extend_from_slice(&item);
+            return self.feed_slice(&item).await;
+        }
+        poll_fn(|cx| self.poll_write(cx, &mut item)).await
+    }
+
+    /// [`feed`](Self::feed) of bytes that the caller keeps: they are copied, and a small item costs no allocation.
+    ///
+    /// # Errors
+    /// As [`ItemSender::send`].
+    #[inline]
+    pub async fn feed_slice(&mut self, item: &[u8]) -> Result<(), StreamError> {
+        if self.gather(item) {
             return Ok(());
         }
+        self.feed_next(item).await
+    }
+
+    /// Feeds all items of an iterator, one after the other, and [flushes](Self::flush) them.
+    ///
+    /// # Errors
+    /// As [`ItemSender::send`].
+    pub async fn feed_all<T: AsRef<[u8]>>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<(), StreamError> {
+        let mut items = items.into_iter();
+        while let Some(item) = items.find(|item| !self.gather(item.as_ref())) {
+            self.feed_next(item.as_ref()).await?;
+        }
+        self.flush().await
+    }
+
+    /// Gathers a small item, if there is room for it.
+    #[inline]
+    fn gather(&mut self, item: &[u8]) -> bool {
+        let longest = self.gathered.len() + LONGEST_HEAD + item.len();
+        if longest > GATHERED || item.len() >= COPIED || self.finished {
+            return false;
+        }
+        put_head(&mut self.end, &mut self.gathered, item.len());
+        self.gathered.extend_from_slice(item);
+        true
+    }
+
+    /// Feeds an item for which there is no room among those gathered, or that is not small.
+    async fn feed_next(&mut self, item: &[u8]) -> Result<(), StreamError> {
+        if self.finished {
+            return Err(StreamError::Finished);
+        }
+        self.burst += self.gathered.len();
+        self.flush().await?;
+        if self.burst >= BURST {
+            self.burst = 0;
+            take_turns().await;
+        }
+        if self.gather(item) {
+            return Ok(());
+        }
+        let mut item = Bytes::copy_from_slice(item);
         poll_fn(|cx| self.poll_write(cx, &mut item)).await
     }
 
@@ -202,6 +265,17 @@ impl ItemSender {
         if !item.is_empty() {
             put_head(&mut self.end, &mut self.gathered, item.len());
         }
+        if self.gathered.len() >= SHARED {
+            // There are many: what was gathered goes as it is, and the next have a place of the same size.
+            let next = Vec::with_capacity(GATHERED);
+            let mut gathered = Bytes::from(std::mem::replace(&mut self.gathered, next));
+            state.core.write_bytes(self.key, &mut gathered)?;
+            if !gathered.is_empty() || !item.is_empty() {
+                let parts = Parts([gathered, std::mem::take(item), Bytes::new()]);
+                state.write_on(self.key, parts, Then::Wait);
+            }
+            return Poll::Ready(Ok(()));
+        }
         let count = state.core.write(self.key, &self.gathered)?;
         if count < self.gathered.len() || !item.is_empty() {
             let parts = Parts::new(&self.gathered[count..], Some(std::mem::take(item)));
@@ -220,7 +294,21 @@ impl ItemSender {
     }
 }
 
+/// Lets the tasks run that wait for it, the driver for one.
+async fn take_turns() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// The head of an item, and before the first one of an answer that of the answer.
+#[inline]
 fn put_head(end: &mut End, gathered: &mut Vec<u8>, len: usize) {
     if let End::Callee { begun: begun @ false } = end {
         *begun = true;
@@ -308,6 +396,8 @@ pub struct Answers {
     reader: AnswerReader,
     metadata: Metadata,
     trailers: Metadata,
+    /// What [`Answers::next_slice`] shows where it did not come in one piece.
+    shown: Bytes,
     ended: Option<Result<(), CallError>>,
 }
 
@@ -341,6 +431,27 @@ impl Answers {
                     self.ended = Some(Err(CallError::MaybeExecuted(Cause::Answer(error))));
                 }
             }
+        }
+    }
+
+    /// [`next`](Self::next) that shows an item where it lies, until the next is asked for. Of many small ones each
+    /// costs a good deal less so.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub async fn next_slice(&mut self) -> Result<Option<&[u8]>, CallError> {
+        if self.ended.is_none() && self.reader.step() {
+            return Ok(Some(self.reader.item()));
+        }
+        // Whoever waits keeps no block of what was read.
+        self.shown = Bytes::new();
+        match self.next().await? {
+            Some(item) => {
+                self.shown = item;
+                Ok(Some(&self.shown[..]))
+            }
+            None => Ok(None),
         }
     }
 
@@ -450,6 +561,14 @@ impl StreamingRequest {
         self.sender.feed(item).await
     }
 
+    /// See [`ItemSender::feed_slice`].
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn feed_slice(&mut self, item: &[u8]) -> Result<(), StreamError> {
+        self.sender.feed_slice(item).await
+    }
+
     /// Ends the items, and waits for the answer.
     ///
     /// # Errors
@@ -463,96 +582,5 @@ impl StreamingRequest {
             payload,
             metadata: std::mem::take(&mut self.answers.metadata),
         })
-    }
-}
-
-fn poll_read(owner: &Owner, key: StreamKey, cx: &mut Task<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-    let now = owner.0.runtime.now();
-    let mut state = owner.0.lock();
-    match state.core.read(now, key, usize::MAX)? {
-        Read::Data(data) => Poll::Ready(Ok(Some(data))),
-        Read::Finished => Poll::Ready(Ok(None)),
-        Read::Blocked => {
-            store(&mut state.slot(key).read, cx);
-            state.unchanged();
-            Poll::Pending
-        }
-    }
-}
-
-/// The items of a request, as its handler reads them. Dropping it tells the caller that it needs to send no
-/// more; the answer goes on.
-pub struct Items {
-    owner: Arc<Owner>,
-    key: StreamKey,
-    reader: ItemReader,
-    finished: bool,
-    failed: Option<Failure>,
-}
-
-impl Items {
-    /// Of a request whose first bytes were read.
-    pub(crate) fn new(owner: Arc<Owner>, key: StreamKey, first: Bytes, finished: bool) -> Items {
-        let max = owner.0.lock().quiet().limits.max_request;
-        let mut reader = ItemReader::new(max);
-        reader.push(first);
-        Items {
-            owner,
-            key,
-            reader,
-            finished,
-            failed: None,
-        }
-    }
-
-    /// The next item; `None` after the last.
-    ///
-    /// # Errors
-    /// What to answer when the items cannot be read on: the caller broke the rules, or gave the call up.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        loop {
-            if let Some(failure) = &self.failed {
-                return Err(failure.clone());
-            }
-            let failure = match self.reader.next() {
-                Ok(Some(Piece::Item(item))) => return Ok(Some(item)),
-                Ok(Some(Piece::EndMark)) => sheetbend_core::request::ItemError::EndMark.failure(),
-                Ok(None) if self.finished => match self.reader.finish() {
-                    Ok(()) => return Ok(None),
-                    Err(error) => error.failure(),
-                },
-                Ok(None) => match poll_fn(|cx| poll_read(&self.owner, self.key, cx)).await {
-                    Ok(Some(data)) => {
-                        self.reader.push(data);
-                        continue;
-                    }
-                    Ok(None) => {
-                        self.finished = true;
-                        continue;
-                    }
-                    Err(StreamError::Reset(code)) => ResetCode::from_value(code).failure(),
-                    Err(error) => Failure::new(Code::Cancelled, error.to_string()),
-                },
-                Err(error) => error.failure(),
-            };
-            self.failed = Some(failure);
-        }
-    }
-}
-
-impl Drop for Items {
-    fn drop(&mut self) {
-        let mut state = self.owner.0.lock();
-        if !self.finished {
-            let code = ResetCode::Enough.value();
-            let _: Result<(), StreamError> = state.core.stop_sending(self.key, code);
-        }
-        state.core.release_recv(self.key);
-    }
-}
-
-impl fmt::Debug for Items {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Items").field("stream", &self.key).finish()
     }
 }

@@ -6,10 +6,12 @@
 mod builder;
 mod context;
 mod items;
+mod items_in;
 pub(crate) mod options;
 mod reply;
 
 pub use builder::CallBuilder;
 pub use context::{Cancelled, Context};
-pub use items::{Answers, ItemSender, Items, StreamingRequest};
+pub use items::{Answers, ItemSender, StreamingRequest};
+pub use items_in::Items;
 pub use reply::Reply;

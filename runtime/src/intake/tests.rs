@@ -101,7 +101,7 @@ impl Ends {
         let mut wakes = WakeList::new();
         self.server.take_events(&mut wakes, |_, _| {});
         self.server.take_in(&self.calls);
-        self.server.hand_over(&self.calls, &mut wakes);
+        self.server.hand_over(&mut self.calls.lock(), &mut wakes);
     }
 
     /// Lets acknowledgements become due.
@@ -274,7 +274,7 @@ fn a_request_taken_while_the_driver_works_is_not_missed() {
     let taken = ends.calls.lock().poll_ready(&cx, &mut None);
     assert!(matches!(taken, Poll::Ready(Some(_))));
     assert!(ends.calls.lock().take_driver().is_none());
-    ends.server.hand_over(&ends.calls, &mut wakes);
+    ends.server.hand_over(&mut ends.calls.lock(), &mut wakes);
     assert!(ends.calls.lock().arm(&cx), "there is room now");
     ends.drive();
     assert!(!ends.calls.lock().arm(&cx));

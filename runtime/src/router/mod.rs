@@ -31,7 +31,7 @@ pub(crate) enum Body {
     /// All of it.
     Payload(Bytes),
     /// Its items, as they come.
-    Items(Items),
+    Items(Box<Items>),
 }
 
 /// What a handler comes to: the answer, or what stands behind its items.
@@ -199,7 +199,7 @@ impl RouterBuilder {
             Some(method),
             CallKind::ClientStreaming,
             move |context, body, _| match body {
-                Body::Items(items) => boxed(run(context, items)),
+                Body::Items(items) => boxed(run(context, *items)),
                 Body::Payload(_) => unreachable!("a call of this kind is made of items"),
             },
         )
@@ -219,7 +219,7 @@ impl RouterBuilder {
             Some(method),
             CallKind::Bidirectional,
             move |context, body, out| match (body, out) {
-                (Body::Items(items), Some(out)) => boxed(run(context, items, out)),
+                (Body::Items(items), Some(out)) => boxed(run(context, *items, out)),
                 _ => unreachable!("a call of this kind is items both ways"),
             },
         )

@@ -79,7 +79,8 @@ fn whole(outcome: Outcome) -> Bytes {
 fn prepare(handler: &Handler, context: Context, first: Bytes) -> Option<BoxFuture<'static, Outcome>> {
     let (owner, key, kind) = (context.owner.clone(), context.key, context.kind());
     let body = if kind.request_items() {
-        Body::Items(Items::new(owner.clone(), key, first, context.is_finished()))
+        let items = Items::new(owner.clone(), key, first, context.is_finished());
+        Body::Items(Box::new(items))
     } else {
         Body::Payload(first)
     };
