@@ -57,8 +57,9 @@ pub struct DemoArgs {
 /// `sheetbend serve`: take files into a store.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where to listen: host:port, tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path or
-    /// unix:///path; port 0 takes a free one. All are told apart on one port; tls and wss take nothing plain.
+    /// Where to listen: host:port, tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path,
+    /// http://host:port/path, https://host:port/path or unix:///path; port 0 takes a free one. All are told apart on
+    /// one port; tls, wss and https take nothing plain.
     #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
     pub listen: Vec<ListenUrl>,
     /// The certificate for TLS.
@@ -141,8 +142,9 @@ pub struct SendArgs {
     /// The files to send.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, sheetbend://host:port (whatever
-    /// works there) or unix:///path.
+    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path,
+    /// https://host/path, sheetbend://host:port (whatever works there) or unix:///path. Over HTTP, ?mode=binary, sse,
+    /// ndjson or poll names the only way down.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// A further address of the same server, kept warm to fall back to; may be given again.
@@ -182,8 +184,9 @@ pub struct BenchArgs {
     /// what memory each takes at either end.
     #[arg(long, value_name = "N", conflicts_with_all = ["url", "rps"], value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub sessions: Option<u32>,
-    /// The transport of those sessions.
-    #[arg(long, value_name = "SCHEME", default_value = "ws", requires = "sessions", value_parser = ["tcp", "tls", "ws", "wss"])]
+    /// The transport of those sessions; binary, sse, ndjson and poll are ways down over HTTP.
+    #[arg(long, value_name = "SCHEME", default_value = "ws", requires = "sessions",
+        value_parser = ["tcp", "tls", "ws", "wss", "https", "binary", "sse", "ndjson", "poll"])]
     pub over: String,
     /// Print one JSON object at the end instead of a table.
     #[arg(long)]

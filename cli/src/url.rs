@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The schemes that are spoken over TCP and are not its bytes as they are.
-const OVER_TCP: [&str; 4] = ["tls", "ws", "wss", "sheetbend"];
+const OVER_TCP: [&str; 6] = ["tls", "ws", "wss", "http", "https", "sheetbend"];
 
 /// The schemes, as told to the user.
-const SCHEMES: &str = "tcp, tls, ws, wss, sheetbend and unix";
+const SCHEMES: &str = "tcp, tls, ws, wss, http, https, sheetbend and unix";
 
-/// A server's address: `tcp`, `tls`, `ws`, `wss`, `sheetbend` (whatever works) or `unix`.
+/// A server's address: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `sheetbend` (whatever works) or `unix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url(pub Address);
 
@@ -91,7 +91,7 @@ impl fmt::Display for Url {
 /// Whom a client believes to be its server.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TrustArgs {
-    /// Trust the server behind tls and wss by this pin, which 'sheetbend serve' prints; may be given again.
+    /// Trust the server behind tls, wss and https by this pin, which 'sheetbend serve' prints; may be given again.
     #[arg(long, value_name = "PIN", conflicts_with = "ca")]
     pub pin: Vec<Pin>,
     /// Trust servers that an authority in this PEM file vouches for, instead of the system's authorities.
@@ -255,6 +255,8 @@ mod tests {
             "tls://h:7",
             "ws://h:80/",
             "wss://h:443/deep?x=1",
+            "http://h:80/?mode=sse",
+            "https://h:443/",
             "sheetbend://h:7",
             "unix:///run/x.sock",
         ] {
@@ -270,10 +272,11 @@ mod tests {
     fn mistakes_say_what_to_write() {
         let message = |text: &str| text.parse::<Url>().expect_err(text).to_string();
         assert_eq!(
-            message("http://h:80/x"),
-            "scheme 'http' is not supported; known are tcp, tls, ws, wss, sheetbend and unix"
+            message("ftp://h:80/x"),
+            "scheme 'ftp' is not supported; known are tcp, tls, ws, wss, http, https, sheetbend and unix"
         );
         assert!(message("tls://h").contains("no port"));
+        assert!(message("http://h/?mode=fast").contains("binary, sse, ndjson and poll"));
         assert!(message("wss://h:0").starts_with("port 0"));
         assert_eq!(
             message("localhost:7"),

@@ -13,7 +13,9 @@ fn nothing_is_lost_while_paths_are_broken() {
     assert_eq!(output.status.code(), Some(0), "{report:#}");
     assert_eq!(report["ok"], true);
     let transports = report["transports"].as_array().expect("a list");
-    let known = ["tcp", "tls", "unix", "ws", "wss"];
+    let known = [
+        "tcp", "tls", "unix", "ws", "wss", "binary", "sse", "ndjson", "poll",
+    ];
     assert!(transports.len() > 1, "{transports:?}");
     assert!(
         transports

@@ -16,8 +16,9 @@
 //! sent once more. [`Session::events`] tells of it. [`Client::builder`] takes several addresses of one server,
 //! of which a second is kept warm; [`Config`] has the limits and times.
 //!
-//! Addresses are `tcp://host:port`, `tls://host:port`, `ws://host/path`, `wss://host/path`, `sheetbend://host:port`
-//! (whatever works there), `unix:///path` and `mem://name` (within one process). A listening port tells what is over TCP apart by itself. **Only `tls` and `wss`
+//! Addresses are `tcp://host:port`, `tls://host:port`, `ws://host/path`, `wss://host/path`, `http://host/path`,
+//! `https://host/path`, `sheetbend://host:port` (whatever works there), `unix:///path` and `mem://name` (within one
+//! process). A listening port tells what is over TCP apart by itself. **Only `tls`, `wss` and `https`
 //! encrypt**: see section 13 of `docs/PROTOCOL.md`. A server needs a certificate for them ([`ServerBuilder::tls`]); a
 //! client believes those that the system's authorities vouch for, or what [`ClientBuilder::trust`] says. Proxies are asked
 //! only where [`ClientBuilder::proxies`] or [`ClientBuilder::proxies_from_environment`] names them.

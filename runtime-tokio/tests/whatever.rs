@@ -60,5 +60,5 @@ async fn who_says_whom_to_trust_gets_nothing_plain() {
         .iter()
         .map(|(url, _)| url.split(':').next().unwrap())
         .collect();
-    assert_eq!(tried, ["tls", "wss"]);
+    assert_eq!(tried, ["tls", "wss", "https"]);
 }

@@ -7,6 +7,9 @@ use std::str::FromStr;
 /// The longest address that is parsed, in bytes.
 pub const MAX_ADDRESS_LEN: usize = 1024;
 
+/// The ways down over HTTP that a URL may name.
+const MODES: [&str; 4] = ["binary", "sse", "ndjson", "poll"];
+
 /// A transport that is spoken over a stream socket, and is not its bytes as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -17,6 +20,10 @@ pub enum Scheme {
     Ws,
     /// WebSocket over TLS 1.3.
     Wss,
+    /// Exchanges of HTTP/1.1.
+    Http,
+    /// Exchanges of HTTP/1.1 over TLS 1.3.
+    Https,
     /// Whatever works at that port: a client tries all of the others and TCP, see [`Address::alternatives`]; a
     /// server takes them all anyway.
     Any,
@@ -29,6 +36,8 @@ impl Scheme {
             Scheme::Tls => "tls",
             Scheme::Ws => "ws",
             Scheme::Wss => "wss",
+            Scheme::Http => "http",
+            Scheme::Https => "https",
             Scheme::Any => "sheetbend",
         }
     }
@@ -37,8 +46,8 @@ impl Scheme {
     fn default_port(self) -> Option<u16> {
         match self {
             Scheme::Tls | Scheme::Any => None,
-            Scheme::Ws => Some(80),
-            Scheme::Wss => Some(443),
+            Scheme::Ws | Scheme::Http => Some(80),
+            Scheme::Wss | Scheme::Https => Some(443),
         }
     }
 
@@ -48,13 +57,22 @@ impl Scheme {
 
     /// Whether it is spoken inside TLS.
     pub fn is_encrypted(self) -> bool {
-        matches!(self, Scheme::Tls | Scheme::Wss)
+        matches!(self, Scheme::Tls | Scheme::Wss | Scheme::Https)
+    }
+
+    /// Whether it is exchanges of HTTP.
+    pub fn is_http(self) -> bool {
+        matches!(self, Scheme::Http | Scheme::Https)
     }
 }
 
 /// Where a session can be reached or offered: `tcp://host:port`, `tls://host:port`,
-/// `ws://host:port/path`, `wss://host:port/path`, `sheetbend://host:port` (whatever works there), `unix:///path`,
+/// `ws://host:port/path`, `wss://host:port/path`, `http://host:port/path`, `https://host:port/path`,
+/// `sheetbend://host:port` (whatever works there), `unix:///path`,
 /// `mem://name`.
+///
+/// Over HTTP the best way down that gets through is found, unless the URL names one: `?mode=binary`, `sse`, `ndjson`
+/// or `poll`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// TCP to a host name or literal address. An IPv6 literal is stored without its brackets.
@@ -82,7 +100,8 @@ pub enum Address {
 }
 
 impl Address {
-    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `unix` or `mem`; `sheetbend` where it is open.
+    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `unix` or `mem`; `sheetbend` where it is
+    /// open.
     pub fn transport(&self) -> &'static str {
         match self {
             Address::Tcp { .. } => "tcp",
@@ -117,9 +136,15 @@ impl Address {
         if cfg!(all(feature = "tls", feature = "websocket")) {
             all.push(over(Scheme::Wss));
         }
+        if cfg!(all(feature = "tls", feature = "http")) {
+            all.push(over(Scheme::Https));
+        }
         all.push(self.socket());
         if cfg!(feature = "websocket") {
             all.push(over(Scheme::Ws));
+        }
+        if cfg!(feature = "http") {
+            all.push(over(Scheme::Http));
         }
         all
     }
@@ -148,8 +173,43 @@ impl Address {
         }
     }
 
+    /// The fields of the query, and whether each is `mode`.
+    fn query(&self) -> impl Iterator<Item = (&str, bool)> {
+        let query = match self {
+            Address::Over { scheme, target, .. } if scheme.is_http() => target.split_once('?'),
+            _ => None,
+        };
+        let fields = query.map_or("", |(_, query)| query).split('&');
+        fields.map(|field| (field, field.starts_with("mode=")))
+    }
+
+    /// The only way down over HTTP that is used, where the URL names one.
+    #[cfg(feature = "http")]
+    pub(crate) fn http_mode(&self) -> Option<sheetbend_core::carrier::http::Mode> {
+        let (field, _) = self.query().find(|(_, is_mode)| *is_mode)?;
+        field.strip_prefix("mode=")?.parse().ok()
+    }
+
+    /// The target of requests over HTTP: that of the URL, without what is for us.
+    #[cfg(feature = "http")]
+    pub(crate) fn http_target(&self) -> String {
+        let path = match self {
+            Address::Over { target, .. } => target.split('?').next().unwrap_or("/"),
+            _ => "/",
+        };
+        let rest: Vec<&str> = self
+            .query()
+            .filter(|(field, is_mode)| !is_mode && !field.is_empty())
+            .map(|(field, _)| field)
+            .collect();
+        match rest.is_empty() {
+            true => path.to_owned(),
+            false => format!("{path}?{}", rest.join("&")),
+        }
+    }
+
     /// Host and port as the field `Host` of HTTP has them.
-    #[cfg(any(feature = "websocket", test))]
+    #[cfg(any(feature = "http", test))]
     pub(crate) fn authority(&self) -> String {
         match self {
             Address::Over {
@@ -196,11 +256,11 @@ impl fmt::Display for Address {
 pub enum AddressError {
     /// There is no `scheme://` in front.
     #[error(
-        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, sheetbend://host:port, unix:///path or mem://name"
+        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path, https://host/path, sheetbend://host:port, unix:///path or mem://name"
     )]
     NoScheme(String),
     /// The scheme is none of ours.
-    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, sheetbend, unix and mem")]
+    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, http, https, sheetbend, unix and mem")]
     UnknownScheme(String),
     /// An address without a host.
     #[error("`{0}` has no host: write tcp://host:port")]
@@ -223,6 +283,9 @@ pub enum AddressError {
     /// Something follows the address, or it holds characters that no address has.
     #[error("`{0}` has a path, blanks or control characters after the port")]
     Trailing(String),
+    /// A way down over HTTP that there is not.
+    #[error("`{0}` is not a mode of http: known are binary, sse, ndjson and poll")]
+    UnknownMode(String),
     /// Longer than [`MAX_ADDRESS_LEN`].
     #[error("the address is {0} bytes long, more than {MAX_ADDRESS_LEN}")]
     TooLong(usize),
@@ -246,6 +309,8 @@ impl FromStr for Address {
             "tls" => parse_over(text, Scheme::Tls, rest),
             "ws" => parse_over(text, Scheme::Ws, rest),
             "wss" => parse_over(text, Scheme::Wss, rest),
+            "http" => parse_over(text, Scheme::Http, rest),
+            "https" => parse_over(text, Scheme::Https, rest),
             "sheetbend" => parse_over(text, Scheme::Any, rest),
             "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
             "unix" => Err(AddressError::RelativePath(text.to_owned())),
@@ -272,12 +337,19 @@ fn parse_over(text: &str, scheme: Scheme, rest: &str) -> Result<Address, Address
         (true, true) => target.to_owned(),
         (true, false) => format!("/{target}"),
     };
-    Ok(Address::Over {
+    let address = Address::Over {
         scheme,
         host,
         port,
         target,
-    })
+    };
+    for (field, _) in address.query().filter(|(_, is_mode)| *is_mode) {
+        let mode = field.strip_prefix("mode=").unwrap_or_default();
+        if !MODES.contains(&mode) {
+            return Err(AddressError::UnknownMode(mode.to_owned()));
+        }
+    }
+    Ok(address)
 }
 
 /// Host and port; without a port only where there is a default.
@@ -376,6 +448,8 @@ mod tests {
             "ws://[::1]:8080/deep/path?x=1",
             "tls://[::1]:443",
             "wss://a.example:443/x",
+            "http://localhost:8080/?mode=sse",
+            "https://a.example:443/deep?tenant=1&mode=poll",
             "sheetbend://[::1]:4433",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
@@ -394,9 +468,18 @@ mod tests {
             "tls" => cfg!(feature = "tls"),
             "wss" => cfg!(all(feature = "tls", feature = "websocket")),
             "ws" => cfg!(feature = "websocket"),
+            "https" => cfg!(all(feature = "tls", feature = "http")),
+            "http" => cfg!(feature = "http"),
             _ => true,
         };
-        let expected = ["tls://h:7", "wss://h:7/", "tcp://h:7", "ws://h:7/"];
+        let expected = [
+            "tls://h:7",
+            "wss://h:7/",
+            "https://h:7/",
+            "tcp://h:7",
+            "ws://h:7/",
+            "http://h:7/",
+        ];
         let expected = expected
             .into_iter()
             .filter(|url| built(url.split(':').next().unwrap()));
@@ -409,7 +492,8 @@ mod tests {
     fn mistakes_are_named() {
         let error = |text: &str| text.parse::<Address>().unwrap_err();
         assert!(matches!(error("localhost:1"), AddressError::NoScheme(_)));
-        assert!(matches!(error("http://a:1"), AddressError::UnknownScheme(s) if s == "http"));
+        assert!(matches!(error("ftp://a:1"), AddressError::UnknownScheme(s) if s == "ftp"));
+        assert!(matches!(error("http://a/?mode=fast"), AddressError::UnknownMode(s) if s == "fast"));
         assert!(matches!(error("tcp://a"), AddressError::NoPort(_)));
         assert!(matches!(error("tcp://a:"), AddressError::NoPort(_)));
         assert!(matches!(error("tcp://:1"), AddressError::NoHost(_)));

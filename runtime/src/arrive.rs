@@ -33,9 +33,34 @@ pub(crate) struct Door {
     pub(crate) plain: Security,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<sheetbend_core::carrier::tls::ServerTls>,
-    #[cfg(feature = "websocket")]
+    #[cfg(feature = "http")]
     pub(crate) guard: Arc<sheetbend_core::carrier::http::Guard>,
 }
+
+impl Door {
+    /// The only path that is served over HTTP; every path where it is `/`.
+    #[cfg(feature = "http")]
+    pub(crate) fn http_path(&self) -> &str {
+        match &self.address {
+            Address::Over { target, .. } if !target.is_empty() => target.split('?').next().unwrap_or("/"),
+            _ => "/",
+        }
+    }
+
+    /// How well what comes in is protected.
+    #[cfg(feature = "http")]
+    pub(crate) fn security(&self, encrypted: bool) -> Security {
+        if encrypted {
+            Security::Encrypted
+        } else {
+            self.plain
+        }
+    }
+}
+
+/// Connections that serve exchanges over HTTP, at a time; more are closed at once.
+#[cfg(feature = "http")]
+const MAX_SERVING: usize = 65_536;
 
 /// Where a connection stands.
 enum Stage {
@@ -47,6 +72,9 @@ enum Stage {
 /// How it ends.
 enum Arrived {
     First(Box<Incoming>),
+    /// It carries exchanges, of this path or that.
+    #[cfg(feature = "http")]
+    Exchanges,
     /// It is told why not, or that it was understood, and closed.
     Refused,
 }
@@ -78,7 +106,42 @@ impl Hub {
         }));
     }
 
-    async fn receive(self: &Arc<Self>, connection: Connection, door: &Door) {
+    /// Takes a new path over HTTP in, unless too many are in their handshake.
+    #[cfg(feature = "http")]
+    pub(crate) fn welcome_path(self: Arc<Self>, connection: Connection, door: Arc<Door>) -> bool {
+        {
+            let mut hub = self.lock();
+            if hub.handshakes >= self.max_handshakes || hub.stopped {
+                return false;
+            }
+            hub.handshakes += 1;
+        }
+        let runtime = self.runtime.clone();
+        runtime.spawn(Box::pin(async move {
+            self.receive(connection, &door).await;
+            self.lock().handshakes -= 1;
+        }));
+        true
+    }
+
+    /// Serves the exchanges on a connection, unless too many do.
+    #[cfg(feature = "http")]
+    fn serve_exchanges(self: &Arc<Self>, connection: Connection, door: &Arc<Door>) {
+        {
+            let mut hub = self.lock();
+            if hub.serving >= MAX_SERVING || hub.stopped {
+                return;
+            }
+            hub.serving += 1;
+        }
+        let (hub, door) = (self.clone(), door.clone());
+        self.runtime.spawn(Box::pin(async move {
+            crate::http::serve(hub.clone(), door, connection).await;
+            hub.lock().serving -= 1;
+        }));
+    }
+
+    async fn receive(self: &Arc<Self>, connection: Connection, door: &Arc<Door>) {
         let accepted = self.runtime.now();
         let mut arrival = Arrival {
             runtime: &*self.runtime,
@@ -88,6 +151,10 @@ impl Hub {
             stage: Stage::Sniffing,
             accepted,
         };
+        #[cfg(feature = "http")]
+        if arrival.connection.http.is_some() {
+            arrival.stage = Stage::First(arrival.first());
+        }
         let deadline = Incoming::new(accepted, arrival.info()).deadline();
         let mut timer = self.runtime.timer(deadline);
         let arrived = poll_fn(|cx| {
@@ -105,6 +172,8 @@ impl Hub {
         match arrived {
             // Late, broken, or nothing that we know.
             None => {}
+            #[cfg(feature = "http")]
+            Some(Arrived::Exchanges) => self.serve_exchanges(connection, door),
             Some(Arrived::Refused) => part(&*self.runtime, &connection, &mut sending).await,
             Some(Arrived::First(incoming)) => {
                 if let Err((mut connection, record)) = self.attach(*incoming, connection) {
@@ -123,7 +192,11 @@ impl Arrival<'_> {
             let refused = match &mut self.stage {
                 Stage::Sniffing => match self.sniffed() {
                     Sniffed::Unclear => ready!(self.poll_more(cx))?,
-                    sniffed => self.choose(sniffed)?,
+                    sniffed => match self.choose(sniffed)? {
+                        // What is spoken is known, but not yet what is asked for.
+                        None if matches!(self.stage, Stage::Sniffing) => ready!(self.poll_more(cx))?,
+                        chosen => chosen,
+                    },
                 },
                 Stage::Handshake => {
                     let now = self.runtime.now();
@@ -200,6 +273,7 @@ impl Arrival<'_> {
             socket,
             layers,
             input,
+            ..
         } = &mut self.connection;
         let ended = || Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         let Some(layers) = layers else {
@@ -228,17 +302,33 @@ impl Arrival<'_> {
         Poll::Ready(Ok(None))
     }
 
-    #[cfg(feature = "websocket")]
+    /// A WebSocket, or exchanges: the head tells, once it is whole.
+    #[cfg(feature = "http")]
     fn begin_http(&mut self, encrypted: bool) -> io::Result<Option<Arrived>> {
+        use sheetbend_core::carrier::http::{HeadLimits, RequestHead, refusal};
+
+        let Connection { layers, input, .. } = &self.connection;
+        let clean = layers.as_ref().map_or(input.len(), |layers| layers.clean);
+        match RequestHead::parse(&input[..clean], HeadLimits::default()) {
+            Ok(None) => Ok(None),
+            Ok(Some((head, _))) if head.headers.values("upgrade").next().is_some() => {
+                self.begin_websocket(encrypted)
+            }
+            Ok(Some(_)) => Ok(Some(Arrived::Exchanges)),
+            Err(error) => {
+                self.put_last(&refusal(&error));
+                Ok(Some(Arrived::Refused))
+            }
+        }
+    }
+
+    #[cfg(feature = "websocket")]
+    fn begin_websocket(&mut self, encrypted: bool) -> io::Result<Option<Arrived>> {
         use sheetbend_core::carrier::websocket::{Limits, SUBPROTOCOL, ServerHandshake, WebSocket};
 
-        let path = match &self.door.address {
-            Address::Over { target, .. } if !target.is_empty() => target.as_str(),
-            _ => "/",
-        };
         let handshake = ServerHandshake {
             guard: self.door.guard.clone(),
-            path: path.into(),
+            path: self.door.http_path().into(),
             encrypted,
             protocol: Some(SUBPROTOCOL),
         };
@@ -251,7 +341,13 @@ impl Arrival<'_> {
         self.begin(Carrier::websocket(websocket, self.door.plain))
     }
 
-    #[cfg(not(feature = "websocket"))]
+    #[cfg(all(feature = "http", not(feature = "websocket")))]
+    fn begin_websocket(&mut self, _: bool) -> io::Result<Option<Arrived>> {
+        // RFC 9110 §7.8: who cannot upgrade answers the request as it is.
+        Ok(Some(Arrived::Exchanges))
+    }
+
+    #[cfg(not(feature = "http"))]
     fn begin_http(&mut self, _: bool) -> io::Result<Option<Arrived>> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -311,6 +407,13 @@ impl Arrival<'_> {
     /// What the path would be, as far as is known.
     fn info(&self) -> PathInfo {
         let peer = self.connection.socket.peer();
+        #[cfg(feature = "http")]
+        if let Some(facts) = &self.connection.http {
+            let name = format!("{}://{peer}", facts.transport);
+            let mut info = PathInfo::new(name, facts.transport, facts.security);
+            info.exporter = facts.exporter;
+            return info;
+        }
         match &self.connection.layers {
             None => {
                 let transport = self.door.address.socket().transport();

@@ -163,8 +163,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The `Origin` that is told to WebSocket servers which want one; none by default.
-    #[cfg(feature = "websocket")]
+    /// The `Origin` that is told to WebSocket and HTTP servers which want one; none by default.
+    #[cfg(feature = "http")]
     pub fn origin(mut self, origin: impl Into<String>) -> ClientBuilder {
         Arc::make_mut(&mut self.carriers).origin = Some(origin.into());
         self

@@ -64,6 +64,10 @@ impl Endpoint {
             info.security = capabilities.security;
             info.exporter = capabilities.exporter.filter(|_| settings.binds);
         }
+        #[cfg(feature = "http")]
+        if let Some(facts) = &connection.http {
+            info.exporter = facts.exporter.filter(|_| settings.binds);
+        }
         info.rank = self.rank;
         info
     }
@@ -85,6 +89,9 @@ struct Attempt {
     id: AttemptId,
     endpoint: usize,
     progress: Progress,
+    /// What knows why a path over HTTP was refused.
+    #[cfg(feature = "http")]
+    http: Option<Arc<dyn crate::http::Keyed>>,
 }
 
 /// Drives the core's connector.
@@ -178,6 +185,10 @@ impl Dialer {
             let before = std::mem::replace(&mut attempt.progress, next);
             if let (Progress::Connected(connection), Progress::Path { key, .. }) = (before, &attempt.progress)
             {
+                #[cfg(feature = "http")]
+                if let Some(facts) = &connection.http {
+                    attempt.http = Some(facts.keyed.clone());
+                }
                 links.push(Link::new(*key, connection));
             }
         }
@@ -247,7 +258,9 @@ impl Dialer {
                 } else {
                     let why = match error {
                         Some(error) => error.to_string(),
-                        None => format!("the connection ended in the handshake ({end:?})"),
+                        None => self.attempts[index]
+                            .failure()
+                            .unwrap_or_else(|| format!("the connection ended in the handshake ({end:?})")),
                     };
                     self.attempts[index].progress = Progress::Failed(why, down);
                 }
@@ -381,6 +394,8 @@ impl Dialer {
                 id: next.attempt_id,
                 endpoint: next.endpoint,
                 progress,
+                #[cfg(feature = "http")]
+                http: None,
             });
             self.fresh = true;
         }
@@ -450,6 +465,16 @@ impl Dialer {
 }
 
 impl Attempt {
+    #[cfg(feature = "http")]
+    fn failure(&self) -> Option<String> {
+        self.http.as_ref()?.failure()
+    }
+
+    #[cfg(not(feature = "http"))]
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     fn is_up(&self) -> bool {
         matches!(self.progress, Progress::Path { up: true, .. })
     }

@@ -39,6 +39,9 @@ pub(crate) struct HubState {
     pub(crate) stopped: bool,
     /// Connections whose first message has not come, and those that are told why they are refused.
     pub(crate) handshakes: usize,
+    /// Connections that serve exchanges over HTTP.
+    #[cfg(feature = "http")]
+    pub(crate) serving: usize,
     drained: Vec<Waker>,
     /// Sessions whose drivers have not ended: a closed one has yet to say so.
     drivers: usize,
@@ -60,6 +63,9 @@ impl HubState {
 
 pub(crate) struct Hub {
     state: Mutex<HubState>,
+    /// The paths over HTTP.
+    #[cfg(feature = "http")]
+    pub(crate) ports: Arc<crate::http::Ports>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) max_handshakes: usize,
     limits: RequestLimits,
@@ -92,12 +98,16 @@ impl Hub {
             task: None,
             stopped: false,
             handshakes: 0,
+            #[cfg(feature = "http")]
+            serving: 0,
             drained: Vec::new(),
             drivers: 0,
             observer: runtime.observer(),
         };
         Hub {
             state: Mutex::new(state),
+            #[cfg(feature = "http")]
+            ports: Arc::default(),
             runtime,
             max_handshakes,
             limits,
@@ -156,6 +166,10 @@ impl Hub {
             let mut state = shared.lock();
             match state.core.accept_path(now, incoming) {
                 Ok(key) => {
+                    #[cfg(feature = "http")]
+                    if let (Some(facts), Some(proof)) = (&connection.http, state.core.exchange_key()) {
+                        facts.keyed.set_key(proof);
+                    }
                     state.inbox.push(NewPath { key, connection });
                     None
                 }

@@ -23,6 +23,9 @@ pub(crate) struct Connection {
     /// `None` where the socket's bytes are records.
     pub(crate) layers: Option<Box<Layers>>,
     pub(crate) input: BytesMut,
+    /// Where the socket stands for exchanges over HTTP.
+    #[cfg(feature = "http")]
+    pub(crate) http: Option<Box<crate::http::Facts>>,
 }
 
 impl Connection {
@@ -32,6 +35,8 @@ impl Connection {
             socket,
             layers: None,
             input: BytesMut::new(),
+            #[cfg(feature = "http")]
+            http: None,
         }
     }
 }
@@ -189,6 +194,7 @@ pub(crate) fn poll_handshake(
         socket,
         layers: Some(layers),
         input,
+        ..
     } = connection
     else {
         return Poll::Ready(Ok(()));

@@ -45,6 +45,8 @@ mod dispatch;
 mod driver;
 mod events;
 mod files;
+#[cfg(feature = "http")]
+mod http;
 mod hub;
 mod intake;
 mod layers;
@@ -106,8 +108,8 @@ pub use typed::Json;
 #[cfg(feature = "postcard")]
 pub use typed::Postcard;
 
-#[cfg(feature = "websocket")]
-pub use sheetbend_core::carrier::http::Guard;
+#[cfg(feature = "http")]
+pub use sheetbend_core::carrier::http::{Guard, Mode as HttpMode};
 #[cfg(feature = "proxy")]
 pub use sheetbend_core::carrier::proxy::{
     NoProxy, NoProxyError, Proxy, ProxyKind, ProxyParseError, ProxyRules, VariableError,

@@ -45,6 +45,9 @@ pub(crate) struct Link {
     socket: Box<dyn Socket>,
     /// What is spoken on the socket; `None` where its bytes are records.
     layers: Option<Box<Layers>>,
+    /// What waits for the key that proves exchanges, over HTTP.
+    #[cfg(feature = "http")]
+    unkeyed: Option<std::sync::Arc<dyn crate::http::Keyed>>,
     input: BytesMut,
     /// Bytes of the allocation that `input` lies in.
     block: usize,
@@ -78,6 +81,8 @@ impl Link {
             socket,
             layers,
             input,
+            #[cfg(feature = "http")]
+            http,
         } = connection;
         let fresh = !input.is_empty();
         let block = input.capacity();
@@ -86,6 +91,8 @@ impl Link {
             key,
             socket,
             layers,
+            #[cfg(feature = "http")]
+            unkeyed: http.map(|facts| facts.keyed),
             input,
             block,
             expected: 0,
@@ -184,6 +191,8 @@ impl Link {
                 }
             }
         }
+        #[cfg(feature = "http")]
+        self.hand_key(core);
         self.put_aside();
         let late = self
             .deadline()
@@ -193,6 +202,17 @@ impl Link {
             self.tell(now, core, end);
             self.drop_output();
             self.phase = Phase::Gone;
+        }
+    }
+
+    /// Gives what lies under it the session's key, once there is one.
+    #[cfg(feature = "http")]
+    fn hand_key(&mut self, core: &session::Session) {
+        if self.unkeyed.is_some()
+            && let Some(key) = core.exchange_key()
+            && let Some(unkeyed) = self.unkeyed.take()
+        {
+            unkeyed.set_key(key);
         }
     }
 

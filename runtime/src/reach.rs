@@ -16,8 +16,11 @@ use crate::rt::{BoxFuture, Runtime};
 /// What a client's carriers need to know.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    #[cfg(feature = "websocket")]
+    #[cfg(feature = "http")]
     pub(crate) origin: Option<String>,
+    /// What is known of the ways down over HTTP.
+    #[cfg(feature = "http")]
+    pub(crate) ways: Arc<crate::http::Ways>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<sheetbend_core::carrier::tls::ClientTls>,
     /// What leads to servers that are not reached straight.
@@ -30,8 +33,10 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            #[cfg(feature = "websocket")]
+            #[cfg(feature = "http")]
             origin: None,
+            #[cfg(feature = "http")]
+            ways: Arc::default(),
             #[cfg(feature = "tls")]
             tls: None,
             #[cfg(feature = "proxy")]
@@ -43,6 +48,23 @@ impl Default for Settings {
 
 /// Connects an endpoint, until it can carry a session.
 pub(crate) fn connect(
+    runtime: Arc<dyn Runtime>,
+    address: Address,
+    settings: Arc<Settings>,
+) -> BoxFuture<'static, io::Result<Connection>> {
+    Box::pin(async move {
+        let connection = connect_bare(runtime.clone(), address.clone(), settings.clone()).await?;
+        match &address {
+            Address::Over { scheme, .. } if scheme.is_http() => {
+                over_http(runtime, address, settings, connection)
+            }
+            _ => Ok(connection),
+        }
+    })
+}
+
+/// Connects an endpoint, with all that lies under HTTP, or else under the session.
+pub(crate) fn connect_bare(
     runtime: Arc<dyn Runtime>,
     address: Address,
     settings: Arc<Settings>,
@@ -81,13 +103,34 @@ async fn reach(runtime: &dyn Runtime, address: &Address, _: &Settings) -> io::Re
     Ok(Connection::native(runtime.connect(address.socket()).await?))
 }
 
-/// What is spoken at an address; `None` where it is records alone.
+#[cfg(feature = "http")]
+fn over_http(
+    runtime: Arc<dyn Runtime>,
+    address: Address,
+    settings: Arc<Settings>,
+    first: Connection,
+) -> io::Result<Connection> {
+    Ok(crate::http::open(runtime, address, settings, first))
+}
+
+#[cfg(not(feature = "http"))]
+fn over_http(
+    _: Arc<dyn Runtime>,
+    address: Address,
+    _: Arc<Settings>,
+    _: Connection,
+) -> io::Result<Connection> {
+    Err(not_built(&address))
+}
+
+/// What is spoken at an address, below HTTP; `None` where it is records alone.
 fn carrier(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Option<Carrier>> {
     let Address::Over { scheme, .. } = address else {
         return Ok(None);
     };
     let carrier = match scheme {
-        Scheme::Tls => Carrier::records(security(address)),
+        Scheme::Http => return Ok(None),
+        Scheme::Tls | Scheme::Https => Carrier::records(security(address)),
         Scheme::Ws | Scheme::Wss => websocket(runtime, address, settings)?,
         // A client has put its alternatives in place of it.
         Scheme::Any => return Err(io::ErrorKind::Unsupported.into()),
@@ -98,7 +141,7 @@ fn carrier(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io:
     Ok(Some(carrier))
 }
 
-#[cfg(not(all(feature = "tls", feature = "websocket")))]
+#[cfg(not(all(feature = "tls", feature = "websocket", feature = "http")))]
 fn not_built(address: &Address) -> io::Error {
     let what = format!("built without support for {}://", address.transport());
     io::Error::new(io::ErrorKind::Unsupported, what)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-#[cfg(feature = "websocket")]
+#[cfg(feature = "http")]
 use sheetbend_core::carrier::http::Guard;
 #[cfg(feature = "tls")]
 use sheetbend_core::carrier::tls::ServerTls;
@@ -68,7 +68,7 @@ pub struct ServerBuilder {
     max_request: Option<usize>,
     max_unaccepted: Option<usize>,
     max_handshakes: Option<usize>,
-    #[cfg(feature = "websocket")]
+    #[cfg(feature = "http")]
     guard: Guard,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
@@ -128,7 +128,7 @@ impl ServerBuilder {
 
     /// Which web pages and host names are served. By default no page of another origin is, and a page reaches
     /// the server by an IP address or `localhost` alone; what is no browser is not asked.
-    #[cfg(feature = "websocket")]
+    #[cfg(feature = "http")]
     pub fn guard(mut self, guard: Guard) -> ServerBuilder {
         self.guard = guard;
         self
@@ -165,7 +165,7 @@ impl ServerBuilder {
         let floor = self.config.security_floor.unwrap_or(weakest);
         self.config.security_floor = Some(floor);
         self.registry.floor = self.registry.floor.max(floor);
-        #[cfg(feature = "websocket")]
+        #[cfg(feature = "http")]
         let guard = Arc::new(self.guard);
         let mut listeners = Vec::new();
         for address in self.addresses {
@@ -181,7 +181,7 @@ impl ServerBuilder {
                         #[cfg(feature = "tls")]
                         tls: self.tls.clone(),
                         address: address.over_socket(listener.local_address()),
-                        #[cfg(feature = "websocket")]
+                        #[cfg(feature = "http")]
                         guard: guard.clone(),
                     });
                     listeners.push((listener, door));

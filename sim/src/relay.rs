@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize};
+use sheetbend_core::carrier::http::{BodyDecoder, HeadLimits, RequestHead, ResponseHead};
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{Socket, Timer};
 
@@ -19,6 +20,8 @@ use crate::world::World;
 
 /// Bytes that wait in a relay, per connection and direction, unless it holds more back by its setting.
 const BUFFER: usize = 64 << 10;
+/// Bytes of a message that a relay holds until it is whole.
+const WHOLE_BUFFER: usize = 4 << 20;
 /// A throttled relay passes on what its rate allows in this time.
 const SLICE: Duration = Duration::from_millis(5);
 
@@ -43,6 +46,8 @@ pub struct RelayConfig {
     pub cut_after: Duration,
     /// Whether it closes connections by a reset rather than in order.
     pub reset: bool,
+    /// Passes requests and responses of HTTP on when they are whole, as proxies do that buffer.
+    pub whole_messages: bool,
     /// Leads further connections there, to a host and its port.
     pub divert: Option<(String, u16)>,
 }
@@ -172,6 +177,33 @@ struct Way {
     free_at: Timestamp,
     ended: bool,
     shut: bool,
+    /// Whether the server speaks here.
+    responses: bool,
+}
+
+/// Bytes of the whole messages of HTTP at the front.
+fn whole_messages(bytes: &[u8], responses: bool) -> usize {
+    let mut whole = 0;
+    loop {
+        let rest = &bytes[whole..];
+        let limits = HeadLimits::default();
+        let head = match responses {
+            true => ResponseHead::parse(rest, limits)
+                .and_then(|head| head.map(|(head, len)| Ok((head.body_length()?, len))).transpose()),
+            false => RequestHead::parse(rest, limits)
+                .and_then(|head| head.map(|(head, len)| Ok((head.body_length()?, len))).transpose()),
+        };
+        let Ok(Some((length, head))) = head else {
+            return whole;
+        };
+        let mut body = BytesMut::from(&rest[head..]);
+        let before = body.len();
+        let mut decoder = BodyDecoder::new(length);
+        if decoder.decode(&mut body, &mut BytesMut::new()).is_err() || !decoder.is_done() {
+            return whole;
+        }
+        whole += head + before - body.len();
+    }
 }
 
 /// When to look again.
@@ -214,6 +246,9 @@ impl Way {
         next: &mut Deadline,
     ) -> usize {
         let mut most = self.waiting.len();
+        if config.whole_messages && !self.ended {
+            most = whole_messages(&self.waiting, self.responses);
+        }
         if most < config.hold_bytes && !self.ended {
             let patience = self.since + config.hold_for;
             if config.hold_for.is_zero() || now < patience {
@@ -251,7 +286,12 @@ impl Way {
         let (from, to) = ends;
         let before = self.passed;
         loop {
-            self.take(cx, now, from, BUFFER.max(config.hold_bytes))?;
+            let room = if config.whole_messages {
+                WHOLE_BUFFER
+            } else {
+                BUFFER
+            };
+            self.take(cx, now, from, room.max(config.hold_bytes))?;
             let most = self.allowance(now, config, mute, next);
             if most == 0 || to.poll_writable(cx)?.is_pending() {
                 break;
@@ -350,7 +390,10 @@ async fn serve(host: &Host, client: TcpStream, server: TcpStream) {
         client: client.into_socket(),
         server: server.into_socket(),
         up: Way::default(),
-        down: Way::default(),
+        down: Way {
+            responses: true,
+            ..Way::default()
+        },
         opened: now,
         last: now,
         timer: host.runtime().timer(Timestamp::MAX),

@@ -13,7 +13,8 @@
 //! | `sim` | 64-byte messages between simulated hosts, per second of the wall clock | turmoil |
 //!
 //! sheetbend over WebSocket and over TLS (`ours-ws`, `ours-tls`) runs beside tokio-tungstenite (`tungstenite`) in `rtt`,
-//! `rps`, `bulk` and `idle`, and beside tokio-rustls (`rustls`) in `rtt`, `bulk` and `idle`.
+//! `rps`, `bulk` and `idle`, and beside tokio-rustls (`rustls`) in `rtt`, `bulk` and `idle`. Over HTTP it streams both
+//! ways (`ours-http`), or has an event stream down and requests up (`ours-sse`).
 //!
 //! "rpc" are tonic (gRPC), tarpc, h2, jsonrpsee (over WebSocket) and velo.
 //!

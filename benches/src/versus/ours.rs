@@ -34,7 +34,7 @@ pub(crate) const TCP: Ours = Ours {
 };
 
 /// sheetbend over the transports that others are measured over, too.
-pub(crate) const OVER: [Ours; 2] = [
+pub(crate) const OVER: [Ours; 4] = [
     Ours {
         key: "ours-ws",
         scheme: "ws",
@@ -42,6 +42,14 @@ pub(crate) const OVER: [Ours; 2] = [
     Ours {
         key: "ours-tls",
         scheme: "tls",
+    },
+    Ours {
+        key: "ours-http",
+        scheme: "http?mode=binary",
+    },
+    Ours {
+        key: "ours-sse",
+        scheme: "http?mode=sse",
     },
 ];
 
@@ -249,7 +257,13 @@ impl Ours {
         let key = include_bytes!("../../../core/tests/certs/server.key");
         let tls = ServerTls::from_pem(chain, key).map_err(io::Error::other)?;
         let trust = Trust::Pins(tls.pin().into_iter().collect());
-        let server = Server::builder().listen(format!("{}://127.0.0.1:0", self.scheme));
+        let (scheme, query) = self.scheme.split_once('?').unwrap_or((self.scheme, ""));
+        let query = if query.is_empty() {
+            String::new()
+        } else {
+            format!("/?{query}")
+        };
+        let server = Server::builder().listen(format!("{scheme}://127.0.0.1:0{query}"));
         let server = server.map_err(io::Error::other)?.tls(tls);
         let server = server.bind(runtime()).await.map_err(io::Error::other)?;
         let client = sheetbend_tokio::Client::builder().endpoint(&server.addresses()[0]);

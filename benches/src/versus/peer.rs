@@ -111,9 +111,11 @@ pub(crate) fn start<'a>(peer: &'a dyn Peer, case: &Case, variant: usize, load: &
 
 /// All contenders in the order of a round.
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
-    let [ws, tls] = super::ours::OVER;
+    let [ws, tls, http, sse] = super::ours::OVER;
     vec![
         Box::new(super::ours::TCP),
+        Box::new(http),
+        Box::new(sse),
         Box::new(ws),
         Box::new(super::tungstenite::Tungstenite),
         Box::new(tls),

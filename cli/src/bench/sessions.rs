@@ -59,8 +59,13 @@ struct Listening {
 impl Server {
     fn start(scheme: &str) -> Result<Server, Failure> {
         let mut command = Command::new(std::env::current_exe().map_err(trouble)?);
-        command.args(["serve", "--json", "--listen", &format!("{scheme}://127.0.0.1:0")]);
-        if ["tls", "wss"].contains(&scheme) {
+        // A way down over HTTP is a scheme of its own here.
+        let address = match scheme {
+            "binary" | "sse" | "ndjson" | "poll" => format!("http://127.0.0.1:0/?mode={scheme}"),
+            scheme => format!("{scheme}://127.0.0.1:0"),
+        };
+        command.args(["serve", "--json", "--listen", &address]);
+        if ["tls", "wss", "https"].contains(&scheme) {
             command.args(["--tls", "self-signed"]);
         }
         let mut process = command.stdout(Stdio::piped()).spawn().map_err(trouble)?;

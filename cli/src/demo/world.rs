@@ -8,7 +8,12 @@ use sheetbend_tokio::{Client, Server, Session, Trust, runtime};
 use tempfile::TempDir;
 
 /// The paths, in order of preference: their names are the transport and a number.
-const WAYS: [&str; 5] = ["tcp", "ws", "tls", "unix", "wss"];
+const WAYS: [&str; 9] = [
+    "tcp", "sse", "tls", "binary", "ws", "poll", "unix", "ndjson", "wss",
+];
+
+/// Those of them that are ways down over HTTP.
+const HTTP: [&str; 4] = ["binary", "sse", "ndjson", "poll"];
 
 /// How many paths the session keeps up: one that carries the data and one that is warm.
 const PATHS: usize = 2;
@@ -17,7 +22,7 @@ const PATHS: usize = 2;
 pub(super) struct Way {
     /// As in `tcp 1`.
     pub(super) name: String,
-    /// `tcp`, `ws`, `tls`, `unix` or `wss`.
+    /// `tcp`, `ws`, `tls`, `unix`, `wss`, or a way down over HTTP.
     pub(super) transport: &'static str,
     /// What breaks it.
     pub(super) proxy: ProxyHandle,
@@ -31,8 +36,11 @@ impl Way {
             Address::Tcp { .. } => {
                 let text = self.proxy.address().to_string();
                 let authority = text.strip_prefix("tcp://").unwrap_or(&text);
-                let path = if self.transport.starts_with("ws") { "/" } else { "" };
-                format!("{}://{authority}{path}", self.transport)
+                match self.transport {
+                    mode if HTTP.contains(&mode) => format!("http://{authority}/?mode={mode}"),
+                    ws if ws.starts_with("ws") => format!("{ws}://{authority}/"),
+                    other => format!("{other}://{authority}"),
+                }
             }
             socket => socket.to_string(),
         }

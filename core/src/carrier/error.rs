@@ -12,8 +12,8 @@ pub enum CarrierError {
     #[cfg(feature = "tls")]
     #[error("TLS: {0}")]
     Tls(#[from] super::tls::TlsError),
-    /// The HTTP exchange with which a connection begins is not one that we take part in.
-    #[cfg(feature = "websocket")]
+    /// An HTTP exchange is not one that we take part in.
+    #[cfg(feature = "http")]
     #[error(transparent)]
     Http(#[from] super::http::HttpError),
 }

@@ -19,7 +19,7 @@
 //! [`seal`]: Carrier::seal
 
 mod error;
-#[cfg(any(feature = "websocket", feature = "proxy"))]
+#[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "proxy")]
 pub mod proxy;

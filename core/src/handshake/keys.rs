@@ -135,6 +135,11 @@ impl SessionKeys {
         self.key(b"seal server")
     }
 
+    /// The key that proves HTTP exchanges. PROTOCOL 14.7.
+    pub fn exchange(&self) -> Zeroizing<[u8; 32]> {
+        self.key(b"exchange")
+    }
+
     /// WELCOME.mac for a path. PROTOCOL 5.2.
     pub fn welcome_mac(&self, path_id: u64) -> [u8; 32] {
         mac(

@@ -528,6 +528,13 @@ impl Session {
         self.identity.as_ref().map(|identity| identity.id)
     }
 
+    /// What proves HTTP exchanges to be this session's, once it has keys. PROTOCOL 14.7.
+    #[cfg(feature = "http")]
+    pub fn exchange_key(&self) -> Option<crate::carrier::http::ExchangeKey> {
+        let identity = self.identity.as_ref()?;
+        Some(crate::carrier::http::ExchangeKey::new(identity.keys.exchange()))
+    }
+
     /// Whether the client has proven itself to this server, or this client has a session.
     pub fn is_established(&self) -> bool {
         self.confirmed || (self.side == Side::Client && self.identity.is_some())

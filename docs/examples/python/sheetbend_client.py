@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""A client of the sheetbend protocol, written from docs/PROTOCOL.md alone. Standard library only, for TCP and TLS;
+"""A client of the sheetbend protocol, written from docs/PROTOCOL.md alone. Standard library only, for TCP, TLS and HTTP;
 WebSocket is that of the package `websockets`.
 
     python3 sheetbend_client.py 127.0.0.1:4433 [method]
     python3 sheetbend_client.py tls://127.0.0.1:4433 [method]    (trusts the certificates in $SSL_CERT_FILE)
     python3 sheetbend_client.py ws://127.0.0.1:4433/ [method]    (or wss://)
+    python3 sheetbend_client.py http://127.0.0.1:4433/?mode=sse [method]    (or ndjson, binary)
 
 It opens a session, makes a request, cuts the connection with a second request under way, joins the
 same session over a new connection, gets that answer and a third one there, and closes. Numbers in comments name
 sections of the page. It shows the protocol; X25519 in Python is neither fast nor safe against timing.
 """
-import contextlib, hashlib, hmac, os, socket, ssl, sys, time
+import base64, contextlib, hashlib, hmac, http.client, io, json, os, socket, ssl, subprocess, sys, time, urllib.parse
 
 # ---- 2.1 varints; fields -------------------------------------------------------------------------------------
 
@@ -179,8 +180,127 @@ class WebSocket:
     def close(self):
         self.ws.socket.close()  # without a word, as a network does
 
+class Http:
+    """14.7: each `sendall` is an upload, `recv` reads one downlink. It may be read by a command, such as curl."""
+    ACCEPT = {"binary": "application/octet-stream", "sse": "text/event-stream", "ndjson": "application/x-ndjson"}
+
+    def __init__(self, url):
+        self.url = urllib.parse.urlsplit(url)
+        self.mode = dict(urllib.parse.parse_qsl(self.url.query)).get("mode", "sse")
+        self.up, self.down, self.command = self.connection(), None, None
+        self.token, self.key, self.uploads, self.downlinks = None, None, 0, 0
+        self.sent = self.received = 0
+        self.inbox = b""
+
+    def connection(self):
+        return http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=10)
+
+    def target(self, op, number, start):
+        proof = mac(self.key, op.encode(), b"\0", base64.urlsafe_b64decode(self.token + "=="),
+                    *(value.to_bytes(8, "big") for value in (number, start, self.received)))[:16]
+        proof = base64.urlsafe_b64encode(proof).decode().rstrip("=")
+        return f"/?op={op}&path={self.token}&n={number}&from={start}&received={self.received}&mac={proof}"
+
+    def post(self, target, data):
+        self.up.request("POST", target, data)
+        response = self.up.getresponse()
+        body = response.read()
+        require(response.status == (204 if self.token else 200), f"status {response.status}: {body!r}")
+        self.sent += len(data)
+        return response, body
+
+    def sendall(self, data):
+        if self.token is None:
+            response, body = self.post("/?op=new", data)
+            self.token = response.headers["Sheetbend-Path"]
+            self.blocks(io.BytesIO(body))
+        else:
+            self.uploads += 1
+            response, _ = self.post(self.target("up", self.uploads, self.sent), data)
+            require(int(response.headers["Sheetbend-Received"]) == self.sent, "what the server has")
+
+    def recv(self, _):
+        while not self.inbox:
+            if self.down is None:
+                self.downlinks += 1
+                self.open(self.target("down", self.downlinks, self.received))
+            if not {"binary": self.block, "sse": self.event, "ndjson": self.line}[self.mode](self.down):
+                return b""
+        data, self.inbox = self.inbox, b""
+        return data
+
+    def open(self, target):
+        reader = os.environ.get("SHEETBEND_DOWNLINK")
+        if reader:  # a command: the header field and the URL follow
+            url = f"http://{self.url.netloc}{target}"
+            command = [*reader.split(), "-H", f"Accept: {self.ACCEPT[self.mode]}", url]
+            self.command = subprocess.Popen(command, stdout=subprocess.PIPE)
+            self.down = self.command.stdout
+            return
+        connection = self.connection()
+        connection.request("GET", target, headers={"Accept": self.ACCEPT[self.mode]})
+        self.down = connection.getresponse()
+        require(self.down.status == 200, f"status {self.down.status}")
+
+    def take(self, data, end=None):
+        self.received += len(data)
+        require(end in (None, self.received), "a position")
+        self.inbox += data
+
+    def block(self, stream):
+        head = stream.read(1)
+        if not head:
+            return False
+        reader = Reader(head + stream.read(f"{head[0]:08b}0".index("0")))
+        value = reader.varint()
+        if value & 3 == 0:
+            self.take(stream.read(value >> 2))
+        return value & 3 != 2
+
+    def blocks(self, stream):
+        while self.block(stream):
+            pass
+
+    def event(self, stream):
+        fields = {}
+        while True:
+            line = stream.readline()
+            if not line:
+                return False
+            if line == b"\n":
+                break
+            name, _, value = line.rstrip(b"\n").decode().partition(":")
+            fields[name] = value.removeprefix(" ")
+        if "id" in fields:
+            self.take(base64.b64decode(fields["data"]), int(fields["id"]))
+        return fields.get("event") != "end"
+
+    def line(self, stream):
+        line = stream.readline()
+        if not line.strip():
+            return bool(line)
+        said = json.loads(line)
+        if "id" in said:
+            self.take(base64.b64decode(said["data"]), said["id"])
+        return "end" not in said
+
+    def shutdown(self, _):
+        self.uploads += 1  # whatever the answer: the path may be over already
+        self.up.request("POST", self.target("end", self.uploads, self.sent), b"")
+        self.up.getresponse().read()
+
+    def close(self):
+        self.up.close()
+        if self.command:
+            self.command.kill()
+            self.command.wait()
+        elif self.down:
+            self.down.close()
+
 def dial(url):
     scheme, _, rest = url.rpartition("://")
+    if scheme == "http":
+        return Http(url)
     if scheme in ("ws", "wss"):
         return WebSocket(url)
     host, port = rest.rstrip("/").rsplit(":", 1)
@@ -268,7 +388,7 @@ class Session:
         size = lambda part: len(part).to_bytes(4, "big")
         th = sha256(b"sheetbend/1 transcript", size(self.hello_t), self.hello_t, size(welcome_t), welcome_t)
         prk = mac(th, dh)
-        labels = ("welcome", "confirm", "join", "joined")
+        labels = ("welcome", "confirm", "join", "joined", "exchange")
         keys = {name: mac(prk, b"sheetbend/1 ", name.encode(), b"\1") for name in labels}
         expected = mac(keys["welcome"], th, path.id.to_bytes(8, "big"))
         require(hmac.compare_digest(expected, message[-32:]), "WELCOME's MAC")
@@ -288,6 +408,8 @@ class Session:
             self.take_ack(path, number, lane, count)
 
     def confirm(self, path, *transcript):
+        if isinstance(path.sock, Http):
+            path.sock.key = self.keys["exchange"]
         body = varint(path.id) + varint(len(self.dead_counts)) + b"".join(
             varint(number) + varint(0) + varint(count) for number, count in self.dead_counts)
         path.send(varint(CONFIRM) + counted(body + mac(self.keys["confirm"], *transcript, body)))

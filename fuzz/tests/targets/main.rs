@@ -6,6 +6,7 @@ mod canaries;
 mod carriers;
 mod handshake;
 mod hostile;
+mod http;
 mod join;
 mod life;
 mod machines;

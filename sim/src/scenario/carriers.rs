@@ -1,5 +1,7 @@
 //! What is spoken over TCP and is not native.
 
+use std::time::Duration;
+
 use super::service::PORT;
 use super::stage::{Plan, Stage, ensure, ms};
 use super::{Outcome, Scenario, Setup, scenario};
@@ -20,6 +22,36 @@ pub(super) const ALL: &[Scenario] = &[
         "websocket-tls",
         "a WebSocket over TLS through a proxy that closes every connection after a second",
         websocket_tls,
+    ),
+    scenario(
+        "http",
+        "exchanges of HTTP through a proxy that closes every connection after a second",
+        http,
+    ),
+    scenario(
+        "http-events",
+        "an event stream through a proxy that closes every connection after a second",
+        http_events,
+    ),
+    scenario(
+        "http-lines",
+        "lines of JSON through a proxy that closes every connection after a second",
+        http_lines,
+    ),
+    scenario(
+        "http-polls",
+        "long polls over TLS through a proxy that closes every connection after a second",
+        http_polls,
+    ),
+    scenario(
+        "http-buffered",
+        "HTTP through a proxy that passes on what is whole",
+        http_buffered,
+    ),
+    scenario(
+        "http-mute",
+        "HTTP through a proxy that goes mute on every connection",
+        http_mute,
     ),
     scenario(
         "carriers",
@@ -56,6 +88,66 @@ fn cut(setup: &Setup, scheme: &str) -> Outcome {
         ensure!(slowest < ms(500), "a request waited for {slowest:?}");
         Ok(())
     })
+}
+
+/// Over HTTP a path outlives its connections: nobody above sees that they are cut.
+fn exchanges(setup: &Setup, endpoint: &str) -> Outcome {
+    through(setup, endpoint, cutting(), ms(500), (6, 0))
+}
+
+/// At least so many connections are cut, and at most so many paths end.
+fn through(
+    setup: &Setup,
+    endpoint: &str,
+    config: RelayConfig,
+    slowest: Duration,
+    (cuts, downs): (u64, usize),
+) -> Outcome {
+    let mut stage = Stage::two_with(setup, Plan::default());
+    let target = ("server.wifi", PORT);
+    let relay = stage.world.relay("proxy", &["wifi"], PORT, target, config);
+    stage.endpoints(&[endpoint]);
+    stage.run(move |world, report| {
+        let stats = world.relay_stats(&relay);
+        ensure!(stats.cut >= cuts, "{stats:?}");
+        ensure!(report.downs() <= downs, "{} paths ended", report.downs());
+        let took = report.slowest(ms(0), ms(60_000));
+        ensure!(took < slowest, "a request waited for {took:?}");
+        Ok(())
+    })
+}
+
+fn http(setup: &Setup) -> Outcome {
+    exchanges(setup, "http://proxy:4433")
+}
+
+fn http_events(setup: &Setup) -> Outcome {
+    exchanges(setup, "http://proxy:4433/?mode=sse")
+}
+
+fn http_lines(setup: &Setup) -> Outcome {
+    exchanges(setup, "http://proxy:4433/?mode=ndjson")
+}
+
+fn http_polls(setup: &Setup) -> Outcome {
+    exchanges(setup, "https://proxy:4433/?mode=poll")
+}
+
+fn http_buffered(setup: &Setup) -> Outcome {
+    let buffering = RelayConfig {
+        whole_messages: true,
+        ..RelayConfig::default()
+    };
+    // Two ways down do not get through, and each is given a second for it.
+    through(setup, "http://proxy:4433", buffering, ms(3000), (0, 2))
+}
+
+fn http_mute(setup: &Setup) -> Outcome {
+    let mute = RelayConfig {
+        mute_after: Some(60_000),
+        ..RelayConfig::default()
+    };
+    through(setup, "http://proxy:4433", mute, ms(4000), (0, 40))
 }
 
 fn tls(setup: &Setup) -> Outcome {

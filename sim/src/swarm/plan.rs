@@ -252,8 +252,25 @@ fn carry(endpoints: &mut [String], seed: u64, index: usize) {
         return;
     }
     for endpoint in endpoints {
-        let scheme = pick(&mut rng, &["tcp", "tls", "ws", "wss", "sheetbend"]);
+        let scheme = pick(
+            &mut rng,
+            &["tcp", "tls", "ws", "wss", "http", "http", "https", "sheetbend"],
+        );
         *endpoint = endpoint.replacen("tcp", scheme, 1);
+        if scheme.starts_with("http") {
+            // One way down in two is left to be found out.
+            let ways = [
+                "",
+                "",
+                "",
+                "",
+                "?mode=binary",
+                "?mode=sse",
+                "?mode=ndjson",
+                "?mode=poll",
+            ];
+            *endpoint += &format!("/{}", pick(&mut rng, &ways));
+        }
     }
 }
 

@@ -1,10 +1,34 @@
-//! What all carriers that begin as HTTP/1.1 share: heads, parsed strictly, and who may speak to us.
+//! HTTP/1.1 as a carrier, client and server (PROTOCOL 14.7), and what all carriers that begin as HTTP/1.1 share:
+//! heads, parsed strictly, and who may speak to us.
+//!
+//! A path sees exchanges, not connections: [`ClientPath`] asks for them, [`ServerPath`] is what they are brought to
+//! by their [`Token`]. Both keep what the other end is not known to have, so that an exchange that breaks costs
+//! nothing.
 
+mod body;
+mod client;
+mod exchange;
 mod guard;
 mod head;
+mod mode;
+mod response;
+mod sequence;
+mod server;
+#[cfg(test)]
+mod tests;
 
+pub use body::{BodyDecoder, BodyLength, LAST_CHUNK, begin_chunk, end_chunk};
+pub use client::{Action, ClientConfig, ClientPath, Slot};
+pub use exchange::{Asked, Exchange, ExchangeKey, Operation, Token};
 pub use guard::Guard;
 pub use head::{HeadLimits, Headers, RequestHead, ResponseHead};
+pub use mode::{Item, ItemDecoder, Mode, Note, UnknownMode, put_alive, put_data, put_note, put_preamble};
+pub use sequence::{Incoming, Outgoing, SequenceError};
+pub use server::{ServerConfig, ServerPath, Uploaded};
+
+/// Fields of every response of a path: nobody on the way is to keep it, or to hold it back.
+const RESPONSE_FIELDS: &str = "Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n\
+                               X-Content-Type-Options: nosniff\r\n";
 
 /// What is wrong with an HTTP exchange.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +56,12 @@ pub enum HttpError {
         /// Its own words, at most 64 bytes.
         reason: String,
     },
+    /// The bytes of a path do not follow each other.
+    #[error(transparent)]
+    Sequence(SequenceError),
+    /// Connections to the server cannot be made, or break.
+    #[error("the server cannot be reached over HTTP")]
+    Unreachable,
     /// The server switched to something that we did not ask for.
     #[error("the server's answer is no WebSocket handshake: {0}")]
     NotWebSocket(&'static str),
@@ -44,7 +74,10 @@ impl HttpError {
             HttpError::Refused { status, why } => (*status, why),
             HttpError::TooLarge => (431, "the head is too large"),
             HttpError::Malformed(what) => (400, what),
-            HttpError::Status { .. } | HttpError::NotWebSocket(_) => (400, "not for a server"),
+            HttpError::Sequence(_) => (409, "bytes are missing"),
+            HttpError::Status { .. } | HttpError::NotWebSocket(_) | HttpError::Unreachable => {
+                (400, "not for a server")
+            }
         }
     }
 }
@@ -53,7 +86,7 @@ impl HttpError {
 pub fn refusal(error: &HttpError) -> Vec<u8> {
     let (status, why) = error.answer();
     let extra = match status {
-        405 => "Allow: GET\r\n",
+        405 => "Allow: GET, POST\r\n",
         426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
         _ => "",
     };
@@ -73,10 +106,14 @@ fn reason(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        409 => "Conflict",
+        410 => "Gone",
+        413 => "Content Too Large",
         421 => "Misdirected Request",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
         _ => "Error",
     }
 }

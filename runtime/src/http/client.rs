@@ -1,0 +1,337 @@
+//! The client's end of a path over HTTP: up to three connections in one socket.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BufMut, BytesMut};
+use parking_lot::Mutex;
+use sheetbend_core::carrier::http::{Action, ClientConfig, ClientPath, ExchangeKey, Mode, Slot};
+use sheetbend_core::time::Timestamp;
+
+use super::wire::Wire;
+use super::{Facts, Keyed};
+use crate::address::Address;
+use crate::dial::security;
+use crate::layers::Connection;
+use crate::reach::{Settings, connect_bare};
+use crate::rt::{BoxFuture, Runtime, Socket, Timer};
+
+const SLOTS: [Slot; 3] = [Slot::Up, Slot::Down, Slot::Stream];
+/// Nothing more is read while so much waits for the session.
+const HIGH_WATER: usize = 256 * 1024;
+/// Rounds of reading and writing before others get their turn.
+const ROUNDS: usize = 8;
+
+/// A path over HTTP, the first connection of which stands.
+pub(crate) fn open(
+    runtime: Arc<dyn Runtime>,
+    address: Address,
+    settings: Arc<Settings>,
+    first: Connection,
+) -> Connection {
+    let mut config = ClientConfig::new(address.authority(), address.http_target());
+    config.mode = address.http_mode();
+    config.origin = settings.origin.clone();
+    config.first = settings.ways.first(&address, runtime.now());
+    let wire = Wire::new(first);
+    let exporter = wire.exporter();
+    let peer = wire.socket.peer();
+    let (transport, security) = (address.transport(), security(&address));
+    let state = State {
+        mode: config.mode.unwrap_or(config.first),
+        path: ClientPath::new(config, runtime.now()),
+        slots: [Place::Open(wire), Place::Closed, Place::Closed],
+        runtime,
+        address,
+        settings,
+        timer: None,
+        armed: Timestamp::MAX,
+        waker: None,
+    };
+    let shared = Arc::new(HttpClient {
+        state: Mutex::new(state),
+    });
+    let facts = Facts {
+        keyed: shared.clone(),
+        transport,
+        security,
+        exporter,
+    };
+    let mut connection = Connection::native(Box::new(HttpSocket { shared, peer }));
+    connection.http = Some(Box::new(facts));
+    connection
+}
+
+enum Place {
+    Closed,
+    Connecting(BoxFuture<'static, io::Result<Connection>>),
+    Open(Wire),
+}
+
+struct State {
+    path: ClientPath,
+    /// The way down that others are to begin with, as they were told.
+    mode: Mode,
+    slots: [Place; 3],
+    runtime: Arc<dyn Runtime>,
+    address: Address,
+    settings: Arc<Settings>,
+    timer: Option<Box<dyn Timer>>,
+    armed: Timestamp,
+    /// Who drives the session.
+    waker: Option<Waker>,
+}
+
+struct HttpClient {
+    state: Mutex<State>,
+}
+
+struct HttpSocket {
+    shared: Arc<HttpClient>,
+    peer: String,
+}
+
+impl State {
+    /// Does all that can be done without waiting.
+    fn turn(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..ROUNDS {
+            let now = self.runtime.now();
+            let mut again = false;
+            for slot in SLOTS {
+                again |= self.read(cx, now, slot);
+            }
+            again |= self.send(cx, now);
+            again |= self.expired(cx);
+            if !again || self.path.is_over() {
+                return;
+            }
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    /// Writes what can be written, on the connections that it takes. Tells whether any were opened or closed.
+    fn send(&mut self, cx: &mut Context<'_>, now: Timestamp) -> bool {
+        self.path.handle_timeout(now);
+        self.remember(self.path.mode());
+        let mut again = false;
+        for slot in SLOTS {
+            again |= self.write(cx, now, slot);
+        }
+        while let Some(action) = self.path.poll_action() {
+            again = true;
+            match action {
+                Action::Close(slot) => self.slots[slot as usize] = Place::Closed,
+                Action::Connect(slot) => {
+                    let future =
+                        connect_bare(self.runtime.clone(), self.address.clone(), self.settings.clone());
+                    self.slots[slot as usize] = Place::Connecting(future);
+                }
+            }
+        }
+        again
+    }
+
+    fn closed(&mut self, now: Timestamp, slot: Slot) {
+        self.slots[slot as usize] = Place::Closed;
+        self.path.handle_closed(now, slot);
+    }
+
+    /// Tells whether something came.
+    fn read(&mut self, cx: &mut Context<'_>, now: Timestamp, slot: Slot) -> bool {
+        match &mut self.slots[slot as usize] {
+            Place::Closed => false,
+            Place::Connecting(future) => match future.as_mut().poll(cx) {
+                Poll::Pending => false,
+                Poll::Ready(Ok(connection)) => {
+                    self.slots[slot as usize] = Place::Open(Wire::new(connection));
+                    self.path.handle_connected(now, slot);
+                    true
+                }
+                Poll::Ready(Err(_)) => {
+                    self.closed(now, slot);
+                    true
+                }
+            },
+            Place::Open(wire) => {
+                if self.path.held() >= HIGH_WATER {
+                    return false;
+                }
+                match wire.poll_fill(cx, now) {
+                    Poll::Pending => false,
+                    Poll::Ready(Ok(true)) => {
+                        self.path.handle_input(now, slot, &mut wire.input);
+                        wire.put_aside();
+                        true
+                    }
+                    Poll::Ready(_) => {
+                        self.closed(now, slot);
+                        true
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells whether the connection broke.
+    fn write(&mut self, cx: &mut Context<'_>, now: Timestamp, slot: Slot) -> bool {
+        let Place::Open(wire) = &mut self.slots[slot as usize] else {
+            return false;
+        };
+        loop {
+            if wire.is_flushed() {
+                let path = &mut self.path;
+                wire.lay_out(now, |out| path.poll_transmit(now, slot, out));
+                if wire.is_flushed() {
+                    return false;
+                }
+            }
+            match wire.poll_write(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    self.closed(now, slot);
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Sets the timer, and tells whether it has expired.
+    fn expired(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(at) = self.path.poll_timeout().filter(|at| *at < self.armed) {
+            self.armed = at;
+            match &mut self.timer {
+                Some(timer) => timer.reset(at),
+                None => self.timer = Some(self.runtime.timer(at)),
+            }
+        }
+        if self.armed == Timestamp::MAX {
+            return false;
+        }
+        let timer = self.timer.as_mut();
+        let expired = timer.is_some_and(|timer| timer.poll_expired(cx).is_ready());
+        if expired {
+            self.armed = Timestamp::MAX;
+        }
+        expired
+    }
+
+    /// Remembers which way down got through, where one did not.
+    fn remember(&mut self, mode: Mode) {
+        if std::mem::replace(&mut self.mode, mode) != mode {
+            let now = self.runtime.now();
+            self.settings.ways.note(&self.address, mode, now);
+        }
+    }
+
+    /// The session has given the path up.
+    fn part(&mut self) {
+        let mode = self.path.next_mode(self.runtime.now());
+        self.remember(mode);
+        self.path.end();
+    }
+
+    /// [`State::send`], outside the driver's turn with the session's sockets.
+    fn push(&mut self) {
+        let waker = self.waker.clone();
+        let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
+        let now = self.runtime.now();
+        if self.send(&mut cx, now) {
+            // What was opened is to be polled.
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl Keyed for HttpClient {
+    fn set_key(&self, key: ExchangeKey) {
+        let mut state = self.state.lock();
+        let now = state.runtime.now();
+        state.path.set_key(now, key);
+        state.push();
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.state.lock().path.failure().map(ToString::to_string)
+    }
+}
+
+impl Socket for HttpSocket {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.shared.state.lock();
+        match &state.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => state.waker = Some(cx.waker().clone()),
+        }
+        if state.path.held() == 0 && !state.path.is_over() {
+            state.turn(cx);
+        }
+        match state.path.held() > 0 || state.path.is_over() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Room comes with what is read, and whoever waits for room waits for that, too.
+        let state = self.shared.state.lock();
+        match state.path.room() > 0 || state.path.is_over() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
+        let mut state = self.shared.state.lock();
+        let waiting = state.path.incoming();
+        let count = waiting.len().min(buf.capacity() - buf.len());
+        if count > 0 {
+            buf.put_slice(&waiting[..count]);
+            waiting.advance(count);
+            if waiting.is_empty() {
+                waiting.clear();
+            }
+            return Ok(count);
+        }
+        match state.path.failure() {
+            Some(error) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, error.clone())),
+            None if state.path.is_over() => Ok(0),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut state = self.shared.state.lock();
+        if state.path.is_over() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let count = state.path.write(slices);
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        state.push();
+        Ok(count)
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        let mut state = self.shared.state.lock();
+        state.part();
+        state.push();
+        Ok(())
+    }
+
+    fn peer(&self) -> String {
+        self.peer.clone()
+    }
+}
+
+impl Drop for HttpSocket {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.part();
+        // Whoever keeps what lies under the socket keeps no connection.
+        state.slots = [Place::Closed, Place::Closed, Place::Closed];
+        state.waker = None;
+    }
+}

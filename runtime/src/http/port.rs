@@ -1,0 +1,480 @@
+//! The server's end of a path over HTTP: what exchanges are brought to, and a socket for the session.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BufMut, BytesMut};
+use parking_lot::Mutex;
+use sheetbend_core::carrier::http::{
+    BodyDecoder, Exchange, ExchangeKey, HttpError, Item, ItemDecoder, LAST_CHUNK, Mode, ServerConfig,
+    ServerPath, Token, Uploaded,
+};
+use sheetbend_core::server::Origin;
+use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::OutBuffer;
+
+use super::Keyed;
+use super::wire::Wire;
+use crate::rt::{Runtime, Socket, Timer};
+
+/// Nothing more is read while so much waits for the session.
+const HIGH_WATER: usize = 256 * 1024;
+
+/// The paths of a server, by their tokens.
+#[derive(Default)]
+pub(crate) struct Ports(Mutex<BTreeMap<Token, Arc<Port>>>);
+
+impl Ports {
+    /// A new path, and its socket.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        runtime: Arc<dyn Runtime>,
+        token: Token,
+        peer: String,
+        origin: Origin,
+    ) -> (Arc<Port>, PortSocket) {
+        let now = runtime.now();
+        let state = PortState {
+            path: ServerPath::new(ServerConfig::default(), token, now),
+            down: None,
+            stream: None,
+            driver: None,
+            asker: None,
+            uploader: None,
+            timer: None,
+            armed: Timestamp::MAX,
+            gone: false,
+        };
+        let port = Arc::new(Port {
+            state: Mutex::new(state),
+            runtime,
+        });
+        self.0.lock().insert(token, port.clone());
+        let socket = PortSocket {
+            port: port.clone(),
+            ports: self.clone(),
+            token,
+            peer,
+            origin,
+        };
+        (port, socket)
+    }
+
+    pub(super) fn find(&self, token: Token) -> Option<Arc<Port>> {
+        self.0.lock().get(&token).cloned()
+    }
+}
+
+/// A streaming upload.
+struct Stream {
+    number: u64,
+    wire: Wire,
+    body: BodyDecoder,
+    raw: BytesMut,
+    plain: BytesMut,
+    items: ItemDecoder,
+}
+
+struct PortState {
+    path: ServerPath,
+    down: Option<(u64, Wire)>,
+    stream: Option<Stream>,
+    /// Who drives the session.
+    driver: Option<Waker>,
+    /// Who waits for the answer to a poll.
+    asker: Option<Waker>,
+    /// Who waits for room for what it uploads.
+    uploader: Option<Waker>,
+    timer: Option<Box<dyn Timer>>,
+    armed: Timestamp,
+    /// The session has let go of it.
+    gone: bool,
+}
+
+/// A path that exchanges are brought to.
+pub(super) struct Port {
+    state: Mutex<PortState>,
+    runtime: Arc<dyn Runtime>,
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl PortState {
+    /// Reads the streaming upload; tells whether to go on.
+    fn read_stream(&mut self, cx: &mut Context<'_>, now: Timestamp) -> bool {
+        let Some(stream) = &mut self.stream else {
+            return false;
+        };
+        if self.path.held() >= HIGH_WATER {
+            return false;
+        }
+        let filled = match stream.wire.poll_fill(cx, now) {
+            Poll::Pending => return false,
+            Poll::Ready(filled) => filled,
+        };
+        let taken =
+            matches!(filled, Ok(true)) && matches!(stream.take(&mut self.path, now), Ok(Uploaded::Taken));
+        let done = stream.body.is_done();
+        if taken && !done {
+            return true;
+        }
+        if let Some(mut stream) = self.stream.take() {
+            self.path.lose_stream(stream.number);
+            if done && stream.wire.is_flushed() {
+                let answer = self.path.upload_answer("Connection: close\r\n");
+                stream.wire.lay_out(now, |out| out.put(answer.as_bytes()));
+                let _ = stream.wire.poll_write(cx);
+            }
+            stream.wire.close();
+        }
+        true
+    }
+
+    /// Sees whether the client has closed the downlink.
+    fn watch_down(&mut self, cx: &mut Context<'_>, now: Timestamp) {
+        let Some((number, wire)) = &mut self.down else {
+            return;
+        };
+        if let Poll::Ready(filled) = wire.poll_fill(cx, now) {
+            // Whoever sends behind a request that is not answered does not speak to us.
+            drop(filled);
+            self.path.lose_down(now, *number);
+            self.down = None;
+        }
+    }
+
+    /// Writes down what there is.
+    fn write_down(&mut self, cx: &mut Context<'_>, now: Timestamp) {
+        let Some((number, wire)) = &mut self.down else {
+            wake(self.asker.take());
+            return;
+        };
+        loop {
+            let mut goes_on = true;
+            if wire.is_flushed() {
+                let path = &mut self.path;
+                goes_on = wire.lay_out(now, |out| path.poll_down(now, *number, out));
+                if wire.is_flushed() {
+                    return;
+                }
+            }
+            let written = wire.poll_write(cx);
+            if goes_on && matches!(written, Poll::Ready(Ok(()))) {
+                continue;
+            }
+            if goes_on && written.is_pending() {
+                return;
+            }
+            if matches!(written, Poll::Ready(Ok(()))) {
+                wire.close();
+            }
+            self.path.lose_down(now, *number);
+            self.down = None;
+            return;
+        }
+    }
+
+    /// Sets the timer, and tells whether it has expired.
+    fn expired(&mut self, runtime: &dyn Runtime, cx: &mut Context<'_>) -> bool {
+        // What a downlink has no room for is not due.
+        let blocked = self.down.as_mut().is_some_and(|(_, wire)| !wire.is_flushed());
+        if let Some(at) = self.path.poll_timeout().filter(|at| *at < self.armed && !blocked) {
+            self.armed = at;
+            match &mut self.timer {
+                Some(timer) => timer.reset(at),
+                None => self.timer = Some(runtime.timer(at)),
+            }
+        }
+        if self.armed == Timestamp::MAX {
+            return false;
+        }
+        let timer = self.timer.as_mut();
+        let expired = timer.is_some_and(|timer| timer.poll_expired(cx).is_ready());
+        if expired {
+            self.armed = Timestamp::MAX;
+        }
+        expired
+    }
+}
+
+impl Stream {
+    fn take(&mut self, path: &mut ServerPath, now: Timestamp) -> Result<Uploaded, HttpError> {
+        self.body.decode(&mut self.wire.input, &mut self.raw)?;
+        self.wire.put_aside();
+        while let Some(item) = self.items.next(&mut self.raw, &mut self.plain)? {
+            let taken = match item {
+                Item::Data(_) => path.take_streamed(now, self.number, &self.plain)?,
+                Item::Note(note) => path.take_note(self.number, note)?,
+            };
+            self.plain.clear();
+            if taken == Uploaded::Replaced {
+                return Ok(taken);
+            }
+        }
+        Ok(Uploaded::Taken)
+    }
+}
+
+impl Port {
+    fn wake_driver(&self, state: &mut PortState) {
+        if let Some(waker) = &state.driver {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The path's first bytes.
+    pub(super) fn create(&self, bytes: &[u8]) -> Result<(), HttpError> {
+        self.state.lock().path.create(bytes)
+    }
+
+    /// Whether the exchange may begin.
+    pub(super) fn begin(
+        &self,
+        exchange: &Exchange,
+        mode: Mode,
+        last_event: Option<u64>,
+    ) -> Result<(), HttpError> {
+        let mut state = self.state.lock();
+        if state.gone {
+            return Err(HttpError::Refused {
+                status: 410,
+                why: "the path is over",
+            });
+        }
+        let result = state.path.begin(self.runtime.now(), exchange, mode, last_event);
+        // It may be replaced, or broken.
+        wake(state.asker.take());
+        self.wake_driver(&mut state);
+        result
+    }
+
+    /// Ready when there is room for more of an upload.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.path.held() < HIGH_WATER || state.gone {
+            return Poll::Ready(());
+        }
+        state.uploader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Takes what an upload brought.
+    pub(super) fn take(&self, number: u64, bytes: &[u8]) -> Result<Uploaded, HttpError> {
+        let mut state = self.state.lock();
+        let taken = state.path.take(number, bytes);
+        self.wake_driver(&mut state);
+        taken
+    }
+
+    /// An upload is whole: its answer.
+    pub(super) fn finish_upload(&self, number: u64, ends: bool, cors: &str) -> String {
+        let mut state = self.state.lock();
+        state.path.finish_upload(number, ends);
+        if ends {
+            self.wake_driver(&mut state);
+        }
+        state.path.upload_answer(cors)
+    }
+
+    /// Hands the connection of a downlink over.
+    pub(super) fn adopt_down(&self, number: u64, mode: Mode, cors: &str, mut wire: Wire) {
+        let now = self.runtime.now();
+        let mut state = self.state.lock();
+        let old = state.down.take();
+        if let Some((_, mut old)) = old
+            && old.is_flushed()
+        {
+            old.lay_out(now, |out| out.put(LAST_CHUNK));
+            let _ = old.poll_write(&mut Context::from_waker(Waker::noop()));
+            old.close();
+        }
+        wire.lay_out(now, |out| state.path.begin_down(mode, cors, out));
+        state.down = Some((number, wire));
+        if state.gone {
+            state.down = None;
+        }
+        self.wake_driver(&mut state);
+    }
+
+    /// Hands the connection of a streaming upload over.
+    pub(super) fn adopt_stream(&self, number: u64, mut wire: Wire, body: BodyDecoder) {
+        let now = self.runtime.now();
+        let mut state = self.state.lock();
+        wire.put_aside();
+        let mut stream = Stream {
+            number,
+            wire,
+            body,
+            raw: BytesMut::new(),
+            plain: BytesMut::new(),
+            items: ItemDecoder::new(Mode::Binary),
+        };
+        // What came with the head.
+        let PortState { path, .. } = &mut *state;
+        let taken = stream.take(path, now);
+        if taken == Ok(Uploaded::Taken) && !state.gone {
+            state.stream = Some(stream);
+        } else {
+            state.path.lose_stream(number);
+        }
+        self.wake_driver(&mut state);
+    }
+
+    /// Ready with the whole response to a poll, in `out`.
+    pub(super) fn poll_answer(
+        &self,
+        cx: &mut Context<'_>,
+        number: u64,
+        cors: &str,
+        out: &mut OutBuffer,
+    ) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.gone && state.path.room() > 0 {
+            state.path.end();
+        }
+        match state.path.poll_answer(self.runtime.now(), number, cors, out) {
+            Some(()) => Poll::Ready(()),
+            None => {
+                state.asker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Nobody waits for the answer to that poll any more.
+    pub(super) fn lose_poll(&self, number: u64) {
+        let now = self.runtime.now();
+        self.state.lock().path.lose_down(now, number);
+    }
+}
+
+impl Keyed for Port {
+    fn set_key(&self, key: ExchangeKey) {
+        self.state.lock().path.set_key(key);
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.state.lock().path.failure().map(str::to_owned)
+    }
+}
+
+/// What the session has of a path over HTTP.
+pub(super) struct PortSocket {
+    port: Arc<Port>,
+    ports: Arc<Ports>,
+    token: Token,
+    peer: String,
+    origin: Origin,
+}
+
+impl Socket for PortSocket {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let runtime = &*self.port.runtime;
+        let mut state = self.port.state.lock();
+        match &state.driver {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => state.driver = Some(cx.waker().clone()),
+        }
+        loop {
+            let now = runtime.now();
+            while state.path.held() == 0 && state.read_stream(cx, now) {}
+            state.watch_down(cx, now);
+            state.write_down(cx, now);
+            if state.expired(runtime, cx) {
+                state.path.handle_timeout(runtime.now());
+                continue;
+            }
+            break;
+        }
+        match state.path.held() > 0 || state.path.is_over() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Room comes with what exchanges say, and with those the driver is woken.
+        let state = self.port.state.lock();
+        match state.path.room() > 0 || state.path.is_over() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
+        let mut state = self.port.state.lock();
+        let waiting = state.path.incoming();
+        let count = waiting.len().min(buf.capacity() - buf.len());
+        if count > 0 {
+            buf.put_slice(&waiting[..count]);
+            waiting.advance(count);
+            if waiting.is_empty() {
+                waiting.clear();
+                wake(state.uploader.take());
+            }
+            return Ok(count);
+        }
+        match state.path.failure() {
+            Some(why) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)),
+            None if state.path.is_over() => Ok(0),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut state = self.port.state.lock();
+        if state.path.is_over() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let count = state.path.write(slices);
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.push(&mut state);
+        Ok(count)
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        let mut state = self.port.state.lock();
+        state.path.end();
+        self.push(&mut state);
+        Ok(())
+    }
+
+    fn peer(&self) -> String {
+        self.peer.clone()
+    }
+
+    fn origin(&self) -> Origin {
+        self.origin
+    }
+}
+
+impl PortSocket {
+    fn push(&self, state: &mut PortState) {
+        let waker = state.driver.clone();
+        let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
+        state.write_down(&mut cx, self.port.runtime.now());
+    }
+}
+
+impl Drop for PortSocket {
+    fn drop(&mut self) {
+        self.ports.0.lock().remove(&self.token);
+        let mut state = self.port.state.lock();
+        state.gone = true;
+        state.path.end();
+        self.push(&mut state);
+        state.down = None;
+        state.stream = None;
+        state.driver = None;
+        wake(state.asker.take());
+        wake(state.uploader.take());
+    }
+}

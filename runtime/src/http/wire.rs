@@ -1,0 +1,150 @@
+//! One connection under exchanges: its bytes in and out, in plain.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use sheetbend_core::handshake::Exporter;
+use sheetbend_core::time::Timestamp;
+use sheetbend_core::wire::OutBuffer;
+
+use crate::layers::{Connection, Layers, Sending};
+use crate::pool::{give_block, take_block};
+use crate::rt::Socket;
+
+/// A read is not worth its system call with less room than this.
+const MIN_ROOM: usize = 8 * 1024;
+/// Unread input up to this long is copied aside, so that its block is free for others.
+const SMALL_TAIL: usize = 2048;
+
+pub(super) struct Wire {
+    pub(super) socket: Box<dyn Socket>,
+    layers: Option<Box<Layers>>,
+    /// What came and was not taken.
+    pub(super) input: BytesMut,
+    /// Bytes of the allocation that `input` lies in.
+    block: usize,
+    sending: Sending,
+}
+
+impl Wire {
+    /// A connection on which nothing lies above TLS.
+    pub(super) fn new(connection: Connection) -> Wire {
+        let Connection {
+            socket,
+            layers,
+            input,
+            ..
+        } = connection;
+        Wire {
+            socket,
+            layers,
+            block: input.capacity(),
+            input,
+            sending: Sending::default(),
+        }
+    }
+
+    /// What binds a JOIN to it.
+    pub(super) fn exporter(&self) -> Option<Exporter> {
+        self.layers.as_ref()?.carrier.capabilities().exporter
+    }
+
+    /// Reads once. `Ok(true)`: something may have come; `Ok(false)`: the end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Poll<io::Result<bool>> {
+        loop {
+            ready!(self.socket.poll_readable(cx))?;
+            let apart = matches!(&self.layers, Some(layers) if layers.carrier.reads_apart());
+            let result = match &mut self.layers {
+                Some(layers) if apart => {
+                    layers.make_room();
+                    self.socket.try_read(&mut layers.wire)
+                }
+                _ => {
+                    self.make_room(MIN_ROOM);
+                    self.socket.try_read(&mut self.input)
+                }
+            };
+            match result {
+                Ok(0) => return Poll::Ready(Ok(false)),
+                Ok(_) => return Poll::Ready(self.decode(now)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn decode(&mut self, now: Timestamp) -> io::Result<bool> {
+        let apart = self.layers.as_ref().map_or(0, |layers| layers.wire.len());
+        if apart > 0 {
+            self.make_room(apart);
+        }
+        let Some(layers) = &mut self.layers else {
+            return Ok(true);
+        };
+        let before = self.input.len();
+        let decoded = layers.decode(now, &mut self.input);
+        layers.put_aside();
+        decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(self.input.len() > before || !layers.carrier.is_ended())
+    }
+
+    fn make_room(&mut self, room: usize) {
+        if self.input.capacity() - self.input.len() < room {
+            let mut block = take_block(self.input.len() + room);
+            let size = std::mem::replace(&mut self.block, block.capacity());
+            block.extend_from_slice(&self.input);
+            give_block(std::mem::replace(&mut self.input, block), size);
+        }
+    }
+
+    /// Keeps no block for input that is taken, or small.
+    pub(super) fn put_aside(&mut self) {
+        if self.input.is_empty() {
+            if self.input.capacity() > 0 {
+                give_block(std::mem::take(&mut self.input), self.block);
+            }
+        } else if self.input.len() <= SMALL_TAIL && self.block > SMALL_TAIL {
+            let small = BytesMut::from(&self.input[..]);
+            let size = std::mem::replace(&mut self.block, small.len());
+            give_block(std::mem::replace(&mut self.input, small), size);
+        }
+    }
+
+    /// Whether all that was laid out is written.
+    pub(super) fn is_flushed(&mut self) -> bool {
+        self.sending.buffer().is_empty()
+    }
+
+    /// Lets `lay_out` append what is to be written next. Only where all is written that was laid out before.
+    pub(super) fn lay_out<T>(&mut self, now: Timestamp, lay_out: impl FnOnce(&mut OutBuffer) -> T) -> T {
+        let out = self.sending.buffer();
+        debug_assert!(out.is_empty(), "what is sealed cannot be appended to");
+        let result = lay_out(out);
+        if let Some(layers) = &mut self.layers {
+            layers.carrier.seal(now, out);
+        }
+        result
+    }
+
+    /// Writes what was laid out; ready when all of it is.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let written = self.sending.poll_write(cx, &*self.socket);
+        if written.is_ready() {
+            self.sending.buffer().shrink();
+        }
+        written
+    }
+
+    /// Says goodbye, if there is anybody to hear it.
+    pub(super) fn close(&mut self) {
+        if !self.is_flushed() {
+            return;
+        }
+        if let Some(layers) = &mut self.layers {
+            layers.carrier.close(self.sending.buffer());
+            self.sending.write_some(&*self.socket);
+        }
+        let _ = self.socket.shutdown();
+    }
+}
