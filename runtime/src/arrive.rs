@@ -65,6 +65,10 @@ const MAX_SERVING: usize = 65_536;
 /// Where a connection stands.
 enum Stage {
     Sniffing,
+    #[cfg_attr(
+        not(any(feature = "tls", feature = "websocket")),
+        allow(dead_code, reason = "no carrier that shakes hands is built in")
+    )]
     Handshake,
     First(Box<Incoming>),
 }

@@ -85,7 +85,7 @@ impl ClientBuilder {
     ///
     /// `sheetbend://host:port` is whatever works there: TLS and WebSocket over it are tried first, TCP and WebSocket
     /// without it once these have failed or two seconds have passed. The session keeps to the security of its first
-    /// path. Where an attacker may block TLS that is no protection: say whom to [trust](ClientBuilder::trust), or set
+    /// path. Where an attacker may block TLS that is no protection: say whom to trust (`ClientBuilder::trust`), or set
     /// [`Config::security_floor`], and only what is encrypted is tried.
     ///
     /// # Errors
