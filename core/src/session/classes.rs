@@ -53,6 +53,9 @@ impl Opening {
     }
 }
 
+/// No stream is expected to need a larger window than this before it shows that it does, in bytes.
+const MAX_EXPECTED: u64 = 4 << 20;
+
 /// What is kept per class and side.
 pub(super) struct ClassState {
     pub(super) urgency: u8,
@@ -78,6 +81,8 @@ pub(super) struct ClassState {
     /// Of these, so many count as consumed: the longest message, and what others may begin meanwhile.
     max_lent: u64,
     pub(super) credit_due: bool,
+    /// The largest window that one of its streams has needed, up to [`MAX_EXPECTED`].
+    stream_window: u64,
     /// Credit that a stream of this end starts with.
     pub(super) stream_credit_out: u64,
     /// By kind: Bi, Uni, Unordered.
@@ -88,6 +93,16 @@ pub(super) struct ClassState {
 }
 
 impl ClassState {
+    /// One of its streams has needed a window of that size.
+    pub(super) fn note_stream_window(&mut self, size: u64) {
+        self.stream_window = self.stream_window.max(size.min(MAX_EXPECTED));
+    }
+
+    /// What its streams may need.
+    pub(super) fn stream_window(&self) -> u64 {
+        self.stream_window
+    }
+
     /// Counts bytes as consumed. Those of messages that are not whole cannot be read, so they count too
     /// (PROTOCOL 7.4).
     #[inline]
@@ -308,6 +323,7 @@ fn new_class(config: &Config, credit: &Credit, index: usize) -> ClassState {
             .max_message
             .saturating_add(config.params.max_data[index]),
         credit_due: false,
+        stream_window: 0,
         stream_credit_out: start.stream_data,
         opening: [
             opening(own.bi, start.streams.bi),

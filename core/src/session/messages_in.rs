@@ -11,7 +11,7 @@ use super::streams::{Flags, Stream};
 use crate::marks::sometimes;
 use crate::stream::{Read as HalfRead, RecvHalf};
 use crate::time::Timestamp;
-use crate::wire::{Class, StreamId, varint};
+use crate::wire::{Class, Kind, StreamId, varint};
 
 impl Session {
     pub(super) fn ordered_opened(&self, class: Class) -> bool {
@@ -28,7 +28,7 @@ impl Session {
         {
             return None;
         }
-        let recv = self.recv_window(class);
+        let recv = self.recv_window(Kind::Ordered, class);
         let urgency = self.classes.at(class.index()).urgency;
         let id = StreamId::ordered(self.side.peer(), class);
         let key = self.streams.insert(self.side, id, urgency, None, Some(recv));

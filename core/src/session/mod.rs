@@ -76,15 +76,14 @@ use crate::handshake::{Params, PathCount, PathIdWindow, Security};
 use crate::marks::{Marks, sometimes};
 use crate::rng::SparseRng;
 use crate::time::Timestamp;
-use crate::wire::{Class, Compressor, ErrorCode, Side};
-use classes::Classes;
+use crate::wire::{Class, Compressor, ErrorCode, Kind, Side};
+use classes::{ClassState, Classes};
 use datagrams::Datagrams;
 use establish::{Handshake, Identity};
 use messages::Messages;
 use path::{Path, Stage, Unsettled};
 use rare::Rare;
-use streams::Ready;
-use streams::StreamTable;
+use streams::{Ready, RecvWindow, StreamTable};
 use timers::Timers;
 
 /// News of a dead path, told on every path until one of them has it acknowledged.
@@ -472,14 +471,17 @@ impl Session {
         }
     }
 
-    /// What a stream's receiving half grants: its first window, and the largest.
-    fn recv_window(&self, class: Class) -> (u64, u64) {
+    /// What the receiving half of a stream grants.
+    fn recv_window(&self, kind: Kind, class: Class) -> RecvWindow {
         let config = &self.config;
         let most = config.classes[class.index()].max_stream_window;
-        (
-            config.params.max_stream_data[class.index()],
-            most.unwrap_or(config.max_stream_window),
-        )
+        let bytes = matches!(kind, Kind::Bi | Kind::Uni);
+        let used = self.classes.used(class.index()).filter(|_| bytes);
+        RecvWindow {
+            first: config.params.max_stream_data[class.index()],
+            expected: used.map_or(0, ClassState::stream_window),
+            most: most.unwrap_or(config.max_stream_window),
+        }
     }
 
     fn lz4(&self) -> bool {

@@ -191,7 +191,7 @@ impl Session {
         let id = StreamId::new(self.side.peer(), kind, class, index)?;
         let urgency = self.classes.at(class.index()).urgency;
         let send = (kind == Kind::Bi).then(|| self.classes.at(class.index()).stream_credit_out);
-        let recv = self.recv_window(class);
+        let recv = self.recv_window(kind, class);
         let key = self.streams.insert(self.side, id, urgency, send, Some(recv));
         let place = match kind {
             Kind::Bi => 0,

@@ -89,7 +89,7 @@ impl Session {
         let early = self.identity.is_none() && kind != Kind::Bi;
         let credit = if early { 0 } else { state.stream_credit_out };
         let send = Some(credit);
-        let recv = (kind == Kind::Bi).then(|| self.recv_window(class));
+        let recv = (kind == Kind::Bi).then(|| self.recv_window(kind, class));
         let urgency = self.classes.at(class.index()).urgency;
         let waited = self.streams.waiting_for_answers();
         let key = self.streams.insert(self.side, id, urgency, send, recv);
@@ -459,6 +459,8 @@ impl Session {
             && recv.final_size().is_none()
         {
             stream.flags.set(Flags::CREDIT_DUE);
+            let size = recv.window().size();
+            self.classes.at(class.index()).note_stream_window(size);
             self.queue_control(key.slot);
         }
         self.credit_read(now, class, taken);

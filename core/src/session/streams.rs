@@ -8,6 +8,17 @@ use super::rare::{Blank, Rare};
 use crate::stream::{RecvHalf, SendHalf};
 use crate::wire::{Kind, Side, StreamId};
 
+/// What the receiving half of a stream grants, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecvWindow {
+    /// Without a word.
+    pub(super) first: u64,
+    /// The window from its first update on, by what streams of its class have needed.
+    pub(super) expected: u64,
+    /// Its window grows up to this.
+    pub(super) most: u64,
+}
+
 /// Single-bit facts about a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flags(u32);
@@ -121,7 +132,7 @@ impl StreamTable {
         id: StreamId,
         urgency: u8,
         send_credit: Option<u64>,
-        recv_window: Option<(u64, u64)>,
+        recv_window: Option<RecvWindow>,
     ) -> StreamKey {
         if id.kind() == Kind::Bi && id.initiator() == side {
             self.local_bi += 1;
@@ -148,8 +159,9 @@ impl StreamTable {
                 send.reuse_block(std::mem::take(&mut stream.spare));
             }
         }
-        if let Some((window, max_window)) = recv_window {
-            stream.recv = Some(RecvHalf::new(window, max_window));
+        if let Some(window) = recv_window {
+            let recv = stream.recv.insert(RecvHalf::new(window.first, window.most));
+            recv.expect(window.expected);
         }
         stream.send_code = 0;
         stream.stop_code = 0;

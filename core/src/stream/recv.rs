@@ -109,6 +109,11 @@ impl RecvHalf {
         }
     }
 
+    /// Makes the window this large from its next update on ([`Window::expect`]).
+    pub fn expect(&mut self, size: u64) {
+        self.window.expect(size);
+    }
+
     // ---- what frames say ----
 
     /// Takes the data of a STREAM frame; `fin` if the stream ends behind it.

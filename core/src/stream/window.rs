@@ -39,6 +39,13 @@ impl Window {
         }
     }
 
+    /// Makes the window this large from its next update on, as far as its maximum allows: others of its kind have
+    /// needed as much. It never becomes smaller.
+    pub fn expect(&mut self, size: u64) {
+        let size = u32::try_from(size).unwrap_or(u32::MAX).min(self.max);
+        self.size = self.size.max(size);
+    }
+
     /// The application took `bytes`, or they were discarded.
     #[inline]
     pub fn on_consumed(&mut self, bytes: u64) {

@@ -577,3 +577,41 @@ fn a_class_with_small_limits_holds_up_no_other() {
     }
     assert!(got.len() == 2 && got.iter().all(|(_, bytes)| *bytes == data));
 }
+
+/// Round trips that a stream of that many bytes takes whose reader is quick.
+fn trips(world: &mut World, len: usize) -> usize {
+    let key = world.client.open(Kind::Uni, Class::REQUESTS).expect("credit");
+    let data = pattern(len, 0);
+    let (mut written, mut read, mut there) = (0, 0, None);
+    for trip in 1..100 {
+        if written < len {
+            written += world.client.write(key, &data[written..]).expect("open");
+            if written == len {
+                world.client.finish(key).expect("open");
+            }
+        }
+        world.run_for(Duration::from_micros(1100));
+        let now = world.now;
+        let server = world.server();
+        there = there.or_else(|| server.accept(Kind::Uni, Class::REQUESTS));
+        let (bytes, end) = read_all(server, now, there.expect("opened"));
+        assert_eq!(bytes, data[read..read + bytes.len()]);
+        read += bytes.len();
+        if end {
+            server.release(there.expect("opened"));
+            world.client.release(key);
+            world.client_events.clear();
+            world.server_events.clear();
+            return trip;
+        }
+    }
+    panic!("no end of it");
+}
+
+/// What one stream of a class has shown to need, the next has from its first bytes on.
+#[test]
+fn a_stream_has_the_window_that_others_needed() {
+    let mut world = World::connected(Options::default());
+    let trips: Vec<usize> = (0..4).map(|_| trips(&mut world, 3 << 20)).collect();
+    assert!(trips[1] < trips[0] && trips[3] <= 3, "{trips:?}");
+}

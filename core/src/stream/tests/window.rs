@@ -43,6 +43,20 @@ fn grows_only_when_used_up_fast() {
 }
 
 #[test]
+fn what_is_expected_is_granted_by_the_first_update() {
+    let mut window = Window::new(1000, 4000);
+    window.expect(3000);
+    assert_eq!((window.limit(), window.size()), (1000, 3000), "nothing yet");
+    assert_eq!(window.update(ms(0), RTT, 0), Some(3000));
+    window.on_consumed(1600);
+    assert_eq!(window.update(ms(60), RTT, 0), Some(4600));
+    window.expect(2000);
+    assert_eq!(window.size(), 3000, "never less");
+    window.expect(u64::MAX);
+    assert_eq!(window.size(), 4000, "not beyond the maximum");
+}
+
+#[test]
 fn pinned_memory_is_charged() {
     let mut window = Window::new(1000, 1000);
     window.on_consumed(600);
