@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -114,6 +115,11 @@ fn answer(socket: &dyn Socket) -> io::Result<usize> {
     socket.try_read(&mut BytesMut::with_capacity(4096))
 }
 
+/// Waits until it has something to read, or its end.
+async fn readable(socket: &dyn Socket) {
+    poll_fn(|cx| socket.poll_readable(cx)).await.unwrap();
+}
+
 /// Whoever is refused and reads the reason slowly is one of those who may be in their handshake.
 #[tokio::test(start_paused = true)]
 async fn refused_connections_that_linger_are_counted() {
@@ -131,17 +137,19 @@ async fn refused_connections_that_linger_are_counted() {
     for seed in 0..6 {
         let socket = runtime().connect(at.clone()).await.unwrap();
         socket.try_write_vectored(&[IoSlice::new(&hello(seed))]).unwrap();
+        readable(&*socket).await;
         sockets.push(socket);
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let told: Vec<bool> = sockets
         .iter()
         .map(|socket| answer(&**socket).unwrap() > 0)
         .collect();
     assert_eq!(told, [true, true, true, true, false, false]);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The server's patience ends, by a clock that only moves when everything waits.
+    let mut patience = runtime().timer(runtime().now() + Duration::from_secs(2));
+    poll_fn(|cx| patience.poll_expired(cx)).await;
     let socket = runtime().connect(at.clone()).await.unwrap();
     socket.try_write_vectored(&[IoSlice::new(&hello(9))]).unwrap();
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    readable(&*socket).await;
     assert!(answer(&*socket).unwrap() > 0, "there is room again");
 }

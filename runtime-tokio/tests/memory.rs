@@ -37,7 +37,7 @@ static COUNTING: Counting = Counting;
 
 const CALLS: usize = 10_000;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn ten_thousand_calls_in_flight() {
     let mut config = Config::default();
     config.params.max_streams[Class::REQUESTS.index()].bi = 2 * CALLS as u64;
@@ -76,7 +76,7 @@ async fn ten_thousand_calls_in_flight() {
     }
     let mut running = 0;
     loop {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        pair.client.sleep(std::time::Duration::from_millis(20)).await;
         if router.running() == running {
             break;
         }

@@ -208,7 +208,7 @@ async fn a_breaker_leaves_a_target_alone_and_tries_it_again() {
         BreakerState::Open { .. }
     ));
     assert_eq!(caller.breaker(TargetId(0), "other"), BreakerState::Closed);
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pair.client.sleep(Duration::from_secs(10)).await;
     assert!(matches!(
         caller.breaker(TargetId(0), "try"),
         BreakerState::HalfOpen { .. }

@@ -173,7 +173,7 @@ async fn requests_of_an_ended_session_were_not_sent() {
     for _ in 0..3 {
         let late = pair.client.request("echo", "late").await;
         assert!(matches!(late, Err(CallError::NotSent(_))), "{late:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        pair.client.sleep(std::time::Duration::from_millis(700)).await;
     }
     assert!(pair.client.accept_request().await.is_err());
     server.await.unwrap();

@@ -9,7 +9,7 @@ use sheetbend_core::carrier::{Carrier, CarrierError};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
-use crate::pool::{give_block, take_block};
+use crate::pool::{self, give_block};
 use crate::rt::Socket;
 
 /// Bytes that a connection is read by until it is a session's.
@@ -55,12 +55,7 @@ pub(crate) struct Layers {
 impl Layers {
     /// Makes `wire` ready for a read. It is emptied by each decoding.
     pub(crate) fn make_room(&mut self) {
-        if self.wire.capacity() - self.wire.len() < FIRST_READ {
-            let mut block = take_block(self.wire.len() + FIRST_READ);
-            let size = std::mem::replace(&mut self.block, block.capacity());
-            block.extend_from_slice(&self.wire);
-            give_block(std::mem::replace(&mut self.wire, block), size);
-        }
+        pool::make_room(&mut self.wire, &mut self.block, FIRST_READ);
     }
 
     /// Keeps no block where nothing waits.

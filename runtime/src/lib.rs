@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod alarm;
 mod arrive;
 mod blocking;
 mod call;

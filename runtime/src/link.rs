@@ -10,13 +10,11 @@ use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
 use crate::layers::{Connection, Layers};
-use crate::pool::{give_block, give_output, take_block, take_output};
+use crate::pool::{self, give_block, give_output, take_block, take_output};
 use crate::rt::Socket;
 
 /// How long a socket may take to be flushed and closed by the peer, once its path has ended.
 const CLOSE_LINGER: Duration = Duration::from_secs(1);
-/// A partial record up to this long is copied aside, so that its block is free for others.
-const SMALL_TAIL: usize = 2048;
 /// A read is not worth its system call with less room than this.
 const MIN_ROOM: usize = 8 * 1024;
 /// Decrypted at once, so that it fits in a block with the rest of a record.
@@ -286,15 +284,7 @@ impl Link {
         if let Some(layers) = &mut self.layers {
             layers.put_aside();
         }
-        if self.input.is_empty() {
-            if self.input.capacity() > 0 {
-                give_block(std::mem::take(&mut self.input), self.block);
-            }
-        } else if self.input.len() <= SMALL_TAIL && self.block > SMALL_TAIL {
-            let small = BytesMut::from(&self.input[..]);
-            let size = std::mem::replace(&mut self.block, small.len());
-            give_block(std::mem::replace(&mut self.input, small), size);
-        }
+        pool::put_aside(&mut self.input, &mut self.block);
     }
 
     fn drop_output(&mut self) {

@@ -117,6 +117,32 @@ pub(crate) fn give_block(mut block: BytesMut, size: usize) {
     }
 }
 
+/// Unread input up to this long is copied aside, so that its block is free for others.
+const SMALL_TAIL: usize = 2048;
+
+/// Keeps no block for input that is taken, or small. `size` is what its block was taken for.
+pub(crate) fn put_aside(input: &mut BytesMut, size: &mut usize) {
+    if input.is_empty() {
+        if input.capacity() > 0 {
+            give_block(std::mem::take(input), *size);
+        }
+    } else if input.len() <= SMALL_TAIL && *size > SMALL_TAIL {
+        let small = BytesMut::from(&input[..]);
+        let before = std::mem::replace(size, small.len());
+        give_block(std::mem::replace(input, small), before);
+    }
+}
+
+/// Moves input to another block where there is less than `room` behind it.
+pub(crate) fn make_room(input: &mut BytesMut, size: &mut usize, room: usize) {
+    if input.capacity() - input.len() < room {
+        let mut block = take_block(input.len() + room);
+        let before = std::mem::replace(size, block.capacity());
+        block.extend_from_slice(input);
+        give_block(std::mem::replace(input, block), before);
+    }
+}
+
 /// An empty output buffer.
 pub(crate) fn take_output() -> OutBuffer {
     take_own(&OWN_OUTPUT)

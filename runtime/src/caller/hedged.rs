@@ -9,9 +9,9 @@ use sheetbend_core::policy::retry::Marks;
 use sheetbend_core::request::{CallError, Cause, Classify, Executed};
 use smallvec::SmallVec;
 
+use crate::alarm::Alarm;
 use crate::call::Reply;
 
-use super::alarm::Alarm;
 use super::attempt::{Attempt, start};
 use super::target::{Pick, TargetId};
 use super::{Inner, Request, State, truly};

@@ -2,7 +2,6 @@
 //!
 //! The decisions are the core's ([`sheetbend_core::policy`]); this drives them.
 
-mod alarm;
 mod attempt;
 mod hedged;
 mod retried;

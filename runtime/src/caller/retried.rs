@@ -7,9 +7,9 @@ use std::task::Poll;
 use sheetbend_core::policy::retry::{Event, Marks, Retry};
 use sheetbend_core::request::{CallError, Cause, Classify, Executed};
 
+use crate::alarm::Alarm;
 use crate::call::Reply;
 
-use super::alarm::Alarm;
 use super::attempt::{Attempt, Ended, start};
 use super::target::{Pick, TargetId};
 use super::{Inner, Request, State, truly};

@@ -4,18 +4,19 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use sheetbend_core::carrier::http::{Action, ClientConfig, ClientPath, ExchangeKey, Mode, Slot};
 use sheetbend_core::time::Timestamp;
 
 use super::wire::Wire;
-use super::{Facts, Keyed};
+use super::{Facts, Keyed, take_waiting};
 use crate::address::Address;
+use crate::alarm::Alarm;
 use crate::dial::security;
 use crate::layers::Connection;
 use crate::reach::{Settings, connect_bare};
-use crate::rt::{BoxFuture, Runtime, Socket, Timer};
+use crate::rt::{BoxFuture, Runtime, Socket};
 
 const SLOTS: [Slot; 3] = [Slot::Up, Slot::Down, Slot::Stream];
 /// Nothing more is read while so much waits for the session.
@@ -45,8 +46,7 @@ pub(crate) fn open(
         runtime,
         address,
         settings,
-        timer: None,
-        armed: Timestamp::MAX,
+        alarm: Alarm::default(),
         waker: None,
     };
     let shared = Arc::new(HttpClient {
@@ -77,8 +77,7 @@ struct State {
     runtime: Arc<dyn Runtime>,
     address: Address,
     settings: Arc<Settings>,
-    timer: Option<Box<dyn Timer>>,
-    armed: Timestamp,
+    alarm: Alarm,
     /// Who drives the session.
     waker: Option<Waker>,
 }
@@ -102,7 +101,8 @@ impl State {
                 again |= self.read(cx, now, slot);
             }
             again |= self.send(cx, now);
-            again |= self.expired(cx);
+            let due = self.path.poll_timeout();
+            again |= self.alarm.poll_soonest(&*self.runtime, due, cx).is_ready();
             if !again || self.path.is_over() {
                 return;
             }
@@ -197,26 +197,6 @@ impl State {
         }
     }
 
-    /// Sets the timer, and tells whether it has expired.
-    fn expired(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(at) = self.path.poll_timeout().filter(|at| *at < self.armed) {
-            self.armed = at;
-            match &mut self.timer {
-                Some(timer) => timer.reset(at),
-                None => self.timer = Some(self.runtime.timer(at)),
-            }
-        }
-        if self.armed == Timestamp::MAX {
-            return false;
-        }
-        let timer = self.timer.as_mut();
-        let expired = timer.is_some_and(|timer| timer.poll_expired(cx).is_ready());
-        if expired {
-            self.armed = Timestamp::MAX;
-        }
-        expired
-    }
-
     /// Remembers which way down got through, where one did not.
     fn remember(&mut self, mode: Mode) {
         if std::mem::replace(&mut self.mode, mode) != mode {
@@ -284,14 +264,8 @@ impl Socket for HttpSocket {
 
     fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
         let mut state = self.shared.state.lock();
-        let waiting = state.path.incoming();
-        let count = waiting.len().min(buf.capacity() - buf.len());
+        let count = take_waiting(state.path.incoming(), buf);
         if count > 0 {
-            buf.put_slice(&waiting[..count]);
-            waiting.advance(count);
-            if waiting.is_empty() {
-                waiting.clear();
-            }
             return Ok(count);
         }
         match state.path.failure() {

@@ -8,6 +8,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Buf, BufMut, BytesMut};
 use parking_lot::Mutex;
 use sheetbend_core::carrier::http::{ExchangeKey, Mode};
 use sheetbend_core::handshake::{Exporter, Security};
@@ -25,6 +26,17 @@ pub(crate) trait Keyed: Send + Sync {
 
     /// Why the path is over, if something broke it.
     fn failure(&self) -> Option<String>;
+}
+
+/// Moves what waits for the session behind what `buf` holds, as far as there is room, and tells how much that was.
+fn take_waiting(waiting: &mut BytesMut, buf: &mut BytesMut) -> usize {
+    let count = waiting.len().min(buf.capacity() - buf.len());
+    buf.put_slice(&waiting[..count]);
+    waiting.advance(count);
+    if waiting.is_empty() {
+        waiting.clear();
+    }
+    count
 }
 
 /// How long it is remembered which ways down do not get through.

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use sheetbend_core::carrier::http::{
     BodyDecoder, Exchange, ExchangeKey, HttpError, Item, ItemDecoder, LAST_CHUNK, Mode, ServerConfig,
@@ -15,9 +15,10 @@ use sheetbend_core::server::Origin;
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
-use super::Keyed;
 use super::wire::Wire;
-use crate::rt::{Runtime, Socket, Timer};
+use super::{Keyed, take_waiting};
+use crate::alarm::Alarm;
+use crate::rt::{Runtime, Socket};
 
 /// Nothing more is read while so much waits for the session.
 const HIGH_WATER: usize = 256 * 1024;
@@ -43,8 +44,7 @@ impl Ports {
             driver: None,
             asker: None,
             uploader: None,
-            timer: None,
-            armed: Timestamp::MAX,
+            alarm: Alarm::default(),
             gone: false,
         };
         let port = Arc::new(Port {
@@ -87,8 +87,7 @@ struct PortState {
     asker: Option<Waker>,
     /// Who waits for room for what it uploads.
     uploader: Option<Waker>,
-    timer: Option<Box<dyn Timer>>,
-    armed: Timestamp,
+    alarm: Alarm,
     /// The session has let go of it.
     gone: bool,
 }
@@ -180,26 +179,12 @@ impl PortState {
         }
     }
 
-    /// Sets the timer, and tells whether it has expired.
+    /// Whether something of the path may be due.
     fn expired(&mut self, runtime: &dyn Runtime, cx: &mut Context<'_>) -> bool {
         // What a downlink has no room for is not due.
         let blocked = self.down.as_mut().is_some_and(|(_, wire)| !wire.is_flushed());
-        if let Some(at) = self.path.poll_timeout().filter(|at| *at < self.armed && !blocked) {
-            self.armed = at;
-            match &mut self.timer {
-                Some(timer) => timer.reset(at),
-                None => self.timer = Some(runtime.timer(at)),
-            }
-        }
-        if self.armed == Timestamp::MAX {
-            return false;
-        }
-        let timer = self.timer.as_mut();
-        let expired = timer.is_some_and(|timer| timer.poll_expired(cx).is_ready());
-        if expired {
-            self.armed = Timestamp::MAX;
-        }
-        expired
+        let due = self.path.poll_timeout().filter(|_| !blocked);
+        self.alarm.poll_soonest(runtime, due, cx).is_ready()
     }
 }
 
@@ -409,13 +394,9 @@ impl Socket for PortSocket {
 
     fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
         let mut state = self.port.state.lock();
-        let waiting = state.path.incoming();
-        let count = waiting.len().min(buf.capacity() - buf.len());
+        let count = take_waiting(state.path.incoming(), buf);
         if count > 0 {
-            buf.put_slice(&waiting[..count]);
-            waiting.advance(count);
-            if waiting.is_empty() {
-                waiting.clear();
+            if state.path.held() == 0 {
                 wake(state.uploader.take());
             }
             return Ok(count);

@@ -9,13 +9,11 @@ use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
 use crate::layers::{Connection, Layers, Sending};
-use crate::pool::{give_block, take_block};
+use crate::pool;
 use crate::rt::Socket;
 
 /// A read is not worth its system call with less room than this.
 const MIN_ROOM: usize = 8 * 1024;
-/// Unread input up to this long is copied aside, so that its block is free for others.
-const SMALL_TAIL: usize = 2048;
 
 pub(super) struct Wire {
     pub(super) socket: Box<dyn Socket>,
@@ -61,7 +59,7 @@ impl Wire {
                     self.socket.try_read(&mut layers.wire)
                 }
                 _ => {
-                    self.make_room(MIN_ROOM);
+                    pool::make_room(&mut self.input, &mut self.block, MIN_ROOM);
                     self.socket.try_read(&mut self.input)
                 }
             };
@@ -77,7 +75,7 @@ impl Wire {
     fn decode(&mut self, now: Timestamp) -> io::Result<bool> {
         let apart = self.layers.as_ref().map_or(0, |layers| layers.wire.len());
         if apart > 0 {
-            self.make_room(apart);
+            pool::make_room(&mut self.input, &mut self.block, apart);
         }
         let Some(layers) = &mut self.layers else {
             return Ok(true);
@@ -89,26 +87,9 @@ impl Wire {
         Ok(self.input.len() > before || !layers.carrier.is_ended())
     }
 
-    fn make_room(&mut self, room: usize) {
-        if self.input.capacity() - self.input.len() < room {
-            let mut block = take_block(self.input.len() + room);
-            let size = std::mem::replace(&mut self.block, block.capacity());
-            block.extend_from_slice(&self.input);
-            give_block(std::mem::replace(&mut self.input, block), size);
-        }
-    }
-
     /// Keeps no block for input that is taken, or small.
     pub(super) fn put_aside(&mut self) {
-        if self.input.is_empty() {
-            if self.input.capacity() > 0 {
-                give_block(std::mem::take(&mut self.input), self.block);
-            }
-        } else if self.input.len() <= SMALL_TAIL && self.block > SMALL_TAIL {
-            let small = BytesMut::from(&self.input[..]);
-            let size = std::mem::replace(&mut self.block, small.len());
-            give_block(std::mem::replace(&mut self.input, small), size);
-        }
+        pool::put_aside(&mut self.input, &mut self.block);
     }
 
     /// Whether all that was laid out is written.

@@ -8,11 +8,11 @@ use crate::rt::{Runtime, Timer};
 
 /// Waits until a deadline, which may be another one each time.
 #[derive(Default)]
-pub(super) struct Alarm(Option<(Box<dyn Timer>, Timestamp)>);
+pub(crate) struct Alarm(Option<(Box<dyn Timer>, Timestamp)>);
 
 impl Alarm {
     /// Ready once `due` has passed; never without one.
-    pub(super) fn poll(
+    pub(crate) fn poll(
         &mut self,
         runtime: &dyn Runtime,
         due: Option<Timestamp>,
@@ -28,5 +28,19 @@ impl Alarm {
             // An expired timer is set anew before it is asked again.
             *at = Timestamp::MAX;
         })
+    }
+
+    /// [`Alarm::poll`] for a deadline that keeps moving away: the timer is not set back with it, so that it may be
+    /// ready too soon.
+    #[cfg(feature = "http")]
+    pub(crate) fn poll_soonest(
+        &mut self,
+        runtime: &dyn Runtime,
+        due: Option<Timestamp>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let set = self.0.as_ref().map(|(_, at)| *at);
+        let soonest = due.into_iter().chain(set).min();
+        self.poll(runtime, soonest.filter(|at| *at < Timestamp::MAX), cx)
     }
 }
