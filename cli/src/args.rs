@@ -37,6 +37,8 @@ pub enum Command {
     Send(SendArgs),
     /// Measure requests, streams and messages over each transport on this machine.
     Bench(BenchArgs),
+    /// Try every transport that a URL stands for, and explain which one a session would use.
+    Probe(ProbeArgs),
     /// Relay connections and break them on a schedule, to see what a program makes of it.
     Proxy(ProxyArgs),
     /// Run sessions in simulated worlds that do their worst, from seeds; replay and shrink what fails.
@@ -184,6 +186,16 @@ pub struct BenchArgs {
     /// what memory each takes at either end.
     #[arg(long, value_name = "N", conflicts_with_all = ["url", "rps"], value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub sessions: Option<u32>,
+    /// Break the path in use and see how long the receiver hears nothing, for every ordered pair of transports, by a
+    /// reset (hard) and by silence.
+    #[arg(long, conflicts_with_all = ["url", "rps", "sessions"])]
+    pub failover: bool,
+    /// How often each pair is broken in each way (1 to 1000).
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "failover", value_parser = parse_rounds)]
+    pub rounds: usize,
+    /// Only these transports: tcp, tls, ws, wss, unix, binary, sse, ndjson, poll.
+    #[arg(long, value_name = "SCHEMES", requires = "failover", value_delimiter = ',')]
+    pub only: Vec<String>,
     /// The transport of those sessions; binary, sse, ndjson and poll are ways down over HTTP.
     #[arg(long, value_name = "SCHEME", default_value = "ws", requires = "sessions",
         value_parser = ["tcp", "tls", "ws", "wss", "https", "binary", "sse", "ndjson", "poll"])]
@@ -194,6 +206,30 @@ pub struct BenchArgs {
     /// How long to measure, in seconds (1 to 600).
     #[arg(long, value_name = "S", default_value_t = 18, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
+}
+
+fn parse_rounds(text: &str) -> Result<usize, String> {
+    let count = text.parse::<usize>().ok();
+    let fits = count.filter(|count| (1..=1000).contains(count));
+    fits.ok_or_else(|| format!("`{text}` is not a number from 1 to 1000"))
+}
+
+/// `sheetbend probe`: what reaches a server, and what would be used.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// The server, best as sheetbend://host:port: whatever works there. 'sheetbend serve' answers everything that is asked
+    /// of it.
+    #[arg(value_name = "URL")]
+    pub url: Url,
+    /// Whom to believe behind TLS.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// What leads there.
+    #[command(flatten)]
+    pub through: ThroughArgs,
+    /// Print one JSON object at the end instead of lines.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `sheetbend proxy`: a relay with faults.

@@ -50,6 +50,7 @@ mod files;
 mod http;
 mod hub;
 mod intake;
+mod known;
 mod layers;
 mod link;
 mod mem;
@@ -59,6 +60,7 @@ mod pool;
 mod pooling;
 #[cfg(feature = "proxy")]
 mod proxied;
+mod race;
 mod reach;
 mod redirect;
 mod request;
@@ -71,6 +73,8 @@ mod stream;
 mod stream_io;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(feature = "tracing")]
+mod traced;
 #[cfg(any(feature = "json", feature = "postcard"))]
 mod typed;
 mod wait;
@@ -125,8 +129,12 @@ pub use sheetbend_core::handshake::StreamLimits;
 pub use sheetbend_core::policy::backoff::BackoffPolicy;
 pub use sheetbend_core::policy::breaker::{Config as BreakerConfig, State as BreakerState};
 pub use sheetbend_core::policy::budget::BudgetPolicy;
+pub use sheetbend_core::policy::health::{Evidence, Standing};
 pub use sheetbend_core::policy::hedge::{HedgeDelay, HedgePolicy};
 pub use sheetbend_core::policy::retry::RetryPolicy;
+pub use sheetbend_core::policy::selection::{
+    Config as SelectionConfig, Explanation, Needs, Price, Reason as Choice, Weights,
+};
 pub use sheetbend_core::request::idempotency::Config as KeyConfig;
 pub use sheetbend_core::request::limiter::Config as CallLimits;
 pub use sheetbend_core::request::{
@@ -138,6 +146,7 @@ pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
     Cause, ClassConfig, ClassError, ClassSettings, Config, Delivery, DeliveryKind, Message, OpenError,
     Outcome, PathEnd, PathMode, PathStats, Progress, SendError, State, Stats, StreamError, SwitchCause,
+    SwitchEvidence,
 };
 pub use sheetbend_core::time::Timestamp;
 pub use sheetbend_core::wire::{Class, ErrorCode, RejectCode, Side, StreamId};

@@ -3,7 +3,15 @@
 use sheetbend_sim::scenario::{self, Setup};
 
 /// Those that have a test, or a measurement, of their own.
-const APART: [&str; 6] = ["idle", "steady", "crowd", "swarm", "pool", "retry-storm"];
+const APART: [&str; 7] = [
+    "idle",
+    "steady",
+    "crowd",
+    "swarm",
+    "pool",
+    "retry-storm",
+    "lossy-hour",
+];
 
 #[test]
 fn every_fault_shows_and_is_survived() {

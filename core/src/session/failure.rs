@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::choose::Left;
 use super::error::PathError;
 use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
@@ -15,7 +16,7 @@ use super::{Abandon, Session};
 use crate::handshake::PathCount;
 use crate::marks::sometimes;
 use crate::time::Timestamp;
-use crate::wire::{Side, WireError};
+use crate::wire::WireError;
 
 /// Probes without an answer before a suspect path is dead.
 const PROBES: u32 = 3;
@@ -42,9 +43,10 @@ impl Session {
             outlived: false,
         });
         path.ping_due = true;
+        path.health.on_stall(now);
         path.timers.set(TimerKind::Probe, now + interval);
         self.events.push_back(Event::PathSuspect(self.path_key(slot)));
-        self.choose_active(SwitchCause::Suspect);
+        self.choose_active(now, SwitchCause::Suspect);
         self.reinject_if_elsewhere(now, slot);
         self.probe_idle(slot);
     }
@@ -203,6 +205,7 @@ impl Session {
         let cause = switch_cause(end, error.as_ref());
         if live {
             self.remember_counts(id, &lanes);
+            self.remember_damping(now, slot, end != PathEnd::Local || error.is_some());
         }
         self.events.push_back(Event::PathDown {
             path: key,
@@ -213,12 +216,14 @@ impl Session {
         });
         if self.active == Some(slot) {
             self.active = None;
-            self.switch_from = Some((key, cause));
+            let path = &self.paths[slot];
+            let evidence = path.health.evidence(now, &path.rtt);
+            self.left = Some(Left { key, cause, evidence });
         }
         if self.state.is_terminal() {
             return;
         }
-        self.choose_active(cause);
+        self.choose_active(now, cause);
         self.renew_acks();
         if self.active.is_some() {
             self.lose_lanes(now, lanes);
@@ -307,6 +312,10 @@ impl Session {
     pub(super) fn paths_lost(&mut self, now: Timestamp) {
         match self.state {
             State::Connected => {
+                if self.buffered > 0 {
+                    self.standstill.waits(now);
+                }
+                self.drop_copies();
                 self.transition(Cause::PathsLost);
                 let timeout = self.config.params.resume_timeout.min(self.peer.resume_timeout);
                 self.timers.set(TimerKind::Resume, now + timeout);
@@ -321,71 +330,6 @@ impl Session {
         }
     }
 
-    // ---- which path carries the data ----
-
-    /// Decides which path carries the data (DESIGN "Scheduling": *single* and *standby*). A sound
-    /// path before a suspect one, one as quick as ever before one that has become slow (which alone is no
-    /// reason to leave it), the lower rank, the one in use, the quicker one, the older one.
-    pub(super) fn choose_active(&mut self, cause: SwitchCause) {
-        let current = self.active;
-        let best = self
-            .paths
-            .iter()
-            .filter(|(_, path)| path.may_send())
-            .min_by_key(|(slot, path)| {
-                (
-                    path.suspicion.is_some(),
-                    path.peer_wants_leave,
-                    current != Some(*slot) && path.rtt.is_degraded(),
-                    path.info.rank,
-                    std::cmp::Reverse(path.peer_sends),
-                    current != Some(*slot),
-                    path.rtt.get(),
-                    path.id,
-                )
-            })
-            .map(|(slot, _)| slot);
-        if best == current {
-            return;
-        }
-        let Some(slot) = best else {
-            self.active = None;
-            return;
-        };
-        let (from, cause) = match (current, self.switch_from.take()) {
-            (Some(old), _) => (Some(self.path_key(old)), cause),
-            (None, Some((key, why))) => (Some(key), why),
-            (None, None) => (None, SwitchCause::First),
-        };
-        match cause {
-            SwitchCause::Suspect => sometimes!(self.marks, SwitchedFromSuspect),
-            SwitchCause::Reset | SwitchCause::Closed => sometimes!(self.marks, SwitchedFromDead),
-            SwitchCause::Preferred => sometimes!(self.marks, SwitchedByPreference),
-            _ => {}
-        }
-        self.active = Some(slot);
-        self.switches += 1;
-        self.tell_switch(current, slot);
-        self.events.push_back(Event::Switched {
-            from,
-            to: self.path_key(slot),
-            cause,
-        });
-    }
-
-    /// PROTOCOL 4.7: the server learns which path the client sends on, so that it follows.
-    fn tell_switch(&mut self, from: Option<usize>, to: usize) {
-        if self.side == Side::Server || self.paths.len() < 2 {
-            return;
-        }
-        for slot in from.into_iter().chain([to]) {
-            if let Some(path) = self.paths.get_mut(slot) {
-                path.status_seq += 1;
-                path.status_due = true;
-            }
-        }
-    }
-
     /// A path has proven itself.
     pub(super) fn path_live(&mut self, now: Timestamp, slot: usize) {
         let heartbeat = self.heartbeat();
@@ -394,6 +338,7 @@ impl Session {
         path.stage = Stage::Live;
         path.progress_at = now;
         path.proven_at = now;
+        path.health.on_up(now);
         path.timers.clear(TimerKind::Handshake);
         path.timers.set(TimerKind::Heartbeat, now + heartbeat);
         // The proof answers what this end sent. What else is under way, early data or what followed WELCOME,
@@ -408,7 +353,7 @@ impl Session {
         sometimes!(self.marks, Resumed, self.state == State::Reconnecting);
         sometimes!(self.marks, SuspicionCleared, recovered);
         self.settle_all(now);
-        self.choose_active(SwitchCause::Preferred);
+        self.choose_active(now, SwitchCause::Preferred);
         self.timers.clear(TimerKind::Resume);
         self.transition(Cause::Established);
         // A sound path stands: the dead are dead, and it carries what the suspect hold.

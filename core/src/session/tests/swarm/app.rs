@@ -100,6 +100,7 @@ impl App {
             | Event::PathSilent(_)
             | Event::PathRecovered(_)
             | Event::Switched { .. }
+            | Event::Standstill(_)
             | Event::Quiet => {}
             Event::Opened { kind, class } => {
                 self.may_accept
