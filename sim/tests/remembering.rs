@@ -91,7 +91,10 @@ fn a_file_that_is_not_ours_is_as_good_as_none() {
     let host = world.handle(client);
     let files = host.runtime().files();
     let written = world.spawn(&host, async move {
-        files.create("/paths".into(), vec![0xff; 5000].into()).await.is_ok()
+        files
+            .create("/paths".into(), vec![0xff; 5000].into())
+            .await
+            .is_ok()
     });
     world.run_for(ms(10_000)).expect("nothing is wrong");
     assert!(written.is_done());

@@ -47,6 +47,13 @@ fn a_pool_serves_for_a_day_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn an_hour_of_loss_and_jitter_has_few_false_deaths() {
+    let hour = scenario::find("lossy-hour").expect("it is on the list");
+    let outcome = (hour.run)(&Setup::default());
+    assert!(outcome.failure.is_none(), "{:?}", outcome.failure);
+}
+
+#[test]
 fn names_are_unique() {
     let mut names: Vec<&str> = scenario::all().iter().map(|scenario| scenario.name).collect();
     let all = names.len();

@@ -350,7 +350,7 @@ impl Connector {
         for endpoint in &mut self.endpoints {
             endpoint.backoff.reset();
             endpoint.not_before = now;
-            endpoint.health.forgive();
+            endpoint.health.forgive(now);
             endpoint.rejected = false;
             endpoint.took = Rtt::new();
             endpoint.won = false;

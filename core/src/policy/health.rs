@@ -17,6 +17,8 @@ const FAILING_FROM: u32 = 500_000;
 const FAILING_UNTIL: u32 = 250_000;
 /// Each answer counts for so much of the error rate.
 const SHARE: i64 = 64;
+/// What went wrong counts for half as much after this time, whether or not anything was answered since.
+const ERRORS_HALVE_IN: Duration = Duration::from_secs(10);
 /// After its first relapse it is to be well for so long before it is preferred again; twice as long after each further.
 const FIRST_REST: Duration = Duration::from_secs(2);
 const MAX_REST: Duration = Duration::from_secs(64);
@@ -151,7 +153,9 @@ impl Damping {
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     standing: Standing,
+    /// As it was at `counted_at`.
     errors_ppm: u32,
+    counted_at: Timestamp,
     consecutive_failures: u32,
     proven_at: Option<Timestamp>,
     stalled: bool,
@@ -178,7 +182,7 @@ impl Health {
         self.stalled = false;
         self.consecutive_failures = 0;
         self.proven_at = Some(now);
-        self.judge();
+        self.judge(now);
     }
 
     /// Something that it was sent was answered; `late` if that took much longer than usual.
@@ -186,8 +190,8 @@ impl Health {
         self.proven_at = Some(now);
         self.stalled = false;
         self.consecutive_failures = 0;
-        self.count(late);
-        self.judge();
+        self.count(now, late);
+        self.judge(now);
     }
 
     /// It answers nothing, and should have. It counts as one failure, however long it lasts.
@@ -203,8 +207,8 @@ impl Health {
             self.damping.relapsed(now);
         }
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
-        self.count(true);
-        self.judge();
+        self.count(now, true);
+        self.judge(now);
     }
 
     /// The connection is gone.
@@ -214,28 +218,30 @@ impl Health {
     }
 
     /// What was held against it is void: it is on another network.
-    pub fn forgive(&mut self) {
+    pub fn forgive(&mut self, now: Timestamp) {
         *self = Health {
             standing: self.standing,
             proven_at: self.proven_at,
             ..Health::default()
         };
-        self.judge();
+        self.judge(now);
     }
 
-    fn count(&mut self, bad: bool) {
+    fn count(&mut self, now: Timestamp, bad: bool) {
         let sample = if bad { 1_000_000 } else { 0 };
-        let before = i64::from(self.errors_ppm);
+        let before = i64::from(self.errors_ppm(now));
+        self.counted_at = now;
         // Rounded towards the sample, so that it gets there.
         let step = (sample - before + (sample - before).signum() * (SHARE - 1)) / SHARE;
         self.errors_ppm = u32::try_from(before + step).unwrap_or(0);
     }
 
-    fn judge(&mut self) {
+    fn judge(&mut self, now: Timestamp) {
         if self.standing == Standing::Disconnected {
             return;
         }
-        let within = |from, until, there: bool| self.errors_ppm >= if there { until } else { from };
+        let errors = self.errors_ppm(now);
+        let within = |from, until, there: bool| errors >= if there { until } else { from };
         let failing = self.stalled
             || self.consecutive_failures >= FAILING_AFTER
             || within(FAILING_FROM, FAILING_UNTIL, self.standing == Standing::Failing);
@@ -257,9 +263,9 @@ impl Health {
         self.consecutive_failures
     }
 
-    /// Of a million answers, so many failed or were late.
-    pub fn errors_ppm(&self) -> u32 {
-        self.errors_ppm
+    /// Of a million answers of late, so many failed or were late.
+    pub fn errors_ppm(&self, now: Timestamp) -> u32 {
+        super::rtt::halved(self.errors_ppm, now.since(self.counted_at), ERRORS_HALVE_IN)
     }
 
     /// What keeps it from being preferred too early.
@@ -276,7 +282,7 @@ impl Health {
             variance: rtt.variance(),
             minimum: measured.then(|| rtt.minimum()),
             peak: rtt.peak(now),
-            errors_ppm: self.errors_ppm,
+            errors_ppm: self.errors_ppm(now),
             consecutive_failures: self.consecutive_failures,
             silent_for: self.proven_at.map(|at| now.since(at)),
             relapses: self.damping.count(now),
@@ -308,7 +314,7 @@ mod tests {
             health.on_answer(at(n), n % 100 == 0);
             assert!(health.standing() <= Standing::Degraded, "after {n} answers");
         }
-        let rate = health.errors_ppm();
+        let rate = health.errors_ppm(at(5000));
         assert!((3_000..25_000).contains(&rate), "{rate}");
     }
 
@@ -327,7 +333,19 @@ mod tests {
             health.on_answer(at(n), false);
         }
         assert_eq!(health.standing(), Standing::Healthy);
-        assert_eq!(health.errors_ppm(), 0);
+        assert_eq!(health.errors_ppm(at(11_000)), 0);
+    }
+
+    #[test]
+    fn errors_fade_on_a_path_that_rests() {
+        let mut health = up();
+        for n in 1..20 {
+            health.on_answer(at(n), true);
+        }
+        let then = health.errors_ppm(at(20));
+        assert!(then > 200_000);
+        assert!(health.errors_ppm(at(10_020)) <= then / 2 + 1);
+        assert!(health.errors_ppm(at(200_000)) < 5);
     }
 
     #[test]

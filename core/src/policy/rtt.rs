@@ -13,6 +13,19 @@ const MINIMUM_AGE: Duration = Duration::from_secs(10);
 /// The peak comes half way down to the smoothed value in this time.
 const PEAK_HALVES_IN: Duration = Duration::from_secs(2);
 
+/// What is left of a value that is halved each time that `half` passes; straight between two halvings, as no more is
+/// needed and no float is to decide anything.
+pub(super) fn halved(value: u32, elapsed: Duration, half: Duration) -> u32 {
+    let halvings = u32::try_from(elapsed.as_nanos() / half.as_nanos()).unwrap_or(u32::MAX);
+    let Some(left) = value.checked_shr(halvings) else {
+        return 0;
+    };
+    let part = elapsed.saturating_sub(half.saturating_mul(halvings));
+    let thousandths = u64::try_from(part.as_millis() * 1000 / half.as_millis()).unwrap_or(1000);
+    let lost = u64::from(left) * thousandths / 2000;
+    left - u32::try_from(lost).unwrap_or(left)
+}
+
 /// Smoothed round-trip time (RFC 9002 §5), its peak, and what it is without the stalls.
 ///
 /// One difference to the RFC: what a stall of the path did to the records that were under way is told by
@@ -83,16 +96,9 @@ impl Rtt {
         let Some(above) = self.peak.checked_sub(base) else {
             return base;
         };
-        let elapsed = now.since(self.peak_at);
-        let halvings = u32::try_from(elapsed.as_nanos() / PEAK_HALVES_IN.as_nanos()).unwrap_or(u32::MAX);
-        if halvings >= 32 {
-            return base;
-        }
-        // Straight between two halvings: no more is needed, and no float decides anything.
-        let left = above / (1 << halvings);
-        let part = elapsed.saturating_sub(PEAK_HALVES_IN * halvings);
-        let thousandths = u32::try_from(part.as_millis() * 1000 / PEAK_HALVES_IN.as_millis()).unwrap_or(1000);
-        base + left - left / 2 * thousandths / 1000
+        let above = u32::try_from(above.as_micros()).unwrap_or(u32::MAX);
+        let left = halved(above, now.since(self.peak_at), PEAK_HALVES_IN);
+        base + Duration::from_micros(left.into())
     }
 
     /// What the handshake took, until there is a sample. It says little about the shortest round trip.

@@ -132,7 +132,7 @@ impl Session {
                 leaving: path.peer_wants_leave,
                 standing: path.health.standing(),
                 round_trip: path.rtt.peak(now),
-                errors_ppm: path.health.errors_ppm(),
+                errors_ppm: path.health.errors_ppm(now),
                 offer: path.info.offer,
                 rank: path.info.rank,
                 trusted_at: path.health.damping().trusted_at(),
@@ -219,7 +219,7 @@ impl Session {
     pub fn handle_network_change(&mut self, now: Timestamp) {
         self.damped.forget();
         for (_, path) in &mut self.paths {
-            path.health.forgive();
+            path.health.forgive(now);
             // Each is asked whether it still leads anywhere.
             path.ping_due |= path.may_send() && path.ping_sent.is_none();
         }

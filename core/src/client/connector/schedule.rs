@@ -116,33 +116,32 @@ impl Connector {
         same < self.config.max_in_flight_per_endpoint && self.in_flight.len() < self.config.max_in_flight
     }
 
-    /// Some path is up: as many more as are wanted, on different endpoints where possible.
+    /// Some path is up: as many more as are wanted, on different endpoints where possible; or another place for one of
+    /// them.
     fn next_to_fill(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
         let paths = self.paths_up() + self.in_flight.len();
-        let missing = paths < self.mode.paths();
-        let upgrade = self.next_upgrade().filter(|_| !missing);
-        if !missing && (upgrade.is_some() || paths < 2) {
-            // One path cannot be uneven.
-            return upgrade;
-        }
         let loads = self.loads();
-        let level = if missing {
+        if paths < self.mode.paths() {
             // The least served of those that work, and those that work no more and are served less.
             let works = |(load, endpoint): &(&Load, &Endpoint)| {
                 !endpoint.retired && (load.paths > 0 || endpoint.failures() < FAILED_OUT)
             };
-            loads
-                .iter()
-                .zip(&self.endpoints)
-                .filter(works)
-                .map(|(load, _)| load.total())
-                .min()?
-        } else if self.in_flight.is_empty() {
-            // All wanted paths are up, but unevenly: look whether an endpoint that failed is back.
-            loads.iter().map(|load| load.paths).max()?.checked_sub(2)?
-        } else {
+            let known = loads.iter().zip(&self.endpoints);
+            let level = known.filter(works).map(|(load, _)| load.total()).min()?;
+            return self.least_served(&loads, level, gate);
+        }
+        if !self.in_flight.is_empty() {
             return None;
-        };
+        }
+        // All wanted paths are up, but perhaps unevenly: look whether an endpoint that failed is back.
+        let most = loads.iter().map(|load| load.paths).max()?;
+        let uneven = most.checked_sub(2);
+        let back = uneven.and_then(|level| self.least_served(&loads, level, gate));
+        back.into_iter().chain(self.next_upgrade()).min()
+    }
+
+    /// Of the endpoints that are served no better than this, the first that may be tried.
+    fn least_served(&self, loads: &[Load], level: usize, gate: Timestamp) -> Option<(Timestamp, usize)> {
         let candidates =
             (0..loads.len()).filter(|&index| loads[index].total() <= level && self.has_room(index));
         let at = |index: usize| {
@@ -159,7 +158,7 @@ impl Connector {
 
     /// Enough paths are up: an endpoint that is preferred to all of them, if it may be tried.
     fn next_upgrade(&self) -> Option<(Timestamp, usize)> {
-        if !self.config.upgrade || !self.in_flight.is_empty() || self.paths_up() > self.mode.paths() {
+        if !self.config.upgrade || self.paths_up() > self.mode.paths() {
             return None;
         }
         let best = self.best_up()?;
