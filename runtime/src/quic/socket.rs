@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use sheetbend_core::carrier::quic::{Dir, Read, WriteError};
 use sheetbend_core::session::{LaneRun, Moved};
@@ -50,11 +50,28 @@ impl Lanes for OtherLanes {
         wire.push_lanes()
     }
 
+    fn max_datagram(&self) -> usize {
+        self.0.lock().connection.max_datagram().unwrap_or(0)
+    }
+
+    fn datagram_space(&self) -> usize {
+        self.0.lock().connection.datagram_space()
+    }
+
+    fn send_datagram(&self, datagram: Bytes) {
+        // One that has become too long meanwhile is lost, as it may be.
+        let _ = self.0.lock().connection.send_datagram(datagram);
+    }
+
+    fn recv_datagram(&self) -> Option<Bytes> {
+        self.0.lock().connection.recv_datagram()
+    }
+
     fn rebind(&self) {
         self.0.lock().rebind();
     }
 
-    fn take_move(&self) -> Option<(Arc<str>, Moved)> {
+    fn take_move(&self) -> Option<(Option<Arc<str>>, Moved)> {
         self.0.lock().moves.take()
     }
 
