@@ -47,7 +47,7 @@ fn probe_tells_what_opens_and_why_one_would_be_used() {
     assert!(
         told["choice"]["path"]
             .as_str()
-            .is_some_and(|path| path.starts_with("tls://")),
+            .is_some_and(|path| path.starts_with("quic://") || path.starts_with("tls://")),
         "{text}"
     );
     let candidates = told["choice"]["candidates"].as_array().expect("a list");

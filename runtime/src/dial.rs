@@ -76,6 +76,13 @@ impl Endpoint {
             info.exporter = facts.exporter.filter(|_| settings.binds);
             info.offer.cost = HTTP_COST;
         }
+        #[cfg(feature = "quic")]
+        if let Some(facts) = &connection.quic {
+            info.exporter = facts.exporter.filter(|_| settings.binds);
+            info.lanes = facts.lanes.count();
+            info.offer.lanes = info.lanes > 0;
+            info.offer.datagrams = true;
+        }
         info.rank = self.rank;
         info
     }

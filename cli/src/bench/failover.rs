@@ -1,10 +1,10 @@
 //! How long a session's receiver hears nothing when the path in use fails and another, of another transport, is warm:
 //! every ordered pair of transports, on real sockets through proxies that break them.
 
-use crate::address::{Address, ListenAddress};
 use crate::args::BenchArgs;
 use crate::demo::gap::GapMeter;
 use crate::demo::sequence::SequenceChecker;
+use crate::demo::world::{proxy_for, url_over};
 use crate::failure::Failure;
 use crate::output;
 use crate::proxy::{Proxy, ProxyHandle};
@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-/// The transports that can be led through a proxy of byte streams, each as `--only` names it.
-pub const TRANSPORTS: [&str; 9] = [
-    "tcp", "tls", "ws", "wss", "unix", "binary", "sse", "ndjson", "poll",
+/// The transports, each as `--only` names it.
+pub const TRANSPORTS: [&str; 10] = [
+    "tcp", "tls", "ws", "wss", "unix", "quic", "binary", "sse", "ndjson", "poll",
 ];
 /// Messages a second: a silence of a millisecond shows.
 const PER_MILLISECOND: u64 = 2;
@@ -179,18 +179,8 @@ impl Ground {
         let server = server.bind(runtime()).await.map_err(trouble)?;
         let mut ways = Vec::new();
         for transport in transports {
-            let unix = *transport == "unix";
-            let target = server.addresses()[usize::from(unix)].to_string();
-            let target: Address = target.parse().map_err(trouble)?;
-            let listen = match unix {
-                false => "127.0.0.1:0".to_owned(),
-                true => socket("proxy.sock"),
-            };
-            let listen: ListenAddress = listen.parse().map_err(trouble)?;
-            ways.push((
-                *transport,
-                Proxy::start(&listen.0, &target).await.map_err(trouble)?,
-            ));
+            let proxy = proxy_for(transport, &server, &socket("proxy.sock")).await?;
+            ways.push((*transport, proxy));
         }
         Ok(Ground {
             server,
@@ -204,14 +194,7 @@ impl Ground {
         let way = self.ways.iter().find(|(own, _)| *own == transport);
         let (_, proxy) = way.ok_or_else(|| trouble(format!("there is no proxy for {transport}")))?;
         let proxy = proxy.handle();
-        let socket = proxy.address().to_string();
-        let authority = socket.strip_prefix("tcp://").unwrap_or(&socket);
-        let url = match transport {
-            "unix" => socket,
-            "binary" | "sse" | "ndjson" | "poll" => format!("http://{authority}/?mode={transport}"),
-            "ws" | "wss" => format!("{transport}://{authority}/"),
-            other => format!("{other}://{authority}"),
-        };
+        let url = url_over(transport, proxy.address());
         Ok((proxy, url))
     }
 
@@ -411,14 +394,14 @@ mod tests {
     #[test]
     fn every_ordered_pair_is_there_once() {
         let all: BTreeSet<_> = pairs(&TRANSPORTS).collect();
-        assert_eq!(all.len(), 9 * 8);
-        assert_eq!(pairs(&TRANSPORTS).count(), 9 * 8);
+        assert_eq!(all.len(), 10 * 9);
+        assert_eq!(pairs(&TRANSPORTS).count(), 10 * 9);
     }
 
     #[test]
     fn what_is_asked_for_is_checked() {
         let only = |names: &[&str]| chosen(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        assert_eq!(only(&[]).ok().map(|all| all.len()), Some(9));
+        assert_eq!(only(&[]).ok().map(|all| all.len()), Some(10));
         assert_eq!(only(&["ws", "tcp", "ws"]).ok(), Some(vec!["tcp", "ws"]));
         assert!(only(&["tcp"]).is_err());
         assert!(only(&["tcp", "carrier-pigeon"]).is_err());

@@ -101,6 +101,8 @@ pub struct PathInfo {
     pub offer: Offer,
     /// The TLS exporter's 32 bytes, where this end itself ends TLS.
     pub exporter: Option<[u8; 32]>,
+    /// Lanes beyond the first that this end may open on it; 0 where the connection is one sequence of bytes.
+    pub lanes: u16,
 }
 
 impl PathInfo {
@@ -113,6 +115,7 @@ impl PathInfo {
             rank: 0,
             offer: Offer::default(),
             exporter: None,
+            lanes: 0,
         }
     }
 }
@@ -127,6 +130,7 @@ impl std::fmt::Debug for PathInfo {
             .field("rank", &self.rank)
             .field("offer", &self.offer)
             .field("bound", &self.exporter.is_some())
+            .field("lanes", &self.lanes)
             .finish()
     }
 }

@@ -9,6 +9,7 @@ mod faults;
 mod floods;
 mod handshakes;
 mod joins;
+mod lanes;
 mod limits;
 mod messages;
 mod protocol;

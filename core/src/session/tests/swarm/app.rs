@@ -99,6 +99,7 @@ impl App {
             Event::PathSuspect(_)
             | Event::PathSilent(_)
             | Event::PathRecovered(_)
+            | Event::PathMoved { .. }
             | Event::Switched { .. }
             | Event::Standstill(_)
             | Event::Quiet => {}
