@@ -58,7 +58,9 @@ pub(crate) async fn connect(
     if host.parse::<IpAddr>().is_ok() {
         return runtime.connect(socket).await;
     }
-    let addresses = runtime.resolve(host.clone(), *port).await?;
+    let found = runtime.resolve(host.clone(), *port).await;
+    // Resolvers have errors of many kinds; what they mean is one.
+    let addresses = found.map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
     let now = runtime.now();
     let mut runners = Runners {
         race: Race::new(&addresses, winners.of(host, *port), STAGGER, now),

@@ -285,7 +285,7 @@ impl Path {
 
     /// Time without progress after which the path is suspect (PROTOCOL 6.6).
     pub(super) fn suspicion_time(&self, max_ack_delay: Duration, floor: Duration) -> Duration {
-        let queue = self.rate.excuse_for(self.in_flight());
+        let queue = self.rate.excuse_for(self.in_flight(), self.rtt.get());
         let judged = self.rtt.get() * 3 + self.rtt.variance() * 4 + max_ack_delay + queue;
         judged.max(floor)
     }

@@ -11,6 +11,8 @@ use crate::time::Timestamp;
 const MAX_EXCUSE: Duration = Duration::from_secs(10);
 /// The same where its rate is not known.
 const MAX_GUESSED_EXCUSE: Duration = Duration::from_secs(1);
+/// The first flight of a TCP connection (RFC 6928 §2).
+const INITIAL_WINDOW: u64 = 14_600;
 const MIN_LIMIT: u64 = 16 * 1024;
 const MAX_SLACK: u64 = 128 * 1024;
 const MAX_LIMIT: u64 = 64 * 1024 * 1024;
@@ -200,13 +202,14 @@ impl Rate {
         }
     }
 
-    /// Time that `bytes` may take. Where the path was never full the rate is known from below only, and a few
-    /// small messages would excuse a long silence.
-    pub(super) fn excuse_for(&self, bytes: u64) -> Duration {
-        let most = if self.was_full {
-            MAX_EXCUSE
-        } else {
-            MAX_GUESSED_EXCUSE
+    /// Time that `bytes` may take beside a round trip. Where the path was never full the rate is known from below only,
+    /// and a few small messages would excuse a long silence: what TCP itself would send at once (RFC 6928) excuses
+    /// another round trip at most.
+    pub(super) fn excuse_for(&self, bytes: u64, round_trip: Duration) -> Duration {
+        let most = match self.was_full {
+            true => MAX_EXCUSE,
+            false if bytes <= INITIAL_WINDOW => round_trip,
+            false => MAX_GUESSED_EXCUSE,
         };
         self.time_for(bytes).min(most)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sheetbend_runtime::{SessionEvent, SwitchCause};
 
 use super::service::PORT;
-use super::stage::{Check, Plan, Report, Stage, ensure, ms, partition};
+use super::stage::{Check, Plan, Report, Stage, ensure, moment, ms, partition};
 use super::{Outcome, Scenario, Setup, scenario};
 use crate::fault::Fault;
 use crate::net::{LinkConfig, Middlebox};
@@ -27,6 +27,16 @@ pub(super) const ALL: &[Scenario] = &[
         "hard-failure",
         "the path in use is reset, and another is warm",
         hard_failure,
+    ),
+    scenario(
+        "udp-blocked-always",
+        "a network that lets no UDP pass, and QUIC is preferred",
+        udp_never,
+    ),
+    scenario(
+        "udp-blocked-later",
+        "a network that lets no UDP pass any more, under QUIC",
+        udp_later,
     ),
     scenario(
         "ws-mute",
@@ -136,6 +146,44 @@ fn hard_failure(setup: &Setup) -> Outcome {
     })
 }
 
+fn no_udp() -> Fault {
+    Fault::Middlebox {
+        host: "client".into(),
+        network: "wifi".into(),
+        config: Some(Middlebox {
+            block_udp: true,
+            ..Middlebox::default()
+        }),
+    }
+}
+
+fn udp_never(setup: &Setup) -> Outcome {
+    let mut stage = Stage::two(setup);
+    stage.endpoints(&["quic://server.wifi:4433", "tcp://server.wifi:4433"]);
+    stage.fault(ms(0), no_udp());
+    stage.run(|_, report| {
+        let established = report.established.unwrap_or_default().since(moment(ms(0)));
+        let bar = ms(100) + WIFI * 2 + ms(5);
+        ensure!(established <= bar, "a session after {established:?}");
+        ensure!(report.ups("quic") == 0, "UDP was not blocked");
+        let slowest = report.slowest(ms(0), ms(60_000));
+        ensure!(slowest < WIFI + ms(30), "a request waited for {slowest:?}");
+        Ok(())
+    })
+}
+
+fn udp_later(setup: &Setup) -> Outcome {
+    let mut stage = Stage::two(setup);
+    stage.endpoints(&["quic://server.wifi:4433", "tcp://server.lte:4433"]);
+    let at = stage.at;
+    stage.fault(at, no_udp());
+    stage.run(|_, report| {
+        ensure!(report.ups("quic") >= 1, "QUIC never came up");
+        ensure!(report.switched(at, "lte").is_some(), "the session stayed");
+        waited(report, at, SILENT)
+    })
+}
+
 /// The preferred endpoint opens and gives nothing back; the other is a plain one on a slower network.
 fn unanswered(setup: &Setup, endpoint: &str, config: RelayConfig) -> Outcome {
     let mut stage = Stage::two(setup);
@@ -143,10 +191,7 @@ fn unanswered(setup: &Setup, endpoint: &str, config: RelayConfig) -> Outcome {
     let relay = stage.world.relay("proxy", &["wifi"], PORT, target, config);
     stage.endpoints(&[endpoint, "server.lte:4433"]);
     stage.run(move |world, report| {
-        let established = report
-            .established
-            .unwrap_or_default()
-            .since(super::stage::moment(ms(0)));
+        let established = report.established.unwrap_or_default().since(moment(ms(0)));
         // It is staggered, and then takes the round trips of TCP and HELLO.
         let bar = ms(100) + LTE * 2 + ms(5);
         ensure!(established <= bar, "a session after {established:?}");
