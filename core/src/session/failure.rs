@@ -20,6 +20,8 @@ use crate::wire::WireError;
 
 /// Probes without an answer before a suspect path is dead.
 const PROBES: u32 = 3;
+/// No probe is given longer than this for what the path's answers took of late.
+const MAX_PROBE_WAIT: Duration = Duration::from_secs(5);
 /// How many counts of dead paths are kept for JOINED and CONFIRM (PROTOCOL 6.3).
 pub(super) const MAX_DEAD_COUNTS: usize = 32;
 /// How many dead paths' unacknowledged records are kept for the peer's counts.
@@ -30,7 +32,7 @@ impl Session {
 
     /// The path made no progress for its suspicion time.
     pub(super) fn suspect(&mut self, now: Timestamp, slot: usize) {
-        let interval = self.probe_interval(slot);
+        let interval = self.probe_interval(now, slot);
         let path = &mut self.paths[slot];
         if path.suspicion.is_some() || !path.may_send() {
             return;
@@ -63,17 +65,19 @@ impl Session {
 
     /// A probe timeout. What stalls did to the variance does not stretch it without end: a path that is silent is
     /// to be replaced in time.
-    fn probe_interval(&self, slot: usize) -> Duration {
+    fn probe_interval(&self, now: Timestamp, slot: usize) -> Duration {
         let rtt = &self.paths[slot].rtt;
-        let most = rtt.get().saturating_mul(2).max(self.config.min_death);
-        let timeout = rtt.pto(self.peer.max_ack_delay).min(most);
+        // Where queues made answers late a moment ago, they may do so again: a busy path is not dead.
+        let longest = rtt.peak(now).min(MAX_PROBE_WAIT);
+        let most = longest.saturating_mul(2).max(self.config.min_death);
+        let timeout = rtt.pto(self.peer.max_ack_delay).max(longest).min(most);
         // Not a nanosecond less than the whole, all of them together.
         timeout.max(self.config.min_death / PROBES + Duration::from_nanos(1))
     }
 
     /// A probe was not answered in time.
     pub(super) fn probe_unanswered(&mut self, now: Timestamp, slot: usize) {
-        let interval = self.probe_interval(slot);
+        let interval = self.probe_interval(now, slot);
         let min_death = self.config.min_death;
         let Some(since) = self.paths[slot].suspicion.map(|suspicion| suspicion.since) else {
             return;
