@@ -1,6 +1,7 @@
-// A TCP server whose connections go on through WebSockets that a page in Chromium opens.
+// A TCP server whose connections go on through WebSockets or sessions of WebTransport that a page in Chromium opens.
 //
-//   node browser.mjs /usr/bin/chromium 8080 ws://127.0.0.1:4433/    prints its address
+//   node browser.mjs /usr/bin/chromium 8080 ws://127.0.0.1:4433/             prints its address
+//   node browser.mjs /usr/bin/chromium 8080 https://127.0.0.1:4433/ HASH     by WebTransport, to who has that certificate
 //
 // The page is served at http://localhost, at the port that is named. It is of this machine, as browsers keep pages of
 // others from reaching it.
@@ -12,7 +13,9 @@ import { join } from 'node:path';
 import { createRequire } from 'node:module';
 
 const { chromium } = createRequire(process.cwd() + '/')('playwright-core');
-const [executablePath, port, target] = process.argv.slice(2);
+const [executablePath, port, ...rest] = process.argv.slice(2);
+const [target] = rest.slice(-1);
+const hash = rest.length > 1 ? rest[0] : null;
 
 const site = http.createServer((_, answer) => {
   answer.setHeader('Content-Type', 'text/html').end('<title>a page</title>');
@@ -42,6 +45,58 @@ await page.exposeFunction('ended', (id, opened) => {
   connections.delete(id);
 });
 await page.goto(`http://localhost:${port}/`);
+await page.evaluate(() => {
+  window.tell = (id, bytes) => {
+    let text = '';
+    for (let at = 0; at < bytes.length; at += 8192) {
+      text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+    }
+    return window.said(id, btoa(text));
+  };
+});
+
+// Both are run in the page; they open `target` as connection `id`.
+const openWebSocket = ([id, target]) =>
+  new Promise((resolve) => {
+    const ws = new WebSocket(target, 'sheetbend.v1');
+    ws.binaryType = 'arraybuffer';
+    (window.sockets ??= {})[id] = ws;
+    let open = false;
+    ws.onopen = () => {
+      open = ws.protocol === 'sheetbend.v1' && ws.extensions === '';
+      resolve(open);
+    };
+    ws.onmessage = ({ data }) => window.tell(id, new Uint8Array(data));
+    ws.onclose = () => {
+      window.ended(id, open);
+      resolve(false);
+    };
+  });
+
+const openWebTransport = async ([id, target, hash]) => {
+  const value = Uint8Array.from(atob(hash), (c) => c.charCodeAt(0));
+  const transport = new WebTransport(target, { serverCertificateHashes: [{ algorithm: 'sha-256', value }] });
+  let writer;
+  try {
+    await transport.ready;
+    // The first stream is lane 0.
+    const stream = await transport.createBidirectionalStream();
+    writer = stream.writable.getWriter();
+    (async () => {
+      for await (const data of stream.readable) window.tell(id, data);
+    })()
+      .catch(() => {})
+      .then(() => window.ended(id, true));
+  } catch {
+    await window.ended(id, false);
+    return false;
+  }
+  (window.sockets ??= {})[id] = {
+    send: (data) => writer.write(data),
+    close: () => transport.close(),
+  };
+  return true;
+};
 
 let next = 0;
 const server = net.createServer(async (tcp) => {
@@ -49,32 +104,7 @@ const server = net.createServer(async (tcp) => {
   connections.set(id, tcp);
   tcp.pause();
   tcp.on('error', () => {});
-  const opened = await page.evaluate(
-    ([id, target]) =>
-      new Promise((resolve) => {
-        const ws = new WebSocket(target, 'sheetbend.v1');
-        ws.binaryType = 'arraybuffer';
-        (window.sockets ??= {})[id] = ws;
-        let open = false;
-        ws.onopen = () => {
-          open = ws.protocol === 'sheetbend.v1' && ws.extensions === '';
-          resolve(open);
-        };
-        ws.onmessage = ({ data }) => {
-          const bytes = new Uint8Array(data);
-          let text = '';
-          for (let at = 0; at < bytes.length; at += 8192) {
-            text += String.fromCharCode(...bytes.subarray(at, at + 8192));
-          }
-          window.said(id, btoa(text));
-        };
-        ws.onclose = () => {
-          window.ended(id, open);
-          resolve(false);
-        };
-      }),
-    [id, target],
-  );
+  const opened = await page.evaluate(hash ? openWebTransport : openWebSocket, [id, target, hash]);
   if (!opened) return;
   tcp.on('data', (data) =>
     page

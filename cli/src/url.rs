@@ -9,6 +9,7 @@ use sheetbend_tokio::{
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The schemes that are spoken over TCP and are not its bytes as they are.
 const OVER_TCP: [&str; 6] = ["tls", "ws", "wss", "http", "https", "sheetbend"];
@@ -174,7 +175,8 @@ impl ThroughArgs {
 /// A server's certificate.
 #[derive(Debug, Clone, Default, Args)]
 pub struct CertificateArgs {
-    /// Take TLS with a certificate that is made now; clients need the pin that is printed.
+    /// Take TLS with a certificate that is made now; clients need the pin that is printed, and browsers, for 13 days,
+    /// the hash.
     #[arg(long, value_name = "HOW", value_parser = ["self-signed"], conflicts_with = "cert")]
     pub tls: Option<String>,
     /// Take TLS with the certificate chain in this PEM file; SIGHUP reads it again.
@@ -221,7 +223,12 @@ fn host(address: &Address) -> Option<&str> {
     }
 }
 
-/// A certificate of this process for `localhost`, the loopback addresses and these hosts.
+/// How long browsers are to believe a certificate of this process. By `serverCertificateHashes` they believe none
+/// that is valid for more than 14 days.
+const VALIDITY: Duration = Duration::from_secs(13 * 86_400);
+
+/// A certificate of this process for `localhost`, the loopback addresses and these hosts: of a key on P-256, and
+/// valid from yesterday on.
 ///
 /// # Errors
 /// It cannot be made.
@@ -231,8 +238,16 @@ pub fn self_signed<'a>(hosts: impl Iterator<Item = &'a str>) -> Result<ServerTls
     names.extend(hosts.map(str::to_owned));
     names.sort();
     names.dedup();
-    let made = rcgen::generate_simple_self_signed(names).map_err(|error| trouble(&error))?;
-    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|error| trouble(&error))?;
+    let now = rcgen::date_time_ymd(1970, 1, 1) + since_1970;
+    let mut params = rcgen::CertificateParams::new(names).map_err(|error| trouble(&error))?;
+    params.not_before = now - Duration::from_secs(86_400);
+    params.not_after = now + VALIDITY;
+    let key = rcgen::KeyPair::generate().map_err(|error| trouble(&error))?;
+    let made = params.self_signed(&key).map_err(|error| trouble(&error))?;
+    let (cert, key) = (made.pem(), key.serialize_pem());
     ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).map_err(|error| trouble(&error))
 }
 
@@ -289,5 +304,7 @@ mod tests {
         let tls = self_signed(["host.example"].into_iter()).expect("made");
         let other = self_signed(std::iter::empty()).expect("made");
         assert_ne!(tls.pin().expect("a pin"), other.pin().expect("a pin"));
+        let hash = tls.certificate_hash().expect("a certificate");
+        assert_eq!((hash.len(), hash.ends_with('=')), (44, true));
     }
 }

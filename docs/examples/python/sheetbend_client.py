@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A client of the sheetbend protocol, written from docs/PROTOCOL.md alone. Standard library only, for TCP, TLS and HTTP;
-WebSocket is that of the package `websockets`.
+WebSocket is that of the package `websockets`, QUIC and WebTransport are in sheetbend_quic.py, by the package `aioquic`.
 
     python3 sheetbend_client.py 127.0.0.1:4433 [method]
     python3 sheetbend_client.py tls://127.0.0.1:4433 [method]    (trusts the certificates in $SSL_CERT_FILE)
     python3 sheetbend_client.py ws://127.0.0.1:4433/ [method]    (or wss://)
     python3 sheetbend_client.py http://127.0.0.1:4433/?mode=sse [method]    (or ndjson, binary)
+    python3 sheetbend_client.py quic://localhost:4433 [method]    (or wt://localhost:4433/)
 
 It opens a session, makes a request, cuts the connection with a second request under way, joins the
 same session over a new connection, gets that answer and a third one there, and closes. Numbers in comments name
@@ -303,6 +304,9 @@ def dial(url):
         return Http(url)
     if scheme in ("ws", "wss"):
         return WebSocket(url)
+    if scheme in ("quic", "wt", "https+wt"):
+        from sheetbend_quic import Quic
+        return Quic(url)
     host, port = rest.rstrip("/").rsplit(":", 1)
     host = host.strip("[]")
     sock = socket.create_connection((host, int(port)), timeout=10)
@@ -364,9 +368,10 @@ class Session:
         if self.keys is None:
             path.send(varint(HELLO) + counted(varint(path.id) + self.hello_t))
         else:
-            body = (self.id + counted(self.routing) + varint(path.id) + os.urandom(16) + varint(0) + varint(0)
-                    + varint(262144) + varint(0))  # unbound, floor 0, in flight, no other paths
-            path.join = body + mac(self.keys["join"], b"join", body)
+            exporter = getattr(path.sock, "exporter", b"")
+            body = (self.id + counted(self.routing) + varint(path.id) + os.urandom(16) + varint(bool(exporter))
+                    + varint(0) + varint(262144) + varint(0))  # bound or not, floor 0, in flight, no other paths
+            path.join = body + mac(self.keys["join"], b"join", body, exporter)
             path.send(varint(JOIN) + counted(path.join))
         self.paths = [path]
         while not path.live:
@@ -592,7 +597,8 @@ def main():
     session.connect()
     print("session", session.id.hex(), "on path 0")
     print("first answer: ", *session.answer(session.request(method, b"over the first connection")))
-    if not sys.argv[1].startswith(("tls://", "wss://")):  # 6.2: Python's ssl has no exporter to bind a JOIN to
+    # 6.2: Python's ssl has no exporter to bind a JOIN to, and what speaks TLS for us ($SHEETBEND_UNBOUND) gives us none.
+    if not sys.argv[1].startswith(("tls://", "wss://")) and "SHEETBEND_UNBOUND" not in os.environ:
         pending = session.request(method, b"cut off, delivered once")
         session.cut()
         again = session.resume()
