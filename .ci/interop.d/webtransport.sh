@@ -18,16 +18,17 @@ webtransport_page() {
     >"$scratch/relay" 2>&1 &
   relay=$!
   await_address "$relay" "$scratch/relay" 'a page with WebTransport'
-  SHEETBEND_UNBOUND=1 timeout 60 "$python" docs/examples/python/sheetbend_client.py "tcp://$address" \
+  SHEETBEND_UNBOUND=1 timeout 60 "$python" docs/examples/python/sheetbend_client.py "lanes://$address" \
     >"$scratch/client" 2>&1
-  sed -E 's/^session [0-9a-f]{32} /session ID /' "$scratch/client" | diff "$scratch/expected-tls" -
+  sed -E -e 's/^session [0-9a-f]{32} /session ID /' -e 's/^(lanes in use .*:) [1-9].*/\1 N/' "$scratch/client" |
+    diff <(grep -vE '^(joined|second)' "$scratch/expected-lanes") -
   stop_relay
   # The page of another site does not get in.
   (cd "$scratch" && exec node "$relays/browser.mjs" "$chromium" "$(free_ports 1)" "$hash" "https://127.0.0.1:$port/") \
     >"$scratch/relay" 2>&1 &
   relay=$!
   await_address "$relay" "$scratch/relay" 'a foreign page with WebTransport'
-  ! SHEETBEND_UNBOUND=1 timeout 60 "$python" docs/examples/python/sheetbend_client.py "tcp://$address" \
+  ! SHEETBEND_UNBOUND=1 timeout 60 "$python" docs/examples/python/sheetbend_client.py "lanes://$address" \
     >"$scratch/client" 2>&1
   grep -q 'the page cannot open it' "$scratch/relay"
   stop_relay
@@ -41,8 +42,8 @@ webtransport() {
     echo 'aioquic: skipped, it cannot be installed'
     return
   fi
-  scheme=quic against 'Python client, QUIC of aioquic' "${serve[@]}" "${tls[@]}"
-  scheme=wt query=/ against 'Python client, WebTransport of aioquic' "${serve[@]}" "${tls[@]}"
+  scheme=quic expected=$scratch/expected-lanes against 'Python client, QUIC of aioquic' "${serve[@]}" "${tls[@]}"
+  scheme=wt query=/ expected=$scratch/expected-lanes against 'Python client, WebTransport of aioquic' "${serve[@]}" "${tls[@]}"
 
   title='our client, a WebTransport server of aioquic'
   serving "$title" "${tls[@]}"

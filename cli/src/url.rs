@@ -11,13 +11,24 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The schemes that are spoken over TCP and are not its bytes as they are.
-const OVER_TCP: [&str; 6] = ["tls", "ws", "wss", "http", "https", "sheetbend"];
+/// The schemes that are spoken at a port and are not the bytes of TCP as they are.
+const AT_PORTS: [&str; 9] = [
+    "tls",
+    "ws",
+    "wss",
+    "http",
+    "https",
+    "quic",
+    "wt",
+    "https+wt",
+    "sheetbend",
+];
 
 /// The schemes, as told to the user.
-const SCHEMES: &str = "tcp, tls, ws, wss, http, https, sheetbend and unix";
+const SCHEMES: &str = "tcp, tls, ws, wss, http, https, quic, wt, sheetbend and unix";
 
-/// A server's address: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `sheetbend` (whatever works) or `unix`.
+/// A server's address: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `wt`, `sheetbend` (whatever works) or
+/// `unix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url(pub Address);
 
@@ -34,11 +45,11 @@ fn wrong(error: impl fmt::Display) -> UrlError {
     UrlError(error.to_string())
 }
 
-/// The address of one of [`OVER_TCP`]; `None` where it is another's to parse.
-fn over_tcp(text: &str) -> Option<Result<Address, UrlError>> {
+/// The address of one of [`AT_PORTS`]; `None` where it is another's to parse.
+fn at_port(text: &str) -> Option<Result<Address, UrlError>> {
     let (scheme, rest) = text.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
-    if OVER_TCP.contains(&scheme.as_str()) {
+    if AT_PORTS.contains(&scheme.as_str()) {
         return Some(format!("{scheme}://{rest}").parse().map_err(wrong));
     }
     let known = ["tcp", "unix", ""].contains(&scheme.as_str());
@@ -53,7 +64,7 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let address = match over_tcp(text) {
+        let address = match at_port(text) {
             Some(address) => address?,
             None => {
                 let plain: address::Address = text.parse().map_err(wrong)?;
@@ -73,7 +84,7 @@ impl FromStr for ListenUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        match over_tcp(text) {
+        match at_port(text) {
             Some(address) => address.map(ListenUrl),
             None => {
                 let plain: ListenAddress = text.parse().map_err(wrong)?;
@@ -272,12 +283,18 @@ mod tests {
             "wss://h:443/deep?x=1",
             "http://h:80/?mode=sse",
             "https://h:443/",
+            "quic://h:7",
+            "wt://h:443/deep",
             "sheetbend://h:7",
             "unix:///run/x.sock",
         ] {
             assert_eq!(text.parse::<Url>().expect("valid").to_string(), text);
         }
         assert_eq!("WS://h".parse::<Url>().expect("valid").to_string(), "ws://h:80/");
+        assert_eq!(
+            "https+wt://h".parse::<Url>().expect("valid").to_string(),
+            "wt://h:443/"
+        );
         let listen: ListenUrl = "127.0.0.1:0".parse().expect("valid");
         assert_eq!(listen.0.to_string(), "tcp://127.0.0.1:0");
         assert!("wss://127.0.0.1:0".parse::<ListenUrl>().is_ok());
@@ -288,7 +305,7 @@ mod tests {
         let message = |text: &str| text.parse::<Url>().expect_err(text).to_string();
         assert_eq!(
             message("ftp://h:80/x"),
-            "scheme 'ftp' is not supported; known are tcp, tls, ws, wss, http, https, sheetbend and unix"
+            "scheme 'ftp' is not supported; known are tcp, tls, ws, wss, http, https, quic, wt, sheetbend and unix"
         );
         assert!(message("tls://h").contains("no port"));
         assert!(message("http://h/?mode=fast").contains("binary, sse, ndjson and poll"));

@@ -112,13 +112,34 @@ class Quic:
     # ---- what a socket has
 
     def sendall(self, data):
-        self.quic.send_stream_data(self.lane0, data)
-        self.flush()
+        self.send_on(self.lane0, data)
 
     def recv(self, _):
         self.drive(lambda: self.inbox.get(self.lane0))
         pieces = self.inbox.get(self.lane0)
         return pieces.pop(0) if pieces else b""
+
+    # ---- lanes: the streams in one direction
+
+    def open_lane(self):
+        if self.h3:
+            return self.h3.create_webtransport_stream(self.session, is_unidirectional=True)
+        return self.quic.get_next_available_stream_id(is_unidirectional=True)
+
+    def send_on(self, stream, data):
+        self.quic.send_stream_data(stream, data)
+        self.flush()
+
+    def recv_any(self, lanes):
+        """What came on some stream, 0 standing for the first; on others only if `lanes` are wanted."""
+        def ready():
+            return next((stream for stream, pieces in sorted(self.inbox.items())
+                         if pieces and (lanes or stream == self.lane0)), None)
+        self.drive(lambda: ready() is not None)
+        stream = ready()
+        if stream is None:
+            return 0, b""
+        return 0 if stream == self.lane0 else stream, self.inbox[stream].pop(0)
 
     def shutdown(self, _):
         self.quic.send_stream_data(self.lane0, b"", end_stream=True)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bolero::check;
 use bytes::Bytes;
 use sheetbend_core::carrier::http::Guard;
+use sheetbend_core::carrier::quic::{Dir, QuicStreamId as StreamId, Side};
 use sheetbend_core::carrier::webtransport::{
     ClientHandshake, Dir, Event, Http3Error, Output, ServerHandshake, Side, StreamId, WebTransport,
     from_http3, to_http3,

@@ -37,9 +37,9 @@ impl Moves {
         }
     }
 
-    pub(super) fn take(&mut self) -> Option<(Arc<str>, Moved)> {
+    pub(super) fn take(&mut self, transport: &str) -> Option<(Arc<str>, Moved)> {
         let (address, how) = self.news.pop_front()?;
-        Some((format!("quic://{address}").into(), how))
+        Some((format!("{transport}://{address}").into(), how))
     }
 
     fn tell(&mut self, address: SocketAddr, how: Moved) {

@@ -104,7 +104,7 @@ pub fn refusal(error: &HttpError) -> Vec<u8> {
     .into_bytes()
 }
 
-fn reason(status: u16) -> &'static str {
+pub(in crate::carrier) fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         403 => "Forbidden",

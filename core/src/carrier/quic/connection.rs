@@ -198,11 +198,11 @@ impl Connection {
         self.inner.force_key_update();
     }
 
-    /// Closes it, with a code of the application.
-    pub fn close(&mut self, now: Timestamp, code: u32, reason: &'static [u8]) {
+    /// Closes it, with a code of the application below 2^62.
+    pub fn close(&mut self, now: Timestamp, code: u64, reason: &'static [u8]) {
         let instant = self.clock.instant(now);
         self.inner
-            .close(instant, VarInt::from_u32(code), Bytes::from_static(reason));
+            .close(instant, varint(code), Bytes::from_static(reason));
     }
 }
 
@@ -292,17 +292,17 @@ impl Connection {
         }
     }
 
-    /// Ends this end's side of a stream at once.
-    pub fn reset(&mut self, id: StreamId, code: u32) {
+    /// Ends this end's side of a stream at once, with a code below 2^62.
+    pub fn reset(&mut self, id: StreamId, code: u64) {
         if self.sends_on(id) {
-            let _ = self.inner.send_stream(id).reset(VarInt::from_u32(code));
+            let _ = self.inner.send_stream(id).reset(varint(code));
         }
     }
 
-    /// Wants no more of a stream.
-    pub fn stop(&mut self, id: StreamId, code: u32) {
+    /// Wants no more of a stream, for a reason below 2^62.
+    pub fn stop(&mut self, id: StreamId, code: u64) {
         if self.receives_on(id) {
-            let _ = self.inner.recv_stream(id).stop(VarInt::from_u32(code));
+            let _ = self.inner.recv_stream(id).stop(varint(code));
         }
     }
 
@@ -339,4 +339,8 @@ impl Connection {
     pub fn recv_datagram(&mut self) -> Option<Bytes> {
         self.inner.datagrams().recv()
     }
+}
+
+fn varint(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
 }

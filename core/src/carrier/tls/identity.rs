@@ -45,6 +45,9 @@ impl ServerTls {
         let quic = {
             let mut quic = config.clone();
             quic.alpn_protocols = vec![super::ALPN_NATIVE.to_vec()];
+            #[cfg(feature = "webtransport")]
+            quic.alpn_protocols
+                .push(crate::carrier::quic::ALPN_HTTP3.to_vec());
             Arc::new(quic)
         };
         Ok(ServerTls {

@@ -47,7 +47,7 @@ impl Http3 {
         for dir in [Dir::Bi, Dir::Uni] {
             host.accept(now, connection, dir)?;
         }
-        host.drive(now, connection)?;
+        host.drive(connection)?;
         Ok(host)
     }
 
@@ -72,19 +72,28 @@ impl Http3 {
                 self.accept(now, connection, dir)?;
                 false
             }
-            StreamEvent::Readable { id } if self.machine.reads(id) => {
-                self.read(now, connection, id)?;
-                false
+            StreamEvent::Available { .. } => false,
+            StreamEvent::Readable { id } => {
+                let owned = self.machine.owns(id);
+                if self.machine.reads(id) {
+                    self.read(now, connection, id)?;
+                }
+                !owned
             }
             StreamEvent::Stopped { id, error_code } => {
+                let owned = self.machine.owns(id);
                 self.machine.handle_stopped(id, error_code.into_inner())?;
-                true
+                !owned
             }
-            StreamEvent::Writable { .. } | StreamEvent::Available { .. } => true,
-            StreamEvent::Readable { .. } | StreamEvent::Finished { .. } => true,
+            StreamEvent::Writable { id } | StreamEvent::Finished { id } => !self.machine.owns(id),
         };
-        self.drive(now, connection)?;
+        self.drive(connection)?;
         Ok(foreign)
+    }
+
+    /// Whether all streams of its own are open, so that others may be opened behind them.
+    pub fn is_begun(&self) -> bool {
+        self.wanted.is_empty()
     }
 
     fn accept(&mut self, now: Timestamp, connection: &mut Connection, dir: Dir) -> Result<(), Http3Error> {
@@ -96,12 +105,21 @@ impl Http3 {
     }
 
     /// Reads a stream for as long as the machine wants it.
-    fn read(&mut self, now: Timestamp, connection: &mut Connection, id: QuicStreamId) -> Result<(), Http3Error> {
+    fn read(
+        &mut self,
+        now: Timestamp,
+        connection: &mut Connection,
+        id: QuicStreamId,
+    ) -> Result<(), Http3Error> {
         let machine = &mut self.machine;
         let mut taken = Ok(());
         let read = connection.read(id, PIECE, |chunk| {
             taken = machine.handle_stream(now, id, chunk);
-            if taken.is_ok() && machine.reads(id) { PIECE } else { 0 }
+            if taken.is_ok() && machine.reads(id) {
+                PIECE
+            } else {
+                0
+            }
         });
         taken?;
         match read {
@@ -115,8 +133,7 @@ impl Http3 {
     ///
     /// # Errors
     /// As [`Http3::handle_event`].
-    pub fn drive(&mut self, now: Timestamp, connection: &mut Connection) -> Result<(), Http3Error> {
-        let _ = now;
+    pub fn drive(&mut self, connection: &mut Connection) -> Result<(), Http3Error> {
         loop {
             self.open_wanted(connection)?;
             let Some(output) = self.machine.poll_output() else {
@@ -125,8 +142,8 @@ impl Http3 {
             match output {
                 Output::Open(dir) => self.wanted.push_back(dir),
                 Output::Send { id, bytes, fin } => self.unsent.push_back((id, bytes, fin)),
-                Output::Reset { id, code } => connection.reset(id, small(code)),
-                Output::Stop { id, code } => connection.stop(id, small(code)),
+                Output::Reset { id, code } => connection.reset(id, code),
+                Output::Stop { id, code } => connection.stop(id, code),
             }
         }
         self.flush(connection);
@@ -164,9 +181,4 @@ impl Http3 {
     pub fn poll_event(&mut self) -> Option<Event> {
         self.machine.poll_event()
     }
-}
-
-/// All codes that the machine uses are smaller than 2^32.
-fn small(code: u64) -> u32 {
-    u32::try_from(code).unwrap_or(u32::MAX)
 }

@@ -8,6 +8,7 @@
 mod capsule;
 mod error;
 mod fields;
+mod host;
 mod request;
 mod settings;
 mod stream;
@@ -18,21 +19,19 @@ mod units;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-pub use quinn_proto::{Dir, Side, StreamId};
 
 pub use capsule::Close;
 pub use error::{Http3Error, code, from_http3, to_http3};
+pub use host::Http3;
 pub use request::{ClientHandshake, ServerHandshake};
 
 use super::budget::IdleBudget;
 use super::http::HttpError;
+use super::quic::{Dir, QuicStreamId as StreamId, Side};
 use crate::time::Timestamp;
 use settings::PeerSettings;
 use stream::Role;
 use units::{put_unit, put_varint, take_varint};
-
-/// The application protocol (ALPN) of HTTP/3, RFC 9114 §3.1.
-pub const ALPN: &[u8] = b"h3";
 
 /// Streams of the session that came before it stood, and wait for it.
 const MAX_HELD: usize = 16;
@@ -213,6 +212,24 @@ impl WebTransport {
         self.streams
             .get(&id)
             .is_some_and(|role| !matches!(role, Role::Held { .. }))
+    }
+
+    /// Whether that stream is the machine's: it reads or holds it, or speaks HTTP/3 on it.
+    pub fn owns(&self, id: StreamId) -> bool {
+        let (State::Asked(own) | State::Open(own)) = self.state else {
+            return self.control == Some(id) || self.streams.contains_key(&id);
+        };
+        own == id || self.control == Some(id) || self.streams.contains_key(&id)
+    }
+
+    /// Nobody has a use for a stream of the session that was handed over.
+    ///
+    /// # Errors
+    /// There were too many of them: the connection is over.
+    pub fn turn_away(&mut self, now: Timestamp, id: StreamId) -> Result<(), Http3Error> {
+        self.check()?;
+        let refused = self.refuse(now, id, to_http3(0));
+        self.stick(refused)
     }
 
     /// A stream is open: the peer's, or one that [`Output::Open`] asked for. How many the peer may have open

@@ -1,7 +1,6 @@
 //! What comes on the streams that the machine reads.
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::{Dir, Side, StreamId};
 
 use super::capsule::{Capsules, Close};
 use super::error::{Http3Error, code, from_http3};
@@ -9,8 +8,10 @@ use super::fields::{self, DecoderStream, MAX_SECTION};
 use super::settings::{MAX_SETTINGS, PeerSettings};
 use super::units::{Plan, Unit, Units, put_unit, take_varint};
 use super::{
-    End, Event, HttpError, MAX_HELD, MAX_INTERIM, Output, State, Timestamp, WebTransport, frame, request, uni,
+    Dir, End, Event, HttpError, MAX_HELD, MAX_INTERIM, Output, Side, State, StreamId, Timestamp,
+    WebTransport, frame, request, uni,
 };
+use crate::carrier::http;
 
 /// What a stream is for.
 #[derive(Debug)]
@@ -487,7 +488,7 @@ impl WebTransport {
                 self.state = State::Closed;
                 self.events.push_back(Event::Refused(HttpError::Status {
                     status,
-                    reason: String::new(),
+                    reason: http::reason(status).to_owned(),
                 }));
                 self.refuse(now, id, code::NO_ERROR)?;
                 Ok(false)
