@@ -1,7 +1,7 @@
 """A WebTransport server of `aioquic` that carries every stream and datagram of a session on to another server, to try
 our client against it.
 
-    webtransport.py CERTIFICATE KEY localhost:4433     prints its address
+    webtransport.py CERTIFICATE KEY 127.0.0.1:4433     prints its address
 """
 import asyncio, os, sys
 from aioquic.asyncio import QuicConnectionProtocol, connect, serve

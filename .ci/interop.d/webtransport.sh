@@ -48,7 +48,7 @@ webtransport() {
   title='our client, a WebTransport server of aioquic'
   serving "$title" "${tls[@]}"
   : >"$scratch/relay"
-  "$python" "$relays/webtransport.py" "$certificates/server.pem" "$certificates/server.key" "localhost:$port" \
+  "$python" "$relays/webtransport.py" "$certificates/server.pem" "$certificates/server.key" "127.0.0.1:$port" \
     >"$scratch/relay" 2>&1 &
   relay=$!
   await_address "$relay" "$scratch/relay" "$title"

@@ -238,8 +238,10 @@ fn host(address: &Address) -> Option<&str> {
 /// that is valid for more than 14 days.
 const VALIDITY: Duration = Duration::from_secs(13 * 86_400);
 
-/// A certificate of this process for `localhost`, the loopback addresses and these hosts: of a key on P-256, and
-/// valid from yesterday on.
+/// How far behind ours a clock may be that judges it.
+const BACKDATED: Duration = Duration::from_secs(3600);
+
+/// A certificate of this process for `localhost`, the loopback addresses and these hosts, of a key on P-256.
 ///
 /// # Errors
 /// It cannot be made.
@@ -254,7 +256,7 @@ pub fn self_signed<'a>(hosts: impl Iterator<Item = &'a str>) -> Result<ServerTls
         .map_err(|error| trouble(&error))?;
     let now = rcgen::date_time_ymd(1970, 1, 1) + since_1970;
     let mut params = rcgen::CertificateParams::new(names).map_err(|error| trouble(&error))?;
-    params.not_before = now - Duration::from_secs(86_400);
+    params.not_before = now - BACKDATED;
     params.not_after = now + VALIDITY;
     let key = rcgen::KeyPair::generate().map_err(|error| trouble(&error))?;
     let made = params.self_signed(&key).map_err(|error| trouble(&error))?;
