@@ -117,10 +117,11 @@ impl Wire {
             // What is said on it is needed to go on with everything else.
             self.connection.prioritize(id, 1);
         }
-        if self.lane_header().is_none() {
+        let wanted = used.saturating_add(STOCK);
+        if self.lane_count() >= wanted || self.lane_header().is_none() {
             return;
         }
-        while !self.lanes.exhausted && self.lane_count() < used.saturating_add(STOCK) {
+        while !self.lanes.exhausted && self.lane_count() < wanted {
             match self.connection.open(Dir::Uni) {
                 Some(id) => self.lanes.out.push(Out {
                     id,

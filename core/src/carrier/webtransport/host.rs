@@ -9,8 +9,8 @@ use super::{Event, Output, WebTransport};
 use crate::carrier::quic::{Connection, Dir, QuicStreamId, Read, StreamEvent, WriteError};
 use crate::time::Timestamp;
 
-/// Read at once of a stream.
-const PIECE: usize = 64 * 1024;
+/// Read at once of a stream: more than that is never kept of one that is held.
+const PIECE: usize = 4 * 1024;
 /// Bidirectional streams that a client may have open: the request, lane 0, and a few that are refused.
 const MAX_REQUESTS: u32 = 8;
 
