@@ -5,7 +5,7 @@ our client against it.
 """
 import asyncio, os, sys
 from aioquic.asyncio import QuicConnectionProtocol, connect, serve
-from aioquic.h3.connection import H3Connection
+from aioquic.h3.connection import FrameType, H3Connection
 from aioquic.h3.events import DatagramReceived, HeadersReceived, WebTransportStreamDataReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, StreamReset
@@ -72,6 +72,9 @@ class Leg(QuicConnectionProtocol):
             if said.stream_id not in self.streams:
                 one_way = bool(said.stream_id & 2)
                 to = other.h3.create_webtransport_stream(other.session, is_unidirectional=one_way)
+                if not one_way:  # or aioquic takes what comes on it for HTTP
+                    with other.h3._get_or_create_stream(to) as lane:
+                        lane.frame_type, lane.session_id = FrameType.WEBTRANSPORT_STREAM, other.session
                 self.streams[said.stream_id], other.streams[to] = to, said.stream_id
             to = self.streams[said.stream_id]
             other._quic.send_stream_data(to, said.data, end_stream=said.stream_ended)

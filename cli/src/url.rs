@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The schemes that are spoken at a port and are not the bytes of TCP as they are.
-const AT_PORTS: [&str; 9] = [
+/// The schemes that are spoken over TCP or UDP and are not its bytes as they are.
+const CARRIED: [&str; 9] = [
     "tls",
     "ws",
     "wss",
@@ -45,11 +45,11 @@ fn wrong(error: impl fmt::Display) -> UrlError {
     UrlError(error.to_string())
 }
 
-/// The address of one of [`AT_PORTS`]; `None` where it is another's to parse.
-fn at_port(text: &str) -> Option<Result<Address, UrlError>> {
+/// The address of one of [`CARRIED`]; `None` where it is another's to parse.
+fn carried(text: &str) -> Option<Result<Address, UrlError>> {
     let (scheme, rest) = text.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
-    if AT_PORTS.contains(&scheme.as_str()) {
+    if CARRIED.contains(&scheme.as_str()) {
         return Some(format!("{scheme}://{rest}").parse().map_err(wrong));
     }
     let known = ["tcp", "unix", ""].contains(&scheme.as_str());
@@ -64,7 +64,7 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let address = match at_port(text) {
+        let address = match carried(text) {
             Some(address) => address?,
             None => {
                 let plain: address::Address = text.parse().map_err(wrong)?;
@@ -84,7 +84,7 @@ impl FromStr for ListenUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        match at_port(text) {
+        match carried(text) {
             Some(address) => address.map(ListenUrl),
             None => {
                 let plain: ListenAddress = text.parse().map_err(wrong)?;

@@ -47,10 +47,21 @@ impl UdpSocket for TokioUdp {
     fn try_recv(&self, buffers: &mut [IoSliceMut<'_>], received: &mut [Received]) -> io::Result<usize> {
         let most = buffers.len().min(received.len()).min(MAX_BUFFERS);
         let mut metas = [RecvMeta::default(); MAX_BUFFERS];
-        let count = self.socket.try_io(Interest::READABLE, || {
+        // Fewer than there is room for means that there are no more: as with streams, tokio is told so at once, and
+        // the call that would only say so is saved.
+        let mut short = None;
+        let result = self.socket.try_io(Interest::READABLE, || {
             let socket = UdpSockRef::from(&self.socket);
-            self.state.recv(socket, &mut buffers[..most], &mut metas[..most])
-        })?;
+            let count = self
+                .state
+                .recv(socket, &mut buffers[..most], &mut metas[..most])?;
+            if count < most {
+                short = Some(count);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(count)
+        });
+        let count = short.map_or(result, Ok)?;
         for (one, meta) in received.iter_mut().zip(&metas[..count]) {
             *one = Received {
                 remote: meta.addr,

@@ -16,8 +16,8 @@ pub(crate) struct Laned {
     lanes: Arc<dyn Lanes>,
     /// What of the output goes where.
     runs: Vec<LaneRun>,
-    /// Lanes that the session knows.
-    known: u16,
+    /// Lanes, and the length of datagrams, that the session knows.
+    known: (u16, usize),
     full: bool,
 }
 
@@ -27,7 +27,7 @@ impl Laned {
         Box::new(Laned {
             lanes,
             runs: Vec::new(),
-            known: 0,
+            known: (0, 0),
             full: false,
         })
     }
@@ -50,6 +50,9 @@ impl Laned {
         while let Some(lane) = self.lanes.take_lost() {
             core.handle_lane_lost(now, key, lane);
         }
+        while let Some(datagram) = self.lanes.recv_datagram() {
+            let _ = core.handle_datagram_input(now, key, &datagram);
+        }
         if core.takes_lanes(key) {
             // An error ends the path, which the session reports.
             self.lanes.read(&mut |lane, bytes, capacity| {
@@ -66,10 +69,17 @@ impl Laned {
         key: PathKey,
         output: &mut OutBuffer,
     ) -> Transmit {
-        let count = self.lanes.count();
-        if count > self.known {
-            self.known = count;
-            core.set_lanes(key, count);
+        let known = (self.lanes.count(), self.lanes.max_datagram());
+        if known != self.known {
+            self.known = known;
+            core.set_lanes(key, known.0, known.1);
+        }
+        loop {
+            let room = known.1.min(self.lanes.datagram_space());
+            match core.poll_datagram(now, key, room) {
+                Some(datagram) => self.lanes.send_datagram(datagram),
+                None => break,
+            }
         }
         core.poll_transmit_lanes(now, key, output, &mut self.runs)
     }

@@ -61,6 +61,11 @@ pub(crate) fn connect(
         if let Address::Over { scheme, .. } = &address
             && scheme.is_udp()
         {
+            #[cfg(feature = "proxy")]
+            if let Some(proxy) = crate::proxied::proxy(&address, &settings) {
+                let what = format!("the proxy {proxy} leads TCP alone");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+            }
             return crate::quic::connect(runtime, address, settings).await;
         }
         let connection = connect_bare(runtime.clone(), address.clone(), settings.clone()).await?;

@@ -195,7 +195,8 @@ impl Session {
         (path.ping_due, path.ping_sent) = (false, None);
         path.pongs.clear();
         path.error = error.clone().map(Box::new);
-        let id = path.id;
+        let (id, generation) = (path.id, path.generation);
+        let beside = path.pool.is_some();
         let lanes = path.take_lanes();
         let info = Box::new(path.info.clone());
         let delivered = path.rate.delivered;
@@ -218,6 +219,9 @@ impl Session {
             return;
         }
         self.choose_active(cause);
+        if beside {
+            self.lose_datagrams(now, generation);
+        }
         self.renew_acks();
         if self.active.is_some() {
             self.lose_lanes(now, lanes);

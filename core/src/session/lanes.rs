@@ -57,6 +57,10 @@ pub(super) struct Pool {
     dirty: Vec<u16>,
     /// Those records.
     unreported: u32,
+    /// The longest datagram that goes beside the lanes, with its header; 0 if none does.
+    pub(super) max_datagram: usize,
+    /// Messages that came so, and are to be acknowledged: runs of numbers.
+    pub(super) messages: SmallVec<[(u64, u64); 2]>,
 }
 
 impl Pool {
@@ -69,6 +73,8 @@ impl Pool {
                 in_flight: 0,
                 dirty: Vec::new(),
                 unreported: 0,
+                max_datagram: 0,
+                messages: SmallVec::new(),
             })
         })
     }
@@ -76,6 +82,19 @@ impl Pool {
     pub(super) fn shrink(&mut self) {
         self.free.shrink_to_fit();
         self.dirty.shrink_to_fit();
+    }
+
+    /// Takes note of a message that is to be acknowledged. Where too many wait the oldest stays untold.
+    pub(super) fn message_came(&mut self, number: u64) {
+        match self.messages.last_mut() {
+            Some((first, count)) if first.saturating_add(*count) == number => *count += 1,
+            _ => {
+                if self.messages.len() >= MAX_LANE_COUNTS {
+                    self.messages.remove(0);
+                }
+                self.messages.push((number, 1));
+            }
+        }
     }
 }
 
@@ -140,9 +159,10 @@ impl Path {
         pool.unreported = pool.unreported.saturating_add(1);
     }
 
-    /// Whether records of lanes beyond the first wait to be acknowledged.
+    /// Whether records of lanes beyond the first, or messages beside them, wait to be acknowledged.
     pub(super) fn has_lane_acks(&self) -> bool {
-        self.pool.as_ref().is_some_and(|pool| !pool.dirty.is_empty())
+        let waits = |pool: &Pool| !pool.dirty.is_empty() || !pool.messages.is_empty();
+        self.pool.as_ref().is_some_and(|pool| waits(pool))
     }
 
     /// Whether so many do that they go with what goes out.
@@ -155,6 +175,20 @@ impl Path {
     /// Acknowledges what came on lanes beyond the first, as much as fits.
     pub(super) fn put_lane_acks(&mut self, now: Timestamp, draft: &mut Draft<'_>) {
         let Some(pool) = &mut self.pool else { return };
+        if !pool.messages.is_empty() {
+            let runs = pool.messages.iter().map(|(lane, count)| LaneCount {
+                lane: *lane,
+                count: *count,
+            });
+            let runs: SmallVec<[LaneCount; 8]> = runs.collect();
+            let Ok(runs) = crate::wire::Counts::new(&runs) else {
+                return;
+            };
+            if !draft.builder.frame(&Frame::AckDatagrams { runs }) {
+                return;
+            }
+            pool.messages.clear();
+        }
         while !pool.dirty.is_empty() {
             let mut counts: SmallVec<[LaneCount; MAX_LANE_COUNTS]> = SmallVec::new();
             let mut newest = Timestamp::ZERO;
@@ -204,12 +238,14 @@ impl Session {
             .is_some_and(|slot| self.paths[slot].is_live() && self.paths[slot].pool.is_some())
     }
 
-    /// The carrier has so many lanes beyond the first; never fewer than before.
-    pub fn set_lanes(&mut self, key: PathKey, count: u16) {
+    /// The carrier has so many lanes beyond the first, never fewer than before; and takes datagrams of that length
+    /// beside them, 0 for none.
+    pub fn set_lanes(&mut self, key: PathKey, count: u16, max_datagram: usize) {
         if let Some(slot) = self.path_slot(key)
             && let Some(pool) = &mut self.paths[slot].pool
         {
             pool.most = pool.most.max(count.min(MAX_LANES));
+            pool.max_datagram = max_datagram;
         }
     }
 
@@ -266,6 +302,7 @@ impl Session {
             ..SentLog::default()
         };
         let lost = std::mem::replace(&mut lane.sent, rest);
+        lane.owner = None;
         path.lane_settled(number, lost.in_flight);
         if let Some(pool) = &mut path.pool {
             pool.free.retain(|free| usize::from(*free) != number);

@@ -314,10 +314,14 @@ impl Session {
         self.forget_lanes();
     }
 
-    /// The address of a path's end has changed, or has proven to be good or not. `name` is the path's from here on.
-    pub fn handle_path_moved(&mut self, key: PathKey, name: Arc<str>, how: Moved) {
+    /// The address of a path's end has changed, or has proven to be good or not. `name` is the path's from here on, if
+    /// it has another.
+    pub fn handle_path_moved(&mut self, key: PathKey, name: Option<Arc<str>>, how: Moved) {
         let Some(slot) = self.path_slot(key) else { return };
-        let before = std::mem::replace(&mut self.paths[slot].info.name, name);
+        let before = self.paths[slot].info.name.clone();
+        if let Some(name) = name {
+            self.paths[slot].info.name = name;
+        }
         self.events.push_back(Event::PathMoved {
             path: key,
             before,

@@ -241,6 +241,12 @@ impl Session {
                 }
                 Ok(false)
             }
+            Frame::AckDatagrams { runs } => {
+                if self.paths[slot].is_live() {
+                    self.take_datagram_acks(runs);
+                }
+                Ok(false)
+            }
             Frame::Handshake { kind, body } => {
                 self.take_handshake(now, slot, kind, body)?;
                 Ok(kind != HandshakeKind::Reject)
@@ -321,6 +327,7 @@ impl Session {
             Frame::Stream { .. }
             | Frame::AckHere { .. }
             | Frame::AckLanes { .. }
+            | Frame::AckDatagrams { .. }
             | Frame::Handshake { .. } => {}
         }
         Ok(true)

@@ -123,7 +123,7 @@ impl Session {
         let stage_early = path.stage == Stage::HelloSent;
         let control = carries && !stage_early && self.has_session_control();
         // PROTOCOL 5.6: datagrams are no early data.
-        let datagrams = !stage_early && self.datagrams.has_outgoing();
+        let datagrams = !stage_early && self.datagrams.has_outgoing() && !self.goes_beside(slot);
         // Where there are lanes, streams are sent on those; but early data is behind HELLO.
         let streams = (path.pool.is_none() || stage_early) && !self.ready.is_empty();
         let data = carries && room && (datagrams || streams);

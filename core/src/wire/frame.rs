@@ -31,6 +31,7 @@ pub(super) mod frame_type {
     pub(crate) const GOAWAY: u8 = 0x14;
     pub(crate) const CLOSE: u8 = 0x15;
     pub(crate) const ACK_LANES: u8 = 0x16;
+    pub(crate) const ACK_DATAGRAMS: u8 = 0x17;
     pub(crate) const STREAM: u8 = 0x20;
     pub(crate) const STREAM_LAST: u8 = 0x27;
     pub(crate) const DATAGRAM: u8 = 0x28;
@@ -118,6 +119,11 @@ pub enum Frame<'a> {
         delay_us: u64,
         /// Records received in order, by lane.
         counts: Counts<'a>,
+    },
+    /// ACK_DATAGRAMS: unreliable messages that came beside the lanes of the path that this travels on. `PROTOCOL 4.6`.
+    AckDatagrams {
+        /// Runs of numbers: the first, and how many.
+        runs: Counts<'a>,
     },
     /// PING: asks for a PONG on the same path. `PROTOCOL 4.3`.
     Ping {
@@ -313,6 +319,9 @@ fn decode_rare<'a>(input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, WireError>
         frame_type::ACK_LANES => Frame::AckLanes {
             delay_us: field(input, "ack delay")?,
             counts: Counts::decode(input)?,
+        },
+        frame_type::ACK_DATAGRAMS => Frame::AckDatagrams {
+            runs: Counts::decode(input)?,
         },
         frame_type::PING => Frame::Ping {
             seq: field(input, "ping number")?,

@@ -116,6 +116,9 @@ impl Parts {
                 delay_us: number("delay_us"),
                 counts: Counts::new(&self.counts).expect("within limits"),
             },
+            "ACK_DATAGRAMS" => Frame::AckDatagrams {
+                runs: Counts::new(&self.counts).expect("within limits"),
+            },
             "PATH_ABANDON" => Frame::PathAbandon {
                 path: number("path"),
                 code: number("code"),

@@ -3,11 +3,12 @@
 """
 import os, socket, time, urllib.parse
 from aioquic import tls
-from aioquic.h3.connection import H3Connection
+from aioquic.h3.connection import FrameType, H3Connection
 from aioquic.h3.events import HeadersReceived, WebTransportStreamDataReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, StreamDataReceived, StreamReset
+from aioquic.quic.events import (ConnectionTerminated, HandshakeCompleted, ProtocolNegotiated, StreamDataReceived,
+                                 StreamReset)
 
 class Exporting(tls.KeySchedule):
     """aioquic has no exporter (RFC 8446 section 7.5): its secret is kept when the transcript is what it is made of."""
@@ -47,12 +48,13 @@ class Quic:
         if web:
             self.ask(url)
             self.lane0 = self.h3.create_webtransport_stream(self.session)
+            with self.h3._get_or_create_stream(self.lane0) as lane:  # or aioquic takes what comes on it for HTTP
+                lane.frame_type, lane.session_id = FrameType.WEBTRANSPORT_STREAM, self.session
         else:
             self.lane0 = self.quic.get_next_available_stream_id()
 
     def ask(self, url):
         """An extended CONNECT makes the session (RFC 9220)."""
-        self.h3 = H3Connection(self.quic, enable_webtransport=True)
         self.session = self.quic.get_next_available_stream_id()
         fields = {":method": "CONNECT", ":scheme": "https", ":protocol": "webtransport", ":authority": url.netloc,
                   ":path": url.path or "/", "sec-webtransport-http3-draft02": "1"}
@@ -82,7 +84,9 @@ class Quic:
 
     def take_events(self):
         while (event := self.quic.next_event()) is not None:
-            if isinstance(event, HandshakeCompleted):
+            if isinstance(event, ProtocolNegotiated) and event.alpn_protocol == "h3":
+                self.h3 = H3Connection(self.quic, enable_webtransport=True)
+            elif isinstance(event, HandshakeCompleted):
                 self.connected = True
             elif isinstance(event, ConnectionTerminated):
                 self.ended = True

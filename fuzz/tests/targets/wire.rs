@@ -80,7 +80,9 @@ fn touch(frame: &Frame<'_>) {
         Frame::Advertise(advertise) => {
             assert_eq!(advertise.addresses.iter().count(), advertise.addresses.len());
         }
-        Frame::PathAbandon { counts, .. } | Frame::AckLanes { counts, .. } => {
+        Frame::PathAbandon { counts, .. }
+        | Frame::AckLanes { counts, .. }
+        | Frame::AckDatagrams { runs: counts } => {
             assert_eq!(counts.iter().count(), counts.len())
         }
         _ => {}
@@ -230,7 +232,7 @@ pub(crate) fn with_frame(input: &mut Input<'_>, then: impl Fn(Frame<'_>)) {
         HandshakeKind::Confirm,
         HandshakeKind::Reject,
     ];
-    then(match input.byte() % 19 {
+    then(match input.byte() % 20 {
         0 => Frame::Ack {
             path: a,
             lane: b,
@@ -277,6 +279,10 @@ pub(crate) fn with_frame(input: &mut Input<'_>, then: impl Fn(Frame<'_>)) {
                 code: b,
                 counts,
             });
+        }
+        18 => {
+            let counts = Counts::new(&counts).expect("few");
+            return then(Frame::AckDatagrams { runs: counts });
         }
         17 => {
             let counts = Counts::new(&counts).expect("few");

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sheetbend_core::carrier::quic::{ClientQuic, Dir, Protocol, QuicError, QuicStreamId, StreamEvent};
 use sheetbend_core::carrier::webtransport::{
     ClientHandshake, Event, Http3, Http3Error, ServerHandshake, WebTransport, code,
@@ -177,6 +178,58 @@ impl Wire {
             ));
         }
         Ok(())
+    }
+
+    /// What a datagram begins with; `None` where the peer takes none.
+    fn datagram_header(&mut self) -> Option<Vec<u8>> {
+        let mut header = Vec::new();
+        match &mut self.web {
+            Web::Native => Some(header),
+            Web::Offered(_) => None,
+            Web::Spoken(http3) => http3.machine().put_datagram_header(&mut header).then_some(header),
+        }
+    }
+
+    /// The longest datagram of the session; 0 where the peer takes none.
+    pub(super) fn max_datagram(&mut self) -> usize {
+        let Some(header) = self.datagram_header() else {
+            return 0;
+        };
+        let most = self.connection.max_datagram().unwrap_or(0);
+        most.saturating_sub(header.len())
+    }
+
+    pub(super) fn send_datagram(&mut self, datagram: Bytes) {
+        let Some(mut header) = self.datagram_header() else {
+            return;
+        };
+        let whole = if header.is_empty() {
+            datagram
+        } else {
+            header.extend_from_slice(&datagram);
+            header.into()
+        };
+        // One that has become too long meanwhile is lost, as it may be.
+        let _ = self.connection.send_datagram(whole);
+    }
+
+    /// The next datagram of the session.
+    pub(super) fn recv_datagram(&mut self) -> Option<Bytes> {
+        loop {
+            let datagram = self.connection.recv_datagram()?;
+            let Web::Spoken(http3) = &mut self.web else {
+                return Some(datagram);
+            };
+            match http3.machine().handle_datagram(datagram) {
+                Ok(Some(payload)) => return Some(payload),
+                // Of a session that is none of ours.
+                Ok(None) => {}
+                Err(error) => {
+                    self.fail(error);
+                    return None;
+                }
+            }
+        }
     }
 
     /// Whether lanes can be opened, and what each begins with.

@@ -17,7 +17,7 @@ mod wire;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use sheetbend_core::carrier::quic::{EndpointSettings, ServerQuic};
 use sheetbend_core::handshake::Exporter;
 use sheetbend_core::session::{LaneRun, Moved};
@@ -54,11 +54,23 @@ pub(crate) trait Lanes: Send + Sync {
     /// Takes all output, and tells whether it may be given more at once.
     fn write(&self, output: &mut OutBuffer, runs: &mut Vec<LaneRun>) -> bool;
 
+    /// The longest datagram that goes beside the lanes; 0 for none.
+    fn max_datagram(&self) -> usize;
+
+    /// Bytes of them that there is room for now.
+    fn datagram_space(&self) -> usize;
+
+    /// Sends a datagram beside the lanes, for which there is room.
+    fn send_datagram(&self, datagram: Bytes);
+
+    /// The next datagram that came beside the lanes.
+    fn recv_datagram(&self) -> Option<Bytes>;
+
     /// Gives the connection another socket, where it has one to itself.
     fn rebind(&self);
 
-    /// What became of the address of either end, and the path's name from here on; told once each.
-    fn take_move(&self) -> Option<(Arc<str>, Moved)>;
+    /// What became of the address of either end, and the path's name from here on if it has another; told once each.
+    fn take_move(&self) -> Option<(Option<Arc<str>>, Moved)>;
 
     /// Goes on with what had no room. Tells as [`Lanes::write`].
     fn has_room(&self) -> bool;

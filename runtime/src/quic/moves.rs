@@ -18,7 +18,7 @@ pub(super) struct Moves {
     remote: SocketAddr,
     /// What had come when the address changed that has not proven itself.
     unproven: Option<Evidence>,
-    news: VecDeque<(SocketAddr, Moved)>,
+    news: VecDeque<(Option<SocketAddr>, Moved)>,
 }
 
 enum Evidence {
@@ -37,12 +37,15 @@ impl Moves {
         }
     }
 
-    pub(super) fn take(&mut self, transport: &str) -> Option<(Arc<str>, Moved)> {
+    pub(super) fn take(&mut self, transport: &str) -> Option<(Option<Arc<str>>, Moved)> {
         let (address, how) = self.news.pop_front()?;
-        Some((format!("{transport}://{address}").into(), how))
+        Some((
+            address.map(|address| format!("{transport}://{address}").into()),
+            how,
+        ))
     }
 
-    fn tell(&mut self, address: SocketAddr, how: Moved) {
+    fn tell(&mut self, address: Option<SocketAddr>, how: Moved) {
         if self.news.len() >= MAX_NEWS {
             self.news.pop_front();
         }
@@ -56,11 +59,11 @@ impl Moves {
             self.remote = remote;
             if timeout {
                 self.unproven = None;
-                self.tell(remote, Moved::GivenUp);
+                self.tell(Some(remote), Moved::GivenUp);
             } else {
                 let answers = connection.stats().frame_rx.path_response;
                 self.unproven = Some(Evidence::Answers(answers));
-                self.tell(remote, Moved::Changed);
+                self.tell(Some(remote), Moved::Changed);
             }
             return;
         }
@@ -71,13 +74,13 @@ impl Moves {
         };
         if proven {
             self.unproven = None;
-            self.tell(remote, Moved::Proven);
+            self.tell(None, Moved::Proven);
         }
     }
 
     fn rebound(&mut self, connection: &Connection) {
         self.unproven = Some(Evidence::Datagrams(connection.stats().udp_rx.datagrams));
-        self.tell(self.remote, Moved::Changed);
+        self.tell(None, Moved::Changed);
     }
 }
 

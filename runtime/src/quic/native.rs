@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use sheetbend_core::carrier::quic::{ClientQuic, Dir, StreamEvent};
 
 use super::wire::Wire;
@@ -52,6 +53,19 @@ impl Wire {
     pub(super) fn open_first(&mut self) -> io::Result<()> {
         self.first.id = self.connection.open(Dir::Bi);
         Ok(())
+    }
+
+    pub(super) fn max_datagram(&mut self) -> usize {
+        self.connection.max_datagram().unwrap_or(0)
+    }
+
+    pub(super) fn send_datagram(&mut self, datagram: Bytes) {
+        // One that has become too long meanwhile is lost, as it may be.
+        let _ = self.connection.send_datagram(datagram);
+    }
+
+    pub(super) fn recv_datagram(&mut self) -> Option<Bytes> {
+        self.connection.recv_datagram()
     }
 
     pub(super) fn lane_header(&mut self) -> Option<Vec<u8>> {

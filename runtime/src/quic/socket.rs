@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use sheetbend_core::carrier::quic::{Read, WriteError};
 use sheetbend_core::session::{LaneRun, Moved};
@@ -50,11 +50,27 @@ impl Lanes for OtherLanes {
         wire.push_lanes()
     }
 
+    fn max_datagram(&self) -> usize {
+        self.0.lock().max_datagram()
+    }
+
+    fn datagram_space(&self) -> usize {
+        self.0.lock().connection.datagram_space()
+    }
+
+    fn send_datagram(&self, datagram: Bytes) {
+        self.0.lock().send_datagram(datagram);
+    }
+
+    fn recv_datagram(&self) -> Option<Bytes> {
+        self.0.lock().recv_datagram()
+    }
+
     fn rebind(&self) {
         self.0.lock().rebind();
     }
 
-    fn take_move(&self) -> Option<(Arc<str>, Moved)> {
+    fn take_move(&self) -> Option<(Option<Arc<str>>, Moved)> {
         let mut wire = self.0.lock();
         let transport = wire.transport();
         wire.moves.take(transport)

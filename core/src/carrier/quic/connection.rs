@@ -330,9 +330,14 @@ impl Connection {
         }
     }
 
-    /// The largest datagram that can be sent at present; `None` where the peer takes none.
+    /// The largest datagram that can be sent on this path; `None` where the peer takes none.
     pub fn max_datagram(&mut self) -> Option<usize> {
         self.inner.datagrams().max_size()
+    }
+
+    /// Bytes of datagrams that can be queued at present.
+    pub fn datagram_space(&mut self) -> usize {
+        self.inner.datagrams().send_buffer_space()
     }
 
     /// The next datagram that was received.
