@@ -212,7 +212,7 @@ pub struct BenchArgs {
     pub sessions: Option<u32>,
     /// The transport of those sessions; binary, sse, ndjson and poll are ways down over HTTP.
     #[arg(long, value_name = "SCHEME", default_value = "ws", requires = "sessions",
-        value_parser = ["tcp", "tls", "ws", "wss", "https", "quic", "binary", "sse", "ndjson", "poll"])]
+        value_parser = ["tcp", "tls", "ws", "wss", "https", "quic", "wt", "binary", "sse", "ndjson", "poll"])]
     pub over: String,
     /// Print one JSON object at the end instead of a table.
     #[arg(long)]
