@@ -37,7 +37,7 @@ async fn one_port_serves_quic_and_webtransport_together() {
         let url = format!("{scheme}://{port}");
         let (client, peer) = tokio::join!(client(&url).connect(runtime()), server.accept());
         let (client, peer) = (client.unwrap(), peer.unwrap());
-        let name = peer.stats().paths[0].name.to_string();
+        let name = peer.paths()[0].name.to_string();
         assert!(name.starts_with(&format!("{scheme}://")), "{name}");
         sessions.push((client, serve_echo(peer)));
     }

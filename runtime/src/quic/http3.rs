@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sheetbend_core::carrier::quic::{ClientQuic, Dir, Protocol, QuicError, QuicStreamId, StreamEvent};
+use sheetbend_core::carrier::quic::{ClientQuic, Dir, Protocol, QuicError, QuicStreamId, Side, StreamEvent};
 use sheetbend_core::carrier::webtransport::{
     ClientHandshake, Event, Http3, Http3Error, ServerHandshake, WebTransport, code,
 };
@@ -123,7 +123,7 @@ impl Wire {
                 Event::Stream { id, early } if id.dir() == Dir::Uni => self.lanes.accept(id, &early),
                 Event::Stream { id, early } => self.take_first(id, early.into()),
                 // The client may ask for something else.
-                Event::Refused(_) if !self.alone => {}
+                Event::Refused(_) if self.connection.side() == Side::Server => {}
                 Event::Refused(error) => {
                     self.lost.get_or_insert(QuicError::NoSession(error));
                 }
@@ -139,7 +139,7 @@ impl Wire {
 
     /// The first stream in both directions that the client opens is lane 0, and there is no other.
     fn take_first(&mut self, id: QuicStreamId, early: Vec<u8>) {
-        if self.first.id.is_none() && !self.alone {
+        if self.first.id.is_none() && self.connection.side() == Side::Server {
             self.first.id = Some(id);
             self.first.early = early;
             self.first.readable = true;

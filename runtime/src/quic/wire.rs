@@ -58,7 +58,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Drives a connection. `alone`: it receives from the port itself, as a client.
+    /// Drives a connection. `alone`: it receives from the port itself.
     pub(super) fn new(port: Arc<Port>, accepted: Accepted, web: Web, alone: bool) -> Wire {
         let Accepted { connection, inbox } = accepted;
         let remote = connection.remote();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quinn_proto::crypto::rustls::HandshakeData;
 use quinn_proto::{
     ConnectionEvent, ConnectionHandle, ConnectionStats, Dir, EndpointEvent, Event, ReadError,
-    SendDatagramError, StreamId, Transmit, VarInt, WriteError,
+    SendDatagramError, Side, StreamId, Transmit, VarInt, WriteError,
 };
 
 use super::clock::Clock;
@@ -82,6 +82,11 @@ impl Connection {
             refused: None,
             events: VecDeque::new(),
         }
+    }
+
+    /// Which end this is.
+    pub fn side(&self) -> Side {
+        self.inner.side()
     }
 
     /// By which its endpoint knows it.

@@ -321,7 +321,8 @@ impl WebTransport {
                 code: from_http3(code).unwrap_or(0),
                 reason: String::new(),
             }),
-            State::Asked(session) if session == id => self.refused_by_server(),
+            // RFC 9114 §4.1: the answer is complete, and comes or has come.
+            State::Asked(session) if session == id && code != code::NO_ERROR => self.refused_by_server(),
             _ => {}
         }
         Ok(())

@@ -436,6 +436,16 @@ fn a_client_learns_that_it_is_refused() {
         );
         assert!(!peer.machine.reads(request_id()));
     }
+    // A refusal that is complete is not lost by being asked to stop.
+    let mut peer = Hostile::server();
+    let stopped = peer.machine.handle_stopped(request_id(), code::NO_ERROR);
+    stopped.expect("good");
+    peer.send(request_id(), &headers(&[(":status", "404")]))
+        .expect("good");
+    assert!(matches!(
+        &peer.events()[..],
+        [Event::Refused(HttpError::Status { status: 404, .. })]
+    ));
     type Ending = fn(&mut Hostile) -> Result<(), Http3Error>;
     let endings: [Ending; 4] = [
         |peer| peer.machine.handle_fin(NOW, request_id()),
