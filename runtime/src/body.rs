@@ -16,18 +16,29 @@ const MAX_AHEAD: usize = 64 * 1024 * 1024;
 
 static AHEAD: AtomicUsize = AtomicUsize::new(0);
 
-/// How long long payloads have been of late, in bytes; 0 while there was none.
+/// How long long payloads have been of late.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usual(usize);
+pub(crate) struct Usual {
+    /// In bytes; 0 while there was none.
+    len: usize,
+    /// There was one since the session was last quiet.
+    lately: bool,
+}
 
 impl Usual {
     /// A payload was of that length.
     #[inline]
     pub(crate) fn note(&mut self, len: usize) {
         if len >= LONG {
-            let fading = self.0 - self.0 / 8;
-            self.0 = fading.max(len.min(MAX_EXPECTED));
+            let fading = self.len - self.len / 8;
+            self.len = fading.max(len.min(MAX_EXPECTED));
+            self.lately = true;
         }
+    }
+
+    /// The session is quiet. Tells whether there were long payloads before.
+    pub(crate) fn rest(&mut self) -> bool {
+        std::mem::take(&mut self.lately)
     }
 }
 
@@ -47,7 +58,7 @@ impl Body {
     pub(crate) fn expecting(usual: Usual) -> Body {
         Body {
             bytes: BytesMut::new(),
-            expected: usual.0,
+            expected: usual.len,
             ahead: 0,
         }
     }
@@ -113,7 +124,12 @@ fn reserve(bytes: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
+
     use super::*;
+
+    /// They share what may be taken ahead.
+    static TURNS: Mutex<()> = Mutex::new(());
 
     fn usual(len: usize) -> Usual {
         let mut usual = Usual::default();
@@ -123,6 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_expected_is_taken_once() {
+        let _turn = TURNS.lock();
         let mut body = Body::expecting(usual(1 << 20));
         body.push(&[1; LONG]);
         let place = body.as_ptr();
@@ -136,6 +153,7 @@ mod tests {
 
     #[test]
     fn more_and_less_than_expected() {
+        let _turn = TURNS.lock();
         let mut body = Body::expecting(usual(LONG));
         for part in 0..40 {
             body.push(&[part; 10_000]);
@@ -167,6 +185,7 @@ mod tests {
     /// However many a peer begins, what it makes this end take for what it does not send has a bound.
     #[test]
     fn what_is_taken_ahead_has_a_bound() {
+        let _turn = TURNS.lock();
         let begun = || {
             let mut body = Body::expecting(usual(MAX_EXPECTED));
             body.push(&[0; LONG]);
@@ -183,12 +202,12 @@ mod tests {
     fn what_is_usual_fades() {
         let mut usual = usual(1 << 20);
         usual.note(100);
-        assert_eq!(usual.0, 1 << 20);
+        assert_eq!(usual.len, 1 << 20);
         for _ in 0..40 {
             usual.note(LONG);
         }
-        assert_eq!(usual.0, LONG);
+        assert_eq!(usual.len, LONG);
         usual.note(usize::MAX);
-        assert_eq!(usual.0, MAX_EXPECTED);
+        assert_eq!(usual.len, MAX_EXPECTED);
     }
 }

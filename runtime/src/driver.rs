@@ -15,7 +15,6 @@ use crate::dial::Dialer;
 use crate::hub::Attachment;
 use crate::link::Link;
 use crate::observer::Observer;
-use crate::pool::forget_bodies;
 use crate::rt::Timer;
 use crate::shared::{Shared, State};
 use crate::waits::{Interest, WakeList};
@@ -244,7 +243,6 @@ impl Driver {
                 Event::PathUp(_) | Event::PathSilent(_) | Event::PathRecovered(_) | Event::GoAway { .. } => {}
                 Event::Quiet => {
                     shared.calls.lock().shrink();
-                    forget_bodies();
                     links.shrink_to_fit();
                     if let Role::Client(dialer) = &mut *role {
                         dialer.shrink();

@@ -201,6 +201,11 @@ impl Intake {
         self.ready.len()
     }
 
+    /// The session is quiet. Tells whether there were long requests before.
+    pub(crate) fn rest(&mut self) -> bool {
+        self.usual.rest()
+    }
+
     /// Gives back what an idle session does not need.
     pub(crate) fn shrink(&mut self) {
         self.collected.shrink_to_fit();
