@@ -36,6 +36,7 @@ mod address;
 mod alarm;
 mod arrive;
 mod blocking;
+mod body;
 mod call;
 mod caller;
 mod calls;
