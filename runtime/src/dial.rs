@@ -6,11 +6,13 @@ use std::task::{Context, Poll};
 
 use sheetbend_core::client::connector::{self, AttemptId, Connector, Down, Verdict};
 use sheetbend_core::handshake::Security;
+use sheetbend_core::policy::ConnectFailure;
 use sheetbend_core::session::{Event, PathEnd, PathError, PathInfo, PathKey};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::RejectCode;
 
 use crate::address::Address;
+use crate::known::Known;
 use crate::layers::Connection;
 use crate::link::Link;
 use crate::reach::{Settings, connect};
@@ -42,6 +44,10 @@ impl Endpoint {
     }
 }
 
+/// What exchanges of HTTP cost, beside carriers of one connection (`Capabilities::cost`).
+#[cfg(feature = "http")]
+const HTTP_COST: u32 = 30;
+
 /// What protects the bytes on a transport, as this end sees it.
 pub(crate) fn security(address: &Address) -> Security {
     match address {
@@ -62,19 +68,41 @@ impl Endpoint {
         if let Some(layers) = &connection.layers {
             let capabilities = layers.carrier.capabilities();
             info.security = capabilities.security;
+            info.offer = capabilities.offer();
             info.exporter = capabilities.exporter.filter(|_| settings.binds);
         }
         #[cfg(feature = "http")]
         if let Some(facts) = &connection.http {
             info.exporter = facts.exporter.filter(|_| settings.binds);
+            info.offer.cost = HTTP_COST;
         }
         #[cfg(feature = "quic")]
         if let Some(facts) = &connection.quic {
             info.exporter = facts.exporter.filter(|_| settings.binds);
             info.lanes = facts.lanes.count();
+            info.offer.lanes = info.lanes > 0;
+            info.offer.datagrams = true;
         }
         info.rank = self.rank;
         info
+    }
+}
+
+/// What the end of a path, or of the attempt at one, means for its endpoint.
+fn failure(end: PathEnd, error: Option<&PathError>, up: bool) -> ConnectFailure {
+    match error {
+        Some(PathError::Rejected { code, .. }) => ConnectFailure::Rejected(*code),
+        Some(PathError::Abandoned(_)) => ConnectFailure::Abandoned,
+        Some(PathError::Silent) => ConnectFailure::Silent,
+        Some(PathError::HandshakeTimeout) => ConnectFailure::TimedOut,
+        Some(_) => ConnectFailure::Corrupt,
+        None if up && end == PathEnd::Local => ConnectFailure::Abandoned,
+        // That a connection which worked is cut says nothing about its transport.
+        None if up => ConnectFailure::Silent,
+        None => match end {
+            PathEnd::Eof | PathEnd::Reset | PathEnd::Local => ConnectFailure::Cut,
+            PathEnd::Io(kind) => ConnectFailure::of_io(kind),
+        },
     }
 }
 
@@ -119,6 +147,9 @@ pub(crate) struct Dialer {
     succeeded: bool,
     /// No endpoint is used that is weaker than that of the first path.
     keeps_security: bool,
+    known: Arc<Known>,
+    /// Changes of the network that the connector has heard of; `None` before it was told what is remembered.
+    changes: Option<u64>,
 }
 
 impl Dialer {
@@ -132,6 +163,7 @@ impl Dialer {
         guide: Arc<Guide>,
         runtime: Arc<dyn Runtime>,
         settings: Arc<Settings>,
+        known: Arc<Known>,
     ) -> Dialer {
         Dialer {
             connector,
@@ -146,6 +178,8 @@ impl Dialer {
             errors: Vec::new(),
             succeeded: false,
             keeps_security: false,
+            known,
+            changes: None,
         }
     }
 
@@ -169,7 +203,8 @@ impl Dialer {
                     Poll::Pending => {}
                     Poll::Ready(Ok(connection)) => attempt.progress = Progress::Connected(connection),
                     Poll::Ready(Err(error)) => {
-                        attempt.progress = Progress::Failed(error.to_string(), Down::Failed)
+                        let down = Down::of(ConnectFailure::of_io(error.kind()));
+                        attempt.progress = Progress::Failed(error.to_string(), down)
                     }
                 }
             }
@@ -221,6 +256,7 @@ impl Dialer {
                     self.unwanted.push(*path);
                 }
                 let endpoint = attempt.endpoint;
+                self.known.won(&self.runtime, &self.endpoints[endpoint].name);
                 self.forget_unreachable(endpoint);
                 self.settle_at(endpoint);
                 if std::mem::take(&mut self.keeps_security) {
@@ -246,15 +282,12 @@ impl Dialer {
                 let Some(index) = self.attempts.iter().position(|attempt| attempt.is(*path)) else {
                     return;
                 };
-                let down = match error {
-                    Some(PathError::Rejected { .. }) => Down::Rejected,
-                    Some(PathError::Abandoned(_)) => Down::Abandoned,
-                    _ => Down::Failed,
-                };
+                let up = matches!(self.attempts[index].progress, Progress::Path { up: true, .. });
+                let down = Down::of(failure(*end, error.as_ref(), up));
                 if let Some(PathError::Rejected { code, address, .. }) = error {
                     self.redirected(now, self.attempts[index].endpoint, *code, address);
                 }
-                if matches!(self.attempts[index].progress, Progress::Path { up: true, .. }) {
+                if up {
                     let attempt = self.attempts.swap_remove(index);
                     if *delivered > 0 {
                         self.connector.handle_path_worked(attempt.id);
@@ -356,6 +389,7 @@ impl Dialer {
 
     /// Does what the connector wants. Tells whether, before there was any path, an endpoint failed.
     pub(crate) fn dial(&mut self, now: Timestamp, state: &mut State, links: &mut [Link]) -> bool {
+        self.follow_network(now, state);
         let mut news = self.report_failures(now);
         if let Some(why) = self.refused.take() {
             state.core.refuse_redirect(now, &why);
@@ -374,6 +408,12 @@ impl Dialer {
             match event {
                 connector::Event::GiveUp(attempt) | connector::Event::Surplus(attempt) => {
                     news |= self.give_up(attempt.attempt_id);
+                }
+                connector::Event::Brokenness { endpoint } => {
+                    if let Some(known) = self.endpoints.get(endpoint).filter(|known| !known.learned) {
+                        self.known
+                            .note(&self.runtime, now, &self.connector, endpoint, &known.name);
+                    }
                 }
                 connector::Event::Exhausted => {
                     let list = self.failures();
@@ -404,11 +444,27 @@ impl Dialer {
             });
             self.fresh = true;
         }
+        self.known.save(&self.runtime);
         if news {
             state.unreachable = self.failures();
             state.exhausted = state.unreachable.len() == self.endpoints.len();
         }
         news
+    }
+
+    /// Tells connector and session what is remembered of the network that the machine is on, when it has changed.
+    fn follow_network(&mut self, now: Timestamp, state: &mut State) {
+        let changes = self.known.changes();
+        if self.changes == Some(changes) {
+            return;
+        }
+        if self.changes.is_some() {
+            self.connector.handle_network_change(now);
+            state.core.handle_network_change(now);
+        }
+        self.changes = Some(changes);
+        let names = self.endpoints.iter().map(|endpoint| &*endpoint.name);
+        self.known.recall(&*self.runtime, now, &mut self.connector, names);
     }
 
     fn report_failures(&mut self, now: Timestamp) -> bool {

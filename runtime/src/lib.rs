@@ -51,6 +51,7 @@ mod files;
 mod http;
 mod hub;
 mod intake;
+mod known;
 #[cfg(feature = "quic")]
 mod laned;
 mod layers;
@@ -65,6 +66,7 @@ mod pooling;
 mod proxied;
 #[cfg(feature = "quic")]
 mod quic;
+mod race;
 mod reach;
 mod redirect;
 mod request;
@@ -77,6 +79,8 @@ mod stream;
 mod stream_io;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(feature = "tracing")]
+mod traced;
 #[cfg(any(feature = "json", feature = "postcard"))]
 mod typed;
 mod wait;
@@ -140,8 +144,12 @@ pub use sheetbend_core::handshake::StreamLimits;
 pub use sheetbend_core::policy::backoff::BackoffPolicy;
 pub use sheetbend_core::policy::breaker::{Config as BreakerConfig, State as BreakerState};
 pub use sheetbend_core::policy::budget::BudgetPolicy;
+pub use sheetbend_core::policy::health::{Evidence, Standing};
 pub use sheetbend_core::policy::hedge::{HedgeDelay, HedgePolicy};
 pub use sheetbend_core::policy::retry::RetryPolicy;
+pub use sheetbend_core::policy::selection::{
+    Config as SelectionConfig, Explanation, Needs, Price, Reason as Choice, Weights,
+};
 pub use sheetbend_core::request::idempotency::Config as KeyConfig;
 pub use sheetbend_core::request::limiter::Config as CallLimits;
 pub use sheetbend_core::request::{
@@ -153,6 +161,7 @@ pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
     Cause, ClassConfig, ClassError, ClassSettings, Config, Delivery, DeliveryKind, Message, Moved, OpenError,
     Outcome, PathEnd, PathMode, PathStats, Progress, SendError, State, Stats, StreamError, SwitchCause,
+    SwitchEvidence,
 };
 pub use sheetbend_core::time::Timestamp;
 pub use sheetbend_core::wire::{Class, ErrorCode, RejectCode, Side, StreamId};

@@ -8,6 +8,7 @@ use sheetbend_core::carrier::proxy::{Proxy, ProxyError, ProxyKind, Tunnel, Tunne
 
 use crate::address::Address;
 use crate::layers::{Connection, Sending, poll_read};
+use crate::race::Winners;
 use crate::reach::Settings;
 use crate::rt::{Runtime, Timer};
 
@@ -29,7 +30,12 @@ fn target(address: &Address) -> Option<(&str, u16)> {
 }
 
 /// A connection that the proxy has led to the address.
-pub(crate) async fn reach(runtime: &dyn Runtime, address: &Address, proxy: &Proxy) -> io::Result<Connection> {
+pub(crate) async fn reach(
+    runtime: &dyn Runtime,
+    address: &Address,
+    proxy: &Proxy,
+    winners: &Winners,
+) -> io::Result<Connection> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("through the proxy {proxy}: {error}"));
     let Some((host, port)) = target(address) else {
@@ -44,7 +50,7 @@ pub(crate) async fn reach(runtime: &dyn Runtime, address: &Address, proxy: &Prox
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{host}` has no address"));
     for host in hosts.iter().take(MAX_ADDRESSES) {
-        match open(runtime, proxy, host, port).await {
+        match open(runtime, proxy, winners, (host, port)).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = named(error),
         }
@@ -52,12 +58,17 @@ pub(crate) async fn reach(runtime: &dyn Runtime, address: &Address, proxy: &Prox
     Err(last)
 }
 
-async fn open(runtime: &dyn Runtime, proxy: &Proxy, host: &str, port: u16) -> io::Result<Connection> {
+async fn open(
+    runtime: &dyn Runtime,
+    proxy: &Proxy,
+    winners: &Winners,
+    (host, port): (&str, u16),
+) -> io::Result<Connection> {
     let own = Address::Tcp {
         host: proxy.host().to_owned(),
         port: proxy.port(),
     };
-    let mut connection = Connection::native(runtime.connect(own).await?);
+    let mut connection = Connection::native(crate::race::connect(runtime, &own, winners).await?);
     let tunnel = Tunnel::new(proxy, host, port, TunnelLimits::default(), runtime.now());
     let mut tunnel = tunnel.map_err(refused)?;
     let Some(deadline) = tunnel.poll_timeout() else {

@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) proxies: sheetbend_core::carrier::proxy::ProxyRules,
     /// JOINs are bound to TLS.
     pub(crate) binds: bool,
+    /// Which address of a name answered last.
+    pub(crate) winners: Arc<crate::race::Winners>,
 }
 
 impl Default for Settings {
@@ -46,6 +48,7 @@ impl Default for Settings {
             #[cfg(feature = "proxy")]
             proxies: Default::default(),
             binds: true,
+            winners: Arc::default(),
         }
     }
 }
@@ -108,14 +111,19 @@ pub(crate) fn connect_bare(
 #[cfg(feature = "proxy")]
 async fn reach(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Connection> {
     match crate::proxied::proxy(address, settings) {
-        Some(proxy) => crate::proxied::reach(runtime, address, proxy).await,
-        None => Ok(Connection::native(runtime.connect(address.socket()).await?)),
+        Some(proxy) => crate::proxied::reach(runtime, address, proxy, &settings.winners).await,
+        None => straight(runtime, address, settings).await,
     }
 }
 
 #[cfg(not(feature = "proxy"))]
-async fn reach(runtime: &dyn Runtime, address: &Address, _: &Settings) -> io::Result<Connection> {
-    Ok(Connection::native(runtime.connect(address.socket()).await?))
+async fn reach(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Connection> {
+    straight(runtime, address, settings).await
+}
+
+async fn straight(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Connection> {
+    let socket = crate::race::connect(runtime, address, &settings.winners).await?;
+    Ok(Connection::native(socket))
 }
 
 #[cfg(feature = "http")]

@@ -33,7 +33,7 @@ const ARRIVALS: Duration = Duration::from_secs(10);
 const OUTAGE_AT: Duration = Duration::from_secs(20);
 const OUTAGE: Duration = Duration::from_secs(30);
 /// By then all are to be back.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(30);
 const BIN: Duration = Duration::from_millis(100);
 /// Between two calls of a client.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
