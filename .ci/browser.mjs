@@ -2,46 +2,22 @@
 //
 //   node browser.mjs /usr/bin/chromium 8080 ws://127.0.0.1:4433/    prints its address
 //
-// The page is served at http://localhost, at the port that is named. It is of this machine, as browsers keep pages of
-// others from reaching it.
-import { mkdtempSync } from 'node:fs';
-import http from 'node:http';
+// The page is served at http://localhost, at the port that is named.
 import net from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createRequire } from 'node:module';
 
-const { chromium } = createRequire(process.cwd() + '/')('playwright-core');
+import { open } from './chromium.mjs';
+
 const [executablePath, port, target] = process.argv.slice(2);
 
-const site = http.createServer((_, answer) => {
-  answer.setHeader('Content-Type', 'text/html').end('<title>a page</title>');
-});
-await new Promise((listening) => site.listen(Number(port), 'localhost', listening));
-
-const context = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), 'sheetbend-')), {
-  executablePath,
-  headless: true,
-  args: [
-    '--no-sandbox',
-    '--disable-gpu',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-    '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1',
-  ],
-});
-const page = await context.newPage();
-
 const connections = new Map();
-await page.exposeFunction('said', (id, base64) => connections.get(id)?.write(Buffer.from(base64, 'base64')));
-await page.exposeFunction('ended', (id, opened) => {
-  if (!opened) console.log('the page cannot open it');
-  connections.get(id)?.end();
-  connections.delete(id);
+const page = await open(executablePath, port, async (page) => {
+  await page.exposeFunction('said', (id, base64) => connections.get(id)?.write(Buffer.from(base64, 'base64')));
+  await page.exposeFunction('ended', (id, opened) => {
+    if (!opened) console.log('the page cannot open it');
+    connections.get(id)?.end();
+    connections.delete(id);
+  });
 });
-await page.goto(`http://localhost:${port}/`);
 
 let next = 0;
 const server = net.createServer(async (tcp) => {
@@ -90,8 +66,4 @@ const server = net.createServer(async (tcp) => {
 server.listen(0, '127.0.0.1', () => {
   const at = server.address();
   console.log(`listening on ${at.address}:${at.port}`);
-});
-process.on('SIGTERM', async () => {
-  await context.close();
-  process.exit(0);
 });

@@ -73,6 +73,22 @@ impl Endpoint {
     }
 }
 
+/// Whether a connection failed because its peer's certificate is not trusted.
+#[cfg(feature = "tls")]
+fn is_distrust(error: &io::Error) -> bool {
+    use sheetbend_core::carrier::CarrierError;
+
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<CarrierError>());
+    matches!(inner, Some(CarrierError::Tls(error)) if error.is_certificate())
+}
+
+#[cfg(not(feature = "tls"))]
+fn is_distrust(_: &io::Error) -> bool {
+    false
+}
+
 /// Where an attempt stands.
 enum Progress {
     Connecting(BoxFuture<'static, io::Result<Connection>>),
@@ -158,15 +174,34 @@ impl Dialer {
     /// Polls the connections under way.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         self.fresh = false;
+        let mut impostor = None;
         for attempt in &mut self.attempts {
             if let Progress::Connecting(future) = &mut attempt.progress {
                 match future.as_mut().poll(cx) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(connection)) => attempt.progress = Progress::Connected(connection),
                     Poll::Ready(Err(error)) => {
+                        if is_distrust(&error) {
+                            impostor = Some(attempt.endpoint);
+                        }
                         attempt.progress = Progress::Failed(error.to_string(), Down::Failed)
                     }
                 }
+            }
+        }
+        if let Some(endpoint) = impostor.filter(|_| self.keeps_security) {
+            self.retire_resorts(endpoint);
+        }
+    }
+
+    /// Who answers at that host and port speaks TLS and is not trusted: nothing plain goes there instead, though
+    /// whatever works was asked for.
+    fn retire_resorts(&mut self, endpoint: usize) {
+        let place = self.endpoints[endpoint].address.socket();
+        for (index, other) in self.endpoints.iter_mut().enumerate() {
+            let resort = self.connector.is_last_resort(index) && other.address.socket() == place;
+            if resort && !std::mem::replace(&mut other.retired, true) {
+                self.connector.retire_endpoint(index);
             }
         }
     }
@@ -401,7 +436,8 @@ impl Dialer {
         }
         if news {
             state.unreachable = self.failures();
-            state.exhausted = state.unreachable.len() == self.endpoints.len();
+            let open = self.endpoints.iter().filter(|endpoint| !endpoint.retired).count();
+            state.exhausted = state.unreachable.len() >= open;
         }
         news
     }

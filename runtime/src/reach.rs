@@ -26,6 +26,9 @@ pub(crate) struct Settings {
     /// What leads to servers that are not reached straight.
     #[cfg(feature = "proxy")]
     pub(crate) proxies: sheetbend_core::carrier::proxy::ProxyRules,
+    /// For proxies that are spoken to inside TLS.
+    #[cfg(all(feature = "proxy", feature = "tls"))]
+    pub(crate) proxy_tls: Option<sheetbend_core::carrier::tls::ClientTls>,
     /// JOINs are bound to TLS.
     pub(crate) binds: bool,
 }
@@ -41,6 +44,8 @@ impl Default for Settings {
             tls: None,
             #[cfg(feature = "proxy")]
             proxies: Default::default(),
+            #[cfg(all(feature = "proxy", feature = "tls"))]
+            proxy_tls: None,
             binds: true,
         }
     }
@@ -70,7 +75,7 @@ pub(crate) fn connect_bare(
     settings: Arc<Settings>,
 ) -> BoxFuture<'static, io::Result<Connection>> {
     Box::pin(async move {
-        let mut connection = reach(&*runtime, &address, &settings).await?;
+        let mut connection = reach(&runtime, &address, &settings).await?;
         if let Some(carrier) = carrier(&*runtime, &address, &settings)? {
             let mut layers = Box::new(Layers::new(carrier));
             if !connection.input.is_empty() {
@@ -91,15 +96,15 @@ pub(crate) fn connect_bare(
 
 /// A connection on which nothing has been spoken with the server.
 #[cfg(feature = "proxy")]
-async fn reach(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Connection> {
+async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, settings: &Settings) -> io::Result<Connection> {
     match crate::proxied::proxy(address, settings) {
-        Some(proxy) => crate::proxied::reach(runtime, address, proxy).await,
+        Some(proxy) => crate::proxied::reach(runtime, address, proxy, settings).await,
         None => Ok(Connection::native(runtime.connect(address.socket()).await?)),
     }
 }
 
 #[cfg(not(feature = "proxy"))]
-async fn reach(runtime: &dyn Runtime, address: &Address, _: &Settings) -> io::Result<Connection> {
+async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, _: &Settings) -> io::Result<Connection> {
     Ok(Connection::native(runtime.connect(address.socket()).await?))
 }
 

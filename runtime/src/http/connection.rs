@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use sheetbend_core::carrier::http::{
-    Asked, BodyDecoder, Exchange, HeadLimits, HttpError, Mode, Operation, RequestHead, Token, Uploaded,
-    refusal,
+    Asked, BodyDecoder, Exchange, HeadLimits, HttpError, Mode, Note, Operation, RequestHead, Token, Uploaded,
+    begin_down, put_note, refusal,
 };
 use sheetbend_core::rng::Rng;
 use sheetbend_core::time::Timestamp;
 
 use super::Facts;
 use super::port::Port;
-use super::wire::Wire;
 use crate::arrive::Door;
 use crate::hub::Hub;
 use crate::layers::Connection;
 use crate::rt::Timer;
+use crate::wire::Wire;
 
 /// How long a connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(75);
@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(75);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a refused connection may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a client may take to see whether a way down gets through.
+const TRIAL: Duration = Duration::from_secs(20);
 /// The longest body that makes a path, in bytes.
 const MAX_CREATE: usize = 64 * 1024;
 /// What an upload brings is handed on in pieces of about this size.
@@ -257,10 +259,16 @@ impl Serving {
                     }
                     Operation::Poll => self.poll(wire, &port, &exchange, &cors).await,
                     // RFC 9112 §7.1: what asks in HTTP/1.0 takes no chunks.
-                    Operation::Down if !head.is_http11 => Err(Failure::Refused(HttpError::Refused {
-                        status: 505,
-                        why: "a response without end needs HTTP/1.1",
-                    })),
+                    Operation::Down | Operation::Try if !head.is_http11 => {
+                        Err(Failure::Refused(HttpError::Refused {
+                            status: 505,
+                            why: "a response without end needs HTTP/1.1",
+                        }))
+                    }
+                    Operation::Try => {
+                        port.begin(&exchange, Mode::Binary, None)?;
+                        self.trial(wire, &port, Mode::accepted(head), &cors).await
+                    }
                     Operation::Down => {
                         let mode = Mode::accepted(head);
                         let last = last_event(head)?;
@@ -388,6 +396,19 @@ impl Serving {
             port.lose_poll(exchange.number);
         }
         answered
+    }
+
+    /// Says what a downlink begins with, and waits until the client has seen enough: what ends, gets through in any
+    /// case.
+    async fn trial(&mut self, wire: &mut Wire, port: &Port, mode: Mode, cors: &str) -> Result<Next, Failure> {
+        let now = self.now();
+        wire.lay_out(now, |out| {
+            begin_down(mode, cors, out);
+            put_note(mode, Note::Received(port.received()), out);
+        });
+        self.within(PATIENCE, |cx, _| wire.poll_write(cx)).await??;
+        let _ = self.within(TRIAL, |cx, now| wire.poll_fill(cx, now)).await?;
+        Ok(Next::Close)
     }
 
     async fn upload(

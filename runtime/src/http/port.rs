@@ -9,16 +9,16 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use sheetbend_core::carrier::http::{
     BodyDecoder, Exchange, ExchangeKey, HttpError, Item, ItemDecoder, LAST_CHUNK, Mode, ServerConfig,
-    ServerPath, Token, Uploaded,
+    ServerPath, Token, Uploaded, begin_down,
 };
 use sheetbend_core::server::Origin;
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
-use super::wire::Wire;
 use super::{Keyed, take_waiting};
 use crate::alarm::Alarm;
 use crate::rt::{Runtime, Socket};
+use crate::wire::Wire;
 
 /// Nothing more is read while so much waits for the session.
 const HIGH_WATER: usize = 256 * 1024;
@@ -267,6 +267,11 @@ impl Port {
         state.path.upload_answer(cors)
     }
 
+    /// Up to where the client's bytes have come.
+    pub(super) fn received(&self) -> u64 {
+        self.state.lock().path.received()
+    }
+
     /// Hands the connection of a downlink over.
     pub(super) fn adopt_down(&self, number: u64, mode: Mode, cors: &str, mut wire: Wire) {
         let now = self.runtime.now();
@@ -279,7 +284,7 @@ impl Port {
             let _ = old.poll_write(&mut Context::from_waker(Waker::noop()));
             old.close();
         }
-        wire.lay_out(now, |out| state.path.begin_down(mode, cors, out));
+        wire.lay_out(now, |out| begin_down(mode, cors, out));
         state.down = Some((number, wire));
         if state.gone {
             state.down = None;

@@ -53,6 +53,8 @@ pub enum Operation {
     Down,
     /// GET: the server's next bytes.
     Poll,
+    /// GET: the beginning of a downlink, and nothing of the path.
+    Try,
     /// POST: the client's last bytes; the path is over.
     End,
 }
@@ -65,13 +67,14 @@ impl Operation {
             Operation::Stream => "stream",
             Operation::Down => "down",
             Operation::Poll => "poll",
+            Operation::Try => "try",
             Operation::End => "end",
         }
     }
 
     fn of(name: &str) -> Option<Operation> {
         use Operation::*;
-        [Up, Stream, Down, Poll, End]
+        [Up, Stream, Down, Poll, Try, End]
             .into_iter()
             .find(|op| op.name() == name)
     }
@@ -80,7 +83,7 @@ impl Operation {
     pub fn method(self) -> &'static str {
         match self {
             Operation::Up | Operation::Stream | Operation::End => "POST",
-            Operation::Down | Operation::Poll => "GET",
+            Operation::Down | Operation::Poll | Operation::Try => "GET",
         }
     }
 }
@@ -256,6 +259,7 @@ mod tests {
             Operation::Stream,
             Operation::Down,
             Operation::Poll,
+            Operation::Try,
             Operation::End,
         ] {
             let exchange = key.sign(operation, Token([9; 16]), 3, 1 << 40, 17);

@@ -91,6 +91,7 @@ pub struct ServerPath {
     stream: Option<Upload>,
     downlinks: u64,
     down: Option<Downlink>,
+    trials: u64,
     /// The streaming upload that the client is to be told of.
     mark: Option<u64>,
     /// Up to where the client was told that its bytes came, and since when it was not.
@@ -122,6 +123,7 @@ impl ServerPath {
             stream: None,
             downlinks: 0,
             down: None,
+            trials: 0,
             mark: None,
             told: 0,
             untold: None,
@@ -197,6 +199,13 @@ impl ServerPath {
                 } else {
                     self.upload = upload;
                 }
+            }
+            Operation::Try => {
+                if exchange.number <= self.trials {
+                    return refused(409, "this trial was seen before");
+                }
+                self.trials = exchange.number;
+                self.acknowledge(exchange.received)?;
             }
             Operation::Down | Operation::Poll => {
                 // RFC-less: a browser asks again with the same URL, and says what it had last.
@@ -350,17 +359,6 @@ impl ServerPath {
         )
     }
 
-    /// The head of a downlink's response, with the first of its body.
-    pub fn begin_down(&mut self, mode: Mode, cors: &str, out: &mut OutBuffer) {
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\
-             {RESPONSE_FIELDS}{cors}\r\n",
-            mode.media_type(),
-        );
-        out.put(head.as_bytes());
-        mode::put_preamble(mode, out);
-    }
-
     /// Appends what the downlink of that number is to write, a step of it: nothing where nothing is left. `false`: it is over, and is closed once that is written.
     pub fn poll_down(&mut self, now: Timestamp, number: u64, out: &mut OutBuffer) -> bool {
         let over = self.failed.is_some() || self.end_sent;
@@ -467,6 +465,11 @@ impl ServerPath {
         self.incoming.waiting()
     }
 
+    /// The position up to which the client's bytes have come.
+    pub fn received(&self) -> u64 {
+        self.incoming.received()
+    }
+
     /// Bytes that the client sent and the session has not taken.
     pub fn held(&self) -> usize {
         self.incoming.held()
@@ -528,4 +531,15 @@ impl ServerPath {
         self.incoming.shrink();
         self.outgoing.shrink();
     }
+}
+
+/// Appends the head of a downlink's response, with the first of its body.
+pub fn begin_down(mode: Mode, cors: &str, out: &mut OutBuffer) {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\
+         {RESPONSE_FIELDS}{cors}\r\n",
+        mode.media_type(),
+    );
+    out.put(head.as_bytes());
+    mode::put_preamble(mode, out);
 }

@@ -268,6 +268,7 @@ fn a_stolen_token_opens_nothing() {
         Operation::Stream,
         Operation::Down,
         Operation::Poll,
+        Operation::Try,
         Operation::End,
     ] {
         let forged = key(2).sign(operation, TOKEN, 1, 5, 0);
@@ -418,7 +419,7 @@ fn requests(path: &mut ClientPath, now: Timestamp) -> Vec<String> {
             path.handle_connected(now, slot);
         }
     }
-    for slot in [Slot::Up, Slot::Down, Slot::Stream] {
+    for slot in Slot::ALL {
         let mut out = OutBuffer::new();
         path.poll_transmit(now, slot, &mut out);
         let text = String::from_utf8_lossy(&drain(&mut out)).into_owned();
@@ -463,6 +464,104 @@ fn a_downlink_that_is_held_back_is_replaced_by_the_next_mode() {
     assert!(
         path.is_over() && path.failure().is_some(),
         "four in a row are enough"
+    );
+}
+
+/// Lets downlinks fail until polls are left.
+fn fallen() -> (ClientPath, Timestamp) {
+    let mut path = client(None);
+    let mut now = NOW;
+    while path.mode() != Mode::Poll {
+        requests(&mut path, now);
+        now = path.poll_timeout().unwrap();
+    }
+    assert_eq!(
+        requests(&mut path, now),
+        ["GET /?op=poll Accept: application/octet-stream"]
+    );
+    (path, now)
+}
+
+/// Lives by its deadlines until it asks for something: what, and when. Polls are answered at once.
+fn next_request(path: &mut ClientPath) -> (String, Timestamp) {
+    for _ in 0..100 {
+        let now = path.poll_timeout().unwrap();
+        let mut answer = BytesMut::from(&b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"[..]);
+        path.handle_input(now, Slot::Down, &mut answer);
+        let asked = requests(path, now);
+        if let Some(one) = asked.iter().find(|one| !one.contains("op=poll")) {
+            return (one.clone(), now);
+        }
+    }
+    panic!("nothing is asked for");
+}
+
+#[test]
+fn a_better_way_down_is_tried_again_ever_more_rarely_and_taken_when_it_gets_through() {
+    let (mut path, began) = fallen();
+    let mut last = began;
+    for (form, wait) in [
+        ("application/octet-stream", 30),
+        ("text/event-stream", 60),
+        ("application/octet-stream", 120),
+        ("text/event-stream", 240),
+        ("application/octet-stream", 300),
+    ] {
+        let (asked, at) = next_request(&mut path);
+        assert_eq!(asked, format!("GET /?op=try Accept: {form}"));
+        let waited = at.since(last);
+        assert!(
+            waited >= Duration::from_secs(wait) && waited < Duration::from_secs(wait + 2),
+            "{waited:?} instead of {wait}"
+        );
+        // The head alone proves nothing, as it may be all that gets through.
+        let mut head = BytesMut::from(&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..]);
+        path.handle_input(at, Slot::Trial, &mut head);
+        assert_eq!(path.mode(), Mode::Poll);
+        last = at;
+    }
+    let (asked, at) = next_request(&mut path);
+    assert_eq!(asked, "GET /?op=try Accept: text/event-stream");
+    let first =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n19\r\nevent: received\ndata: 5\n\n\r\n";
+    path.handle_input(at, Slot::Trial, &mut BytesMut::from(&first[..]));
+    assert_eq!(path.mode(), Mode::Sse);
+    assert_eq!(
+        requests(&mut path, at),
+        ["GET /?op=down Accept: text/event-stream"]
+    );
+}
+
+#[test]
+fn a_trial_that_is_refused_or_broken_off_costs_nothing() {
+    for refusal in [
+        &b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"[..],
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"",
+    ] {
+        let (mut path, _) = fallen();
+        let (_, at) = next_request(&mut path);
+        if refusal.is_empty() {
+            path.handle_closed(at, Slot::Trial);
+        } else {
+            path.handle_input(at, Slot::Trial, &mut BytesMut::from(refusal));
+        }
+        let (asked, again) = next_request(&mut path);
+        assert_eq!(asked, "GET /?op=try Accept: text/event-stream");
+        assert!(again.since(at) >= Duration::from_secs(60));
+        assert!(!path.is_over() && path.mode() == Mode::Poll);
+    }
+}
+
+#[test]
+fn a_form_that_was_asked_for_is_not_left() {
+    let mut path = client(Some(Mode::Poll));
+    requests(&mut path, NOW);
+    let due = path.poll_timeout().unwrap();
+    assert!(
+        due > NOW + Duration::from_secs(39),
+        "only the poll itself may be late"
     );
 }
 

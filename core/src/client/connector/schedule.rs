@@ -78,12 +78,18 @@ impl Connector {
         self.has_room(index).then(|| hedge.max(endpoint.not_before))
     }
 
+    /// Whether an endpoint is one of the [last resorts](super::Config::last_resorts).
+    pub fn is_last_resort(&self, index: usize) -> bool {
+        let first = self.config.endpoints.saturating_sub(self.config.last_resorts);
+        (first..self.config.endpoints).contains(&index)
+    }
+
     /// When a last resort may be tried at the earliest.
     fn resort(&self, index: usize) -> Timestamp {
-        let first = self.config.endpoints.saturating_sub(self.config.last_resorts);
-        if !(first..self.config.endpoints).contains(&index) {
+        if !self.is_last_resort(index) {
             return Timestamp::ZERO;
         }
+        let first = self.config.endpoints.saturating_sub(self.config.last_resorts);
         let mut others = self.endpoints.iter().take(first);
         let hope = others.any(|other| !other.retired && other.failures == 0);
         match self.outage {
