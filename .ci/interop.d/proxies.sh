@@ -34,7 +34,7 @@ squid_leads() {
   printf 'me:%s\n' "$(openssl passwd -apr1 secret)" >"$scratch/squid/users"
   cat >"$scratch/squid/conf" <<CONF
 http_port 127.0.0.1:$plain
-https_port 127.0.0.1:$inside tls-cert=$scratch/squid/both.pem
+https_port 127.0.0.1:$inside tls-cert=$scratch/squid/both.pem generate-host-certificates=off
 auth_param basic program $helper $scratch/squid/users
 acl known proxy_auth REQUIRED
 http_access allow known

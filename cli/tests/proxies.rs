@@ -179,7 +179,10 @@ fn calls_and_measurements_know_whom_to_believe() {
     let any = format!("sheetbend://{}", server.place);
     let (code, _, line) = echo(&any, &[], &[]);
     assert_eq!(code, Some(1));
-    assert!(line.contains("unknown issuer") && !line.contains("tcp://"), "{line}");
+    assert!(
+        line.contains("unknown issuer") && !line.contains("tcp://"),
+        "{line}"
+    );
     let (code, text, line) = echo(&any, &["--pin", &server.pin], &[]);
     assert_eq!((code, text.as_str()), (Some(0), "x"), "{line}");
     let (code, _, line) = echo(&any, &["--pin", &other], &[]);

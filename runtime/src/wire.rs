@@ -99,11 +99,18 @@ impl Wire {
 
     /// Lets `lay_out` append what is to be written next. Only where all is written that was laid out before.
     pub(crate) fn lay_out<T>(&mut self, now: Timestamp, lay_out: impl FnOnce(&mut OutBuffer) -> T) -> T {
-        let out = self.sending.buffer();
+        let mut out = std::mem::take(self.sending.buffer());
         debug_assert!(out.is_empty(), "what is sealed cannot be appended to");
-        let result = lay_out(out);
+        if out.capacity() == 0 {
+            out = pool::take_output();
+        }
+        let result = lay_out(&mut out);
         if let Some(layers) = &mut self.layers {
-            layers.carrier.seal(now, out);
+            layers.carrier.seal(now, &mut out);
+        }
+        match out.is_empty() {
+            true => pool::give_output(out),
+            false => *self.sending.buffer() = out,
         }
         result
     }
@@ -111,8 +118,8 @@ impl Wire {
     /// Writes what was laid out; ready when all of it is.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let written = self.sending.poll_write(cx, &*self.socket);
-        if written.is_ready() {
-            self.sending.buffer().shrink();
+        if written.is_ready() && self.sending.buffer().capacity() > 0 {
+            pool::give_output(std::mem::take(self.sending.buffer()));
         }
         written
     }

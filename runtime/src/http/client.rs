@@ -104,7 +104,8 @@ impl State {
             again |= self.send(cx, now);
             let due = self.path.poll_timeout();
             again |= self.alarm.poll_soonest(&*self.runtime, due, cx).is_ready();
-            if !again || self.path.is_over() {
+            // What came is to be taken first. Whoever takes it asks again.
+            if !again || self.path.is_over() || self.path.held() > 0 {
                 return;
             }
         }

@@ -259,7 +259,9 @@ impl Serving {
                     }
                     Operation::Poll => self.poll(wire, &port, &exchange, &cors).await,
                     // RFC 9112 §7.1: what asks in HTTP/1.0 takes no chunks.
-                    Operation::Down | Operation::Try if !head.is_http11 => {
+                    Operation::Down | Operation::Events | Operation::Try | Operation::Both
+                        if !head.is_http11 =>
+                    {
                         Err(Failure::Refused(HttpError::Refused {
                             status: 505,
                             why: "a response without end needs HTTP/1.1",
@@ -269,8 +271,11 @@ impl Serving {
                         port.begin(&exchange, Mode::Binary, None)?;
                         self.trial(wire, &port, Mode::accepted(head), &cors).await
                     }
-                    Operation::Down => {
-                        let mode = Mode::accepted(head);
+                    Operation::Down | Operation::Events => {
+                        let mode = match exchange.operation {
+                            Operation::Events => Mode::Sse,
+                            _ => Mode::accepted(head),
+                        };
                         let last = last_event(head)?;
                         port.begin(&exchange, mode, last)?;
                         *held = Some(HandOver {
@@ -280,12 +285,13 @@ impl Serving {
                         });
                         Ok(Next::Gone)
                     }
-                    Operation::Stream => {
+                    Operation::Stream | Operation::Both => {
                         port.begin(&exchange, Mode::Binary, None)?;
+                        let answers = exchange.operation == Operation::Both;
                         *held = Some(HandOver {
                             port,
                             number: exchange.number,
-                            kind: Kind::Stream(body),
+                            kind: Kind::Stream(body, answers.then_some(cors)),
                         });
                         Ok(Next::Gone)
                     }
@@ -459,7 +465,7 @@ fn last_event(head: &RequestHead) -> Result<Option<u64>, HttpError> {
 
 enum Kind {
     Down(Mode, String),
-    Stream(BodyDecoder),
+    Stream(BodyDecoder, Option<String>),
 }
 
 /// A connection that becomes a path's.
@@ -473,7 +479,9 @@ impl HandOver {
     fn to(self, wire: Wire) {
         match self.kind {
             Kind::Down(mode, cors) => self.port.adopt_down(self.number, mode, &cors, wire),
-            Kind::Stream(body) => self.port.adopt_stream(self.number, wire, body),
+            Kind::Stream(body, answer) => {
+                self.port.adopt_stream(self.number, wire, body, answer.as_deref());
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ impl ClientPath {
             return None;
         }
         let [up, down, stream, trial] = &self.lanes;
+        let down = if self.is_turned() { stream } else { down };
         let late = |lane: &Lane, after: Duration| (lane.stage != Stage::Closed).then(|| lane.since + after);
         let up_due = (up.response.is_some() || up.stage == Stage::Connecting)
             .then(|| match up.stage {
@@ -80,6 +81,10 @@ impl ClientPath {
                 Slot::Up => {
                     self.close(Slot::Up);
                     self.failed_once(0);
+                }
+                Slot::Down if self.is_turned() => {
+                    self.streaming.one_way = true;
+                    self.stop_streaming();
                 }
                 Slot::Down => self.fall(now),
                 Slot::Stream => self.stop_streaming(),

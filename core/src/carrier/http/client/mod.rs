@@ -77,10 +77,29 @@ impl Lane {
     }
 }
 
+/// How far a streaming upload is with becoming the downlink, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Turn {
+    /// It is an upload.
+    #[default]
+    Never,
+    /// The server is to show that it answers while it reads.
+    Asked,
+    /// It did: it is to be told to go on there.
+    Due,
+    /// It was told.
+    Said,
+    /// It went on there.
+    Done,
+}
+
 /// The streaming upload.
 #[derive(Debug, Default)]
 struct Streaming {
     number: u64,
+    turn: Turn,
+    /// Something on the way does not pass on responses to requests that are under way.
+    one_way: bool,
     /// The server reads it.
     active: bool,
     /// Bytes before this were written to it.
@@ -88,6 +107,15 @@ struct Streaming {
     failures: u32,
     /// Since when nothing of what was written was acknowledged.
     waiting_since: Option<Timestamp>,
+}
+
+impl Streaming {
+    fn failed(&mut self) {
+        match self.turn {
+            Turn::Never | Turn::Done => self.failures += 1,
+            Turn::Asked | Turn::Due | Turn::Said => self.one_way = true,
+        }
+    }
 }
 
 /// A path of which the client has the exchanges.
@@ -235,6 +263,22 @@ impl ClientPath {
         }
     }
 
+    /// Whether the response to the streaming upload is the downlink.
+    fn is_turned(&self) -> bool {
+        self.streaming.turn == Turn::Done
+    }
+
+    /// The server went on in the response to the streaming upload.
+    fn turned(&mut self, now: Timestamp) {
+        self.streaming.turn = Turn::Done;
+        self.streaming.active = true;
+        self.streaming.position = u64::MAX;
+        self.proven = true;
+        self.failures[1] = 0;
+        self.progress = now;
+        self.close(Slot::Down);
+    }
+
     fn want_down(&mut self, now: Timestamp) {
         if self.token.is_some() && self.key.is_some() && !self.is_over() {
             self.connect(now, Slot::Down);
@@ -259,7 +303,7 @@ impl ClientPath {
         match (before, slot) {
             (Stage::Closed, _) | (_, Slot::Trial) => {}
             (_, Slot::Stream) => {
-                self.streaming.failures += 1;
+                self.streaming.failed();
                 self.stop_streaming();
             }
             (Stage::Connecting, _) => self.fail(HttpError::Unreachable),
@@ -310,7 +354,11 @@ impl ClientPath {
 
     fn stop_streaming(&mut self) {
         if self.lanes[Slot::Stream as usize].stage != Stage::Closed {
-            self.streaming.failures += 1;
+            self.streaming.failed();
+        }
+        if std::mem::take(&mut self.streaming.turn) == Turn::Done {
+            // The downlink is gone with it, and is asked for by itself.
+            self.proven = false;
         }
         self.streaming.active = false;
         self.streaming.position = 0;

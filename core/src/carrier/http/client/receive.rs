@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::{ClientPath, Slot, Stage};
+use super::{ClientPath, Slot, Stage, Turn};
 use crate::carrier::http::HttpError;
 use crate::carrier::http::mode::{Item, Mode, Note};
 use crate::carrier::http::response::Response;
@@ -72,7 +72,12 @@ impl ClientPath {
         if response.status() != 200 && response.status() != 204 {
             return Err(response.refused());
         }
-        if slot == Slot::Up && self.token.is_some() || slot == Slot::Stream {
+        let says_nothing = match slot {
+            Slot::Up => self.token.is_some(),
+            Slot::Stream => self.streaming.turn == Turn::Never,
+            Slot::Down | Slot::Trial => false,
+        };
+        if says_nothing {
             return response.skip(input);
         }
         if slot == Slot::Trial {
@@ -83,6 +88,10 @@ impl ClientPath {
         }
         while let Some(item) = response.next(input)? {
             self.lane(slot).since = now;
+            if slot == Slot::Stream && !self.is_turned() {
+                self.take_turn(now, response, item)?;
+                continue;
+            }
             match item {
                 Item::Data(count) => self.take_data(now, response, count)?,
                 Item::Note(note) => self.take_note(now, note)?,
@@ -94,6 +103,22 @@ impl ClientPath {
             }
         }
         Ok(())
+    }
+
+    /// What a server says in response to an upload without end before that is the downlink.
+    fn take_turn(&mut self, now: Timestamp, response: &mut Response, item: Item) -> Result<(), HttpError> {
+        match (self.streaming.turn, item) {
+            (Turn::Asked, Item::Note(Note::Mark(number))) if number == self.streaming.number => {
+                self.streaming.turn = Turn::Due;
+                Ok(())
+            }
+            (Turn::Said, Item::Note(Note::Mark(position))) => {
+                response.begin_at(position);
+                self.turned(now);
+                Ok(())
+            }
+            _ => Err(HttpError::Malformed("a downlink that nobody has turned to")),
+        }
     }
 
     fn take_data(&mut self, now: Timestamp, response: &mut Response, count: usize) -> Result<(), HttpError> {
@@ -120,8 +145,11 @@ impl ClientPath {
                 }
             }
             Note::End => self.over = true,
+            Note::Turn => return Err(HttpError::Malformed("a turn of the server's")),
             Note::Mark(number) => {
-                if number == self.streaming.number && self.lanes[Slot::Stream as usize].stage == Stage::Open {
+                // Where the response is the downlink, another one may be read beside it only by mistake.
+                let upload = self.streaming.turn == Turn::Never && number == self.streaming.number;
+                if upload && self.lanes[Slot::Stream as usize].stage == Stage::Open {
                     self.streaming.active = true;
                     // Whatever an upload under way holds is acknowledged, or goes again.
                     self.streaming.position = u64::MAX;

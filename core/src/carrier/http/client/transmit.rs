@@ -1,6 +1,6 @@
 //! What is asked for next, on which connection.
 
-use super::{ClientConfig, ClientPath, Slot, Stage};
+use super::{ClientConfig, ClientPath, Slot, Stage, Turn};
 use crate::carrier::http::body::LAST_CHUNK;
 use crate::carrier::http::exchange::{Asked, Exchange, Operation};
 use crate::carrier::http::mode::{self, Mode, Note};
@@ -41,6 +41,9 @@ impl ClientPath {
             self.connect(now, Slot::Up);
         }
         self.want_trial(now);
+        if !self.is_turned() && !self.ending {
+            self.want_down(now);
+        }
         let stream = self.mode == Mode::Binary
             && self.proven
             && self.streaming.failures < MAX_STREAM_FAILURES
@@ -186,11 +189,16 @@ impl ClientPath {
         if self.lanes[Slot::Stream as usize].is_free() {
             self.streams += 1;
             let number = self.streams;
+            let (operation, turn) = match self.streaming.one_way {
+                false => (Operation::Both, Turn::Asked),
+                true => (Operation::Stream, Turn::Never),
+            };
             // It brings nothing before the server has said that it reads it.
-            let Some(exchange) = self.exchange(Operation::Stream, number, self.outgoing.acked()) else {
+            let Some(exchange) = self.exchange(operation, number, self.outgoing.acked()) else {
                 return;
             };
             self.streaming.number = number;
+            self.streaming.turn = turn;
             let asked = Asked::Exchange(exchange);
             out.put(head(&self.config, "POST", &asked, "*/*", None).as_bytes());
             mode::put_note(Mode::Binary, Note::Received(received), out);
@@ -198,6 +206,12 @@ impl ClientPath {
             lane.since = now;
             lane.response = Some(Response::new(Mode::Binary));
             return;
+        }
+        if self.streaming.turn == Turn::Due {
+            self.streaming.turn = Turn::Said;
+            self.told = received;
+            mode::put_note(Mode::Binary, Note::Received(received), out);
+            mode::put_note(Mode::Binary, Note::Turn, out);
         }
         if !self.streaming.active || self.lanes[Slot::Up as usize].response.is_some() {
             return;
