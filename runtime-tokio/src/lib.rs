@@ -55,6 +55,8 @@
 mod files;
 mod net;
 mod runtime;
+#[cfg(feature = "quic")]
+mod udp;
 
 use std::sync::Arc;
 

@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use sheetbend_core::time::Timestamp;
+#[cfg(feature = "quic")]
+use sheetbend_runtime::UdpSocket;
 use sheetbend_runtime::{Address, BoxFuture, Files, Listener, MemNetwork, Runtime, Socket, Timer};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
@@ -111,6 +113,12 @@ impl Runtime for TokioRuntime {
                 Address::Over { .. } => Err(io::ErrorKind::Unsupported.into()),
             }
         })
+    }
+
+    #[cfg(feature = "quic")]
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+        let _context = self.handle.enter();
+        crate::udp::bind(address)
     }
 
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {

@@ -10,7 +10,7 @@ pub const MAX_ADDRESS_LEN: usize = 1024;
 /// The ways down over HTTP that a URL may name.
 const MODES: [&str; 4] = ["binary", "sse", "ndjson", "poll"];
 
-/// A transport that is spoken over a stream socket, and is not its bytes as they are.
+/// A transport that is spoken over a socket of TCP or UDP, and is not its bytes as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Scheme {
@@ -24,6 +24,8 @@ pub enum Scheme {
     Http,
     /// Exchanges of HTTP/1.1 over TLS 1.3.
     Https,
+    /// QUIC, over UDP.
+    Quic,
     /// Whatever works at that port: a client tries all of the others and TCP, see [`Address::alternatives`]; a
     /// server takes them all anyway.
     Any,
@@ -38,6 +40,7 @@ impl Scheme {
             Scheme::Wss => "wss",
             Scheme::Http => "http",
             Scheme::Https => "https",
+            Scheme::Quic => "quic",
             Scheme::Any => "sheetbend",
         }
     }
@@ -45,19 +48,24 @@ impl Scheme {
     /// The port where none is written.
     fn default_port(self) -> Option<u16> {
         match self {
-            Scheme::Tls | Scheme::Any => None,
+            Scheme::Tls | Scheme::Quic | Scheme::Any => None,
             Scheme::Ws | Scheme::Http => Some(80),
             Scheme::Wss | Scheme::Https => Some(443),
         }
     }
 
     fn has_path(self) -> bool {
-        !matches!(self, Scheme::Tls | Scheme::Any)
+        !matches!(self, Scheme::Tls | Scheme::Quic | Scheme::Any)
     }
 
     /// Whether it is spoken inside TLS.
     pub fn is_encrypted(self) -> bool {
-        matches!(self, Scheme::Tls | Scheme::Wss | Scheme::Https)
+        matches!(self, Scheme::Tls | Scheme::Wss | Scheme::Https | Scheme::Quic)
+    }
+
+    /// Whether it is over UDP.
+    pub fn is_udp(self) -> bool {
+        self == Scheme::Quic
     }
 
     /// Whether it is exchanges of HTTP.
@@ -68,6 +76,7 @@ impl Scheme {
 
 /// Where a session can be reached or offered: `tcp://host:port`, `tls://host:port`,
 /// `ws://host:port/path`, `wss://host:port/path`, `http://host:port/path`, `https://host:port/path`,
+/// `quic://host:port`,
 /// `sheetbend://host:port` (whatever works there), `unix:///path`,
 /// `mem://name`.
 ///
@@ -82,7 +91,8 @@ pub enum Address {
         /// Port; 0 asks a listener for any free one.
         port: u16,
     },
-    /// A transport over TCP. [`Address::socket`] is what a runtime connects or listens on for it.
+    /// A transport over TCP, or over UDP. [`Address::socket`] is what a runtime connects or listens on for one over
+    /// TCP.
     Over {
         /// The transport.
         scheme: Scheme,
@@ -100,7 +110,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `unix` or `mem`; `sheetbend` where it is
+    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `unix` or `mem`; `sheetbend` where it is
     /// open.
     pub fn transport(&self) -> &'static str {
         match self {
@@ -132,6 +142,9 @@ impl Address {
         let mut all = Vec::new();
         if cfg!(feature = "tls") {
             all.push(over(Scheme::Tls));
+        }
+        if cfg!(feature = "quic") {
+            all.push(over(Scheme::Quic));
         }
         if cfg!(all(feature = "tls", feature = "websocket")) {
             all.push(over(Scheme::Wss));
@@ -256,11 +269,11 @@ impl fmt::Display for Address {
 pub enum AddressError {
     /// There is no `scheme://` in front.
     #[error(
-        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path, https://host/path, sheetbend://host:port, unix:///path or mem://name"
+        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path, https://host/path, quic://host:port, sheetbend://host:port, unix:///path or mem://name"
     )]
     NoScheme(String),
     /// The scheme is none of ours.
-    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, http, https, sheetbend, unix and mem")]
+    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, http, https, quic, sheetbend, unix and mem")]
     UnknownScheme(String),
     /// An address without a host.
     #[error("`{0}` has no host: write tcp://host:port")]
@@ -311,6 +324,7 @@ impl FromStr for Address {
             "wss" => parse_over(text, Scheme::Wss, rest),
             "http" => parse_over(text, Scheme::Http, rest),
             "https" => parse_over(text, Scheme::Https, rest),
+            "quic" => parse_over(text, Scheme::Quic, rest),
             "sheetbend" => parse_over(text, Scheme::Any, rest),
             "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
             "unix" => Err(AddressError::RelativePath(text.to_owned())),
@@ -450,6 +464,7 @@ mod tests {
             "wss://a.example:443/x",
             "http://localhost:8080/?mode=sse",
             "https://a.example:443/deep?tenant=1&mode=poll",
+            "quic://[::1]:443",
             "sheetbend://[::1]:4433",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
@@ -466,6 +481,7 @@ mod tests {
         let all: Vec<String> = any.alternatives().iter().map(Address::to_string).collect();
         let built = |scheme: &str| match scheme {
             "tls" => cfg!(feature = "tls"),
+            "quic" => cfg!(feature = "quic"),
             "wss" => cfg!(all(feature = "tls", feature = "websocket")),
             "ws" => cfg!(feature = "websocket"),
             "https" => cfg!(all(feature = "tls", feature = "http")),
@@ -474,6 +490,7 @@ mod tests {
         };
         let expected = [
             "tls://h:7",
+            "quic://h:7",
             "wss://h:7/",
             "https://h:7/",
             "tcp://h:7",

@@ -10,7 +10,7 @@ use sheetbend_core::time::Timestamp;
 use crate::address::Address;
 use crate::files::Files;
 use crate::observer::Observer;
-use crate::rt::{BoxFuture, Listener, Runtime, Socket, Timer};
+use crate::rt::{BoxFuture, Listener, Runtime, Socket, Timer, UdpSocket};
 
 type Connecting = BoxFuture<'static, io::Result<Box<dyn Socket>>>;
 type Listening = BoxFuture<'static, io::Result<Box<dyn Listener>>>;
@@ -86,6 +86,10 @@ impl Runtime for Around {
             Some(listen) => listen(&*self.inner, address),
             None => self.inner.listen(address),
         }
+    }
+
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+        self.inner.bind_udp(address)
     }
 
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {

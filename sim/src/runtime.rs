@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Observer, Runtime, Socket, Timer};
+use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Observer, Runtime, Socket, Timer, UdpSocket};
 
 use crate::disk::SimFiles;
 use crate::host::Host;
@@ -94,6 +94,10 @@ impl Runtime for HostRuntime {
                 Address::Unix(_) | Address::Over { .. } => Err(unsupported(&address)),
             }
         })
+    }
+
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+        Ok(Arc::new(self.host.bind_udp(address.port())?))
     }
 
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {

@@ -34,7 +34,7 @@ pub(crate) const TCP: Ours = Ours {
 };
 
 /// sheetbend over the transports that others are measured over, too.
-pub(crate) const OVER: [Ours; 4] = [
+pub(crate) const OVER: [Ours; 5] = [
     Ours {
         key: "ours-ws",
         scheme: "ws",
@@ -50,6 +50,10 @@ pub(crate) const OVER: [Ours; 4] = [
     Ours {
         key: "ours-sse",
         scheme: "http?mode=sse",
+    },
+    Ours {
+        key: "ours-quic",
+        scheme: "quic",
     },
 ];
 
@@ -67,7 +71,7 @@ impl Peer for Ours {
             Test::Sim => return vec!["links with one fixed delay, Linux TCP defaults".into()],
         };
         let crc = match self.scheme {
-            "tls" => "no CRC inside TLS",
+            "tls" | "quic" => "no CRC inside TLS",
             _ => "CRC on",
         };
         vec![format!("defaults, {crc}, {what}")]
