@@ -9,7 +9,6 @@ use sheetbend_core::carrier::proxy::{Proxy, ProxyError, ProxyKind, Tunnel, Tunne
 
 use crate::address::Address;
 use crate::layers::{Connection, Sending, poll_read};
-use crate::race::Winners;
 use crate::reach::Settings;
 use crate::rt::{Runtime, Timer};
 
