@@ -174,7 +174,8 @@ fn http_reopened(setup: &Setup) -> Outcome {
         ensure!(meanwhile < ms(500), "a request waited for {meanwhile:?}");
         let after = report.slowest(ms(49_000), ms(70_000));
         ensure!(after > ms(500), "it polled on: {after:?}");
-        ensure!(after < ms(3_000), "a request waited for {after:?}");
+        // Three ways do not get through, and each is given a second for it.
+        ensure!(after < ms(4_000), "a request waited for {after:?}");
         Ok(())
     })
 }

@@ -339,7 +339,8 @@ impl ServerPath {
         match note {
             Note::Received(position) => self.acknowledge(position)?,
             Note::End => self.client_ended = true,
-            Note::Turn if stream.turns => self.turn(now, number),
+            // Once: each time would send again what is not acknowledged.
+            Note::Turn if std::mem::take(&mut stream.turns) => self.turn(now, number),
             Note::Turn => return Err(HttpError::Malformed("a turn to no response")),
             Note::Mark(position) if position <= received => stream.position = position,
             Note::Mark(_) => {

@@ -724,8 +724,9 @@ fn a_server_turns_only_in_responses_that_it_has_begun() {
         b"\x13\x15\x18456789",
         "goes on at 4, has 5, six bytes"
     );
-    // What was the downlink is none any more.
+    // What was the downlink is none any more, and nothing is sent twice for being asked twice.
     assert!(!path.poll_down(NOW, 1, &mut out));
+    assert!(malformed(path.take_note(NOW, 2, Note::Turn)));
     path.lose_stream(NOW, 2);
     assert!(!path.is_turned(2));
     assert_eq!(path.poll_timeout(), Some(NOW + Duration::from_secs(20)));

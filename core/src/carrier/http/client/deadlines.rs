@@ -82,10 +82,7 @@ impl ClientPath {
                     self.close(Slot::Up);
                     self.failed_once(0);
                 }
-                Slot::Down if self.is_turned() => {
-                    self.streaming.one_way = true;
-                    self.stop_streaming();
-                }
+                Slot::Down if self.is_turned() => self.stop_streaming(),
                 Slot::Down => self.fall(now),
                 Slot::Stream => self.stop_streaming(),
                 Slot::Trial => self.trial_due(now),

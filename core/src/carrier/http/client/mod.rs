@@ -105,15 +105,24 @@ struct Streaming {
     /// Bytes before this were written to it.
     position: u64,
     failures: u32,
+    /// Something of it was acknowledged.
+    worked: bool,
     /// Since when nothing of what was written was acknowledged.
     waiting_since: Option<Timestamp>,
 }
 
 impl Streaming {
-    fn failed(&mut self) {
+    /// It came to nothing, or nothing more comes of it; `cut` where its connection ended. One that was cut after it
+    /// had worked is no reason to do without, one that went mute is.
+    fn failed(&mut self, cut: bool) {
         match self.turn {
-            Turn::Never | Turn::Done => self.failures += 1,
             Turn::Asked | Turn::Due | Turn::Said => self.one_way = true,
+            Turn::Never | Turn::Done if cut && self.worked => {}
+            Turn::Never => self.failures += 1,
+            Turn::Done => {
+                self.one_way = true;
+                self.failures += 1;
+            }
         }
     }
 }
@@ -303,7 +312,7 @@ impl ClientPath {
         match (before, slot) {
             (Stage::Closed, _) | (_, Slot::Trial) => {}
             (_, Slot::Stream) => {
-                self.streaming.failed();
+                self.streaming.failed(true);
                 self.stop_streaming();
             }
             (Stage::Connecting, _) => self.fail(HttpError::Unreachable),
@@ -354,7 +363,7 @@ impl ClientPath {
 
     fn stop_streaming(&mut self) {
         if self.lanes[Slot::Stream as usize].stage != Stage::Closed {
-            self.streaming.failed();
+            self.streaming.failed(false);
         }
         if std::mem::take(&mut self.streaming.turn) == Turn::Done {
             // The downlink is gone with it, and is asked for by itself.

@@ -136,10 +136,7 @@ impl ClientPath {
             Note::Received(position) => {
                 if self.outgoing.acknowledge(position).map_err(HttpError::Sequence)? {
                     let streaming = &mut self.streaming;
-                    if streaming.active {
-                        // It gets through, however often such connections are cut.
-                        streaming.failures = 0;
-                    }
+                    streaming.worked |= streaming.active;
                     let waits = streaming.position != u64::MAX && streaming.position > position;
                     streaming.waiting_since = Some(now).filter(|_| waits && streaming.active);
                 }

@@ -199,6 +199,7 @@ impl ClientPath {
             };
             self.streaming.number = number;
             self.streaming.turn = turn;
+            self.streaming.worked = false;
             let asked = Asked::Exchange(exchange);
             out.put(head(&self.config, "POST", &asked, "*/*", None).as_bytes());
             mode::put_note(Mode::Binary, Note::Received(received), out);
