@@ -168,7 +168,7 @@ pub(crate) fn take_body(room: usize) -> BytesMut {
     // What was handed over last is used up last, most often.
     for index in 0..bodies.handed.len() {
         let (body, size) = &mut bodies.handed[index];
-        let suits = *size >= room && *size / 4 <= room;
+        let suits = *size >= room && *size / 2 <= room;
         if suits && body.try_reclaim(*size) {
             if let Some((body, size)) = bodies.handed.remove(index) {
                 bodies.bytes -= size;
