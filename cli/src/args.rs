@@ -218,7 +218,7 @@ pub struct BenchArgs {
     /// How often each pair is broken in each way (1 to 1000).
     #[arg(long, value_name = "N", default_value_t = 20, requires = "failover", value_parser = parse_rounds)]
     pub rounds: usize,
-    /// Only these transports: tcp, tls, ws, wss, unix, quic, binary, sse, ndjson, poll.
+    /// Only these transports: tcp, tls, ws, wss, unix, quic, wt, binary, sse, ndjson, poll.
     #[arg(long, value_name = "SCHEMES", requires = "failover", value_delimiter = ',')]
     pub only: Vec<String>,
     /// The transport of those sessions; binary, sse, ndjson and poll are ways down over HTTP.

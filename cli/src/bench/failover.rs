@@ -22,8 +22,8 @@ use tempfile::TempDir;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// The transports, each as `--only` names it.
-pub const TRANSPORTS: [&str; 10] = [
-    "tcp", "tls", "ws", "wss", "unix", "quic", "binary", "sse", "ndjson", "poll",
+pub const TRANSPORTS: [&str; 11] = [
+    "tcp", "tls", "ws", "wss", "unix", "quic", "wt", "binary", "sse", "ndjson", "poll",
 ];
 /// Messages a second: a silence of a millisecond shows.
 const PER_MILLISECOND: u64 = 2;
@@ -394,14 +394,14 @@ mod tests {
     #[test]
     fn every_ordered_pair_is_there_once() {
         let all: BTreeSet<_> = pairs(&TRANSPORTS).collect();
-        assert_eq!(all.len(), 10 * 9);
-        assert_eq!(pairs(&TRANSPORTS).count(), 10 * 9);
+        assert_eq!(all.len(), 11 * 10);
+        assert_eq!(pairs(&TRANSPORTS).count(), 11 * 10);
     }
 
     #[test]
     fn what_is_asked_for_is_checked() {
         let only = |names: &[&str]| chosen(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        assert_eq!(only(&[]).ok().map(|all| all.len()), Some(10));
+        assert_eq!(only(&[]).ok().map(|all| all.len()), Some(11));
         assert_eq!(only(&["ws", "tcp", "ws"]).ok(), Some(vec!["tcp", "ws"]));
         assert!(only(&["tcp"]).is_err());
         assert!(only(&["tcp", "carrier-pigeon"]).is_err());
