@@ -80,14 +80,16 @@ pub struct ClientBuilder {
     carriers: Arc<Settings>,
     #[cfg(feature = "tls")]
     trust: Option<Trust>,
+    #[cfg(all(feature = "proxy", feature = "tls"))]
+    proxy_trust: Option<Trust>,
 }
 
 impl ClientBuilder {
     /// Adds an endpoint of the server. Those added first are preferred.
     ///
     /// `sheetbend://host:port` is whatever works there: TLS and WebSocket over it are tried first, TCP and WebSocket
-    /// without it once these have failed or two seconds have passed. The session keeps to the security of its first
-    /// path. Where an attacker may block TLS that is no protection: say whom to trust (`ClientBuilder::trust`), or set
+    /// without it once these have failed or two seconds have passed; but not where TLS is spoken and the certificate is
+    /// not trusted: that is an error. The session keeps to the security of its first path. Where an attacker may block TLS that is no protection: say whom to trust (`ClientBuilder::trust`), or set
     /// [`Config::security_floor`], and only what is encrypted is tried.
     ///
     /// # Errors
@@ -210,6 +212,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Whom to believe to be a proxy behind `https://`; by default those whom one of the platform's certificate
+    /// authorities vouches for.
+    #[cfg(all(feature = "proxy", feature = "tls"))]
+    pub fn proxy_trust(mut self, trust: Trust) -> ClientBuilder {
+        self.proxy_trust = Some(trust);
+        self
+    }
+
     /// The proxies that the environment names, as [`ProxyRules::from_variables`] reads it: `HTTPS_PROXY`,
     /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
     ///
@@ -231,6 +241,8 @@ impl ClientBuilder {
         let weakest = weakest.ok_or(ConnectError::NoEndpoint)?;
         #[cfg(feature = "tls")]
         self.make_tls(&*runtime)?;
+        #[cfg(all(feature = "proxy", feature = "tls"))]
+        self.make_proxy_tls(&*runtime)?;
         let config = self.config.take().unwrap_or_else(|| DEFAULTS.0.clone());
         let connector = match self.connector.take() {
             None if self.endpoints.len() == 1 => DEFAULTS.1.clone(),
@@ -322,16 +334,17 @@ impl ClientBuilder {
         if !self.endpoints.iter().any(encrypted) {
             return Ok(());
         }
-        let trust = match self.trust.take() {
-            Some(trust) => trust,
-            None => {
-                let roots = runtime.trusted_roots();
-                let roots = roots.map_err(|error| ConnectError::Trust(error.to_string()))?;
-                Trust::Roots(roots.into_iter().map(Into::into).collect())
-            }
-        };
-        let tls = ClientTls::new(&trust).map_err(|error| ConnectError::Trust(error.to_string()))?;
+        let tls = client_tls(self.trust.take(), runtime)?;
         Arc::make_mut(&mut self.carriers).tls = Some(tls);
+        Ok(())
+    }
+
+    #[cfg(all(feature = "proxy", feature = "tls"))]
+    fn make_proxy_tls(&mut self, runtime: &dyn Runtime) -> Result<(), ConnectError> {
+        if self.carriers.proxies.has_encrypted() {
+            let tls = client_tls(self.proxy_trust.take(), runtime)?;
+            Arc::make_mut(&mut self.carriers).proxy_tls = Some(tls);
+        }
         Ok(())
     }
 
@@ -364,6 +377,20 @@ fn kinds(endpoints: &[Address]) -> Vec<Kind> {
         }
     };
     endpoints.iter().enumerate().map(kind).collect()
+}
+
+/// TLS with those who are trusted: those of the platform, unless it was said whom.
+#[cfg(feature = "tls")]
+fn client_tls(trust: Option<Trust>, runtime: &dyn Runtime) -> Result<ClientTls, ConnectError> {
+    let trust = match trust {
+        Some(trust) => trust,
+        None => {
+            let roots = runtime.trusted_roots();
+            let roots = roots.map_err(|error| ConnectError::Trust(error.to_string()))?;
+            Trust::Roots(roots.into_iter().map(Into::into).collect())
+        }
+    };
+    ClientTls::new(&trust).map_err(|error| ConnectError::Trust(error.to_string()))
 }
 
 /// The settings that most clients have, once in a process: for sessions, and for one endpoint.

@@ -106,6 +106,30 @@ fn failure(end: PathEnd, error: Option<&PathError>, up: bool) -> ConnectFailure 
     }
 }
 
+/// Whether a connection failed because its peer's certificate is not trusted.
+#[cfg(feature = "tls")]
+fn is_distrust(error: &io::Error) -> bool {
+    use sheetbend_core::carrier::CarrierError;
+    #[cfg(feature = "quic")]
+    use sheetbend_core::carrier::quic::QuicError;
+
+    let Some(inner) = error.get_ref() else {
+        return false;
+    };
+    #[cfg(feature = "quic")]
+    if let Some(QuicError::Tls(error)) = inner.downcast_ref() {
+        return error.is_distrust();
+    }
+    inner
+        .downcast_ref()
+        .is_some_and(|error: &CarrierError| error.is_distrust())
+}
+
+#[cfg(not(feature = "tls"))]
+fn is_distrust(_: &io::Error) -> bool {
+    false
+}
+
 /// Where an attempt stands.
 enum Progress {
     Connecting(BoxFuture<'static, io::Result<Connection>>),
@@ -197,16 +221,35 @@ impl Dialer {
     /// Polls the connections under way.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         self.fresh = false;
+        let mut impostor = None;
         for attempt in &mut self.attempts {
             if let Progress::Connecting(future) = &mut attempt.progress {
                 match future.as_mut().poll(cx) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(connection)) => attempt.progress = Progress::Connected(connection),
                     Poll::Ready(Err(error)) => {
+                        if is_distrust(&error) {
+                            impostor = Some(attempt.endpoint);
+                        }
                         let down = Down::of(ConnectFailure::of_io(error.kind()));
                         attempt.progress = Progress::Failed(error.to_string(), down)
                     }
                 }
+            }
+        }
+        if let Some(endpoint) = impostor.filter(|_| self.keeps_security) {
+            self.retire_resorts(endpoint);
+        }
+    }
+
+    /// Who answers at that host and port speaks TLS and is not trusted: nothing plain goes there instead, though
+    /// whatever works was asked for.
+    fn retire_resorts(&mut self, endpoint: usize) {
+        let place = self.endpoints[endpoint].address.socket();
+        for (index, other) in self.endpoints.iter_mut().enumerate() {
+            let resort = self.connector.is_last_resort(index) && other.address.socket() == place;
+            if resort && !std::mem::replace(&mut other.retired, true) {
+                self.connector.retire_endpoint(index);
             }
         }
     }
@@ -447,7 +490,8 @@ impl Dialer {
         self.known.save(&self.runtime);
         if news {
             state.unreachable = self.failures();
-            state.exhausted = state.unreachable.len() == self.endpoints.len();
+            let open = self.endpoints.iter().filter(|endpoint| !endpoint.retired).count();
+            state.exhausted = state.unreachable.len() >= open;
         }
         news
     }

@@ -34,8 +34,10 @@
 
 mod address;
 mod alarm;
+mod around;
 mod arrive;
 mod blocking;
+mod body;
 mod call;
 mod caller;
 mod calls;
@@ -80,12 +82,17 @@ mod stream_io;
 mod tower;
 #[cfg(feature = "tracing")]
 mod traced;
+#[cfg(all(feature = "proxy", feature = "tls"))]
+mod tunnelled;
 #[cfg(any(feature = "json", feature = "postcard"))]
 mod typed;
 mod wait;
 mod waits;
+#[cfg(any(feature = "http", all(feature = "proxy", feature = "tls")))]
+mod wire;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, Scheme, ToAddress};
+pub use around::Around;
 pub use blocking::Blocking;
 pub use call::{Answers, CallBuilder, Cancelled, Context, ItemSender, Items, Reply, StreamingRequest};
 pub use caller::{

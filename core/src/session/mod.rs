@@ -33,6 +33,7 @@ mod error;
 mod establish;
 mod event;
 mod failure;
+mod ids;
 mod keys;
 mod lanes;
 mod lifecycle;
@@ -186,6 +187,8 @@ pub struct Session {
     class_dropped: u8,
     /// Bytes that all send halves hold.
     buffered: u64,
+    /// A writer may stand in some class's list.
+    writers_wait: bool,
     messages: Option<Box<Messages>>,
     datagrams: Rare<Datagrams>,
     datagram_sender_blocked: bool,
@@ -261,6 +264,7 @@ impl Session {
             class_control: false,
             class_dropped: 0,
             buffered: 0,
+            writers_wait: false,
             messages: None,
             datagrams: Rare::new(),
             datagram_sender_blocked: false,

@@ -80,11 +80,21 @@ impl Connector {
         self.has_room(index).then(|| hedge.max(endpoint.not_before))
     }
 
+    /// Where the [last resorts](super::Config::last_resorts) begin among the endpoints.
+    fn first_resort(&self) -> usize {
+        self.config.endpoints.saturating_sub(self.config.last_resorts)
+    }
+
+    /// Whether an endpoint is one of the [last resorts](super::Config::last_resorts).
+    pub fn is_last_resort(&self, index: usize) -> bool {
+        (self.first_resort()..self.config.endpoints).contains(&index)
+    }
+
     /// When a last resort may be tried at the earliest, or one that is broken: there is hope for the others as long as
     /// one of them has not failed.
     fn resort(&self, index: usize) -> Timestamp {
-        let first = self.config.endpoints.saturating_sub(self.config.last_resorts);
-        let last_resort = (first..self.config.endpoints).contains(&index);
+        let first = self.first_resort();
+        let last_resort = self.is_last_resort(index);
         if !last_resort && !self.is_broken(index) {
             return Timestamp::ZERO;
         }
