@@ -13,6 +13,7 @@ pub mod demo;
 pub mod failure;
 pub mod files;
 pub mod output;
+pub mod process;
 pub mod progress;
 pub mod proxy;
 pub mod send;

@@ -55,6 +55,9 @@ mod link;
 mod mem;
 mod observer;
 mod open;
+#[cfg(feature = "os")]
+pub mod os;
+mod pipe;
 mod pool;
 mod pooling;
 #[cfg(feature = "proxy")]
@@ -71,13 +74,14 @@ mod stream;
 mod stream_io;
 #[cfg(feature = "tower")]
 mod tower;
+mod transport;
 #[cfg(any(feature = "json", feature = "postcard"))]
 mod typed;
 mod wait;
 mod waits;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, Scheme, ToAddress};
-pub use blocking::Blocking;
+pub use blocking::{Blocking, SessionListener, SessionStream};
 pub use call::{Answers, CallBuilder, Cancelled, Context, ItemSender, Items, Reply, StreamingRequest};
 pub use caller::{
     Caller, CallerBuilder, CallerStats, Pick, Picked, PolicyCall, RoundRobin, Target, TargetId,
@@ -90,6 +94,7 @@ pub use hub::ACCEPT_QUEUE;
 pub use intake::{DEFAULT_MAX_UNACCEPTED, MAX_UNFINISHED, MAX_UNSENT};
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use observer::Observer;
+pub use pipe::piped;
 pub use pooling::{
     Manage, Pool, PoolConfig, PoolError, PoolStats, Pooled, Sessions, SessionsTo, Sockets, Take,
 };
@@ -102,6 +107,7 @@ pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 #[cfg(feature = "tower")]
 pub use tower::{Incoming, Outgoing};
+pub use transport::{Place, Transport};
 #[cfg(any(feature = "json", feature = "postcard"))]
 pub use typed::Codec;
 #[cfg(feature = "json")]

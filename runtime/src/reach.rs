@@ -12,6 +12,7 @@ use crate::address::{Address, Scheme};
 use crate::dial::security;
 use crate::layers::{Connection, Layers, Sending, poll_handshake};
 use crate::rt::{BoxFuture, Runtime};
+use crate::transport;
 
 /// What a client's carriers need to know.
 #[derive(Clone, Debug)]
@@ -70,7 +71,7 @@ pub(crate) fn connect_bare(
     settings: Arc<Settings>,
 ) -> BoxFuture<'static, io::Result<Connection>> {
     Box::pin(async move {
-        let mut connection = reach(&*runtime, &address, &settings).await?;
+        let mut connection = reach(&runtime, &address, &settings).await?;
         if let Some(carrier) = carrier(&*runtime, &address, &settings)? {
             let mut layers = Box::new(Layers::new(carrier));
             if !connection.input.is_empty() {
@@ -91,16 +92,16 @@ pub(crate) fn connect_bare(
 
 /// A connection on which nothing has been spoken with the server.
 #[cfg(feature = "proxy")]
-async fn reach(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Connection> {
+async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, settings: &Settings) -> io::Result<Connection> {
     match crate::proxied::proxy(address, settings) {
-        Some(proxy) => crate::proxied::reach(runtime, address, proxy).await,
-        None => Ok(Connection::native(runtime.connect(address.socket()).await?)),
+        Some(proxy) => crate::proxied::reach(&**runtime, address, proxy).await,
+        None => Ok(Connection::native(transport::connect(runtime, address).await?)),
     }
 }
 
 #[cfg(not(feature = "proxy"))]
-async fn reach(runtime: &dyn Runtime, address: &Address, _: &Settings) -> io::Result<Connection> {
-    Ok(Connection::native(runtime.connect(address.socket()).await?))
+async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, _: &Settings) -> io::Result<Connection> {
+    Ok(Connection::native(transport::connect(runtime, address).await?))
 }
 
 #[cfg(feature = "http")]

@@ -25,6 +25,7 @@ use crate::hub::Hub;
 use crate::intake::RequestLimits;
 use crate::rt::{Listener, Runtime, Timer};
 use crate::session::Session;
+use crate::transport;
 
 /// Connections at a time whose first message has not come, or that are told why they are refused, by
 /// default; more are closed at once.
@@ -174,7 +175,7 @@ impl ServerBuilder {
             {
                 return Err(BindError::NoCertificate { address });
             }
-            match runtime.listen(address.socket()).await {
+            match transport::listen(&runtime, &address).await {
                 Ok(listener) => {
                     let door = Arc::new(Door {
                         plain: plain.unwrap_or_else(|| security(&address.socket())),
