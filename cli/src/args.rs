@@ -35,6 +35,9 @@ pub enum Command {
     Call(CallArgs),
     /// Copy files to a server's store, whatever happens to the connections.
     Send(SendArgs),
+    /// Tell for each transport whether it leads to a server from here, how long its handshake takes, and what it is
+    /// worth.
+    Probe(ProbeArgs),
     /// Measure requests, streams and messages over each transport on this machine.
     Bench(BenchArgs),
     /// Relay connections and break them on a schedule, to see what a program makes of it.
@@ -58,8 +61,8 @@ pub struct DemoArgs {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Where to listen: host:port, tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path,
-    /// http://host:port/path, https://host:port/path or unix:///path; port 0 takes a free one. All are told apart on
-    /// one port; tls, wss and https take nothing plain.
+    /// http://host:port/path, https://host:port/path, quic://host:port or unix:///path; port 0 takes a free one. All are
+    /// told apart on one port, quic on the UDP port of the same number; tls, wss and https take nothing plain.
     #[arg(long, value_name = "ADDR", required_unless_present = "stdio", num_args = 1..)]
     pub listen: Vec<ListenUrl>,
     /// Serve who writes to standard input and reads standard output, as in 'cmd:ssh host sheetbend serve --stdio'; what
@@ -102,8 +105,9 @@ pub struct ServeArgs {
 /// `sheetbend call`: one call.
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, sheetbend://host:port (whatever
-    /// works there) or unix:///path; or cmd:COMMAND, as in 'cmd:ssh host sheetbend serve --stdio'.
+    /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, quic://host:port,
+    /// sheetbend://host:port (whatever works there) or unix:///path; or cmd:COMMAND, as in
+    /// 'cmd:ssh host sheetbend serve --stdio'.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// The method's name.
@@ -151,8 +155,8 @@ pub struct SendArgs {
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path,
-    /// https://host/path, sheetbend://host:port (whatever works there) or unix:///path. Over HTTP, ?mode=binary, sse,
-    /// ndjson or poll names the only way down. cmd:COMMAND is what a command reads and writes, as in
+    /// https://host/path, quic://host:port, sheetbend://host:port (whatever works there) or unix:///path. Over HTTP,
+    /// ?mode=binary, sse, ndjson or poll names the only way down. cmd:COMMAND is what a command reads and writes, as in
     /// 'cmd:ssh host sheetbend serve --stdio --to tcp://localhost:7000'.
     #[arg(value_name = "URL")]
     pub url: Url,
@@ -169,6 +173,29 @@ pub struct SendArgs {
     #[arg(long, short)]
     pub quiet: bool,
     /// Print one JSON object at the end instead of the progress bar.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sheetbend probe`: which transports lead to a server.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// The server: sheetbend://host:port for every transport, or the URL of one.
+    #[arg(value_name = "URL")]
+    pub url: Url,
+    /// Whom to believe behind TLS.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// What leads there.
+    #[command(flatten)]
+    pub through: ThroughArgs,
+    /// How long to wait for a transport to open.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_interval)]
+    pub patience: Duration,
+    /// How long to measure each that opens.
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_interval)]
+    pub each: Duration,
+    /// Print one JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
 }
@@ -195,7 +222,7 @@ pub struct BenchArgs {
     pub sessions: Option<u32>,
     /// The transport of those sessions; binary, sse, ndjson and poll are ways down over HTTP.
     #[arg(long, value_name = "SCHEME", default_value = "ws", requires = "sessions",
-        value_parser = ["tcp", "tls", "ws", "wss", "https", "binary", "sse", "ndjson", "poll"])]
+        value_parser = ["tcp", "tls", "ws", "wss", "https", "quic", "binary", "sse", "ndjson", "poll"])]
     pub over: String,
     /// Print one JSON object at the end instead of a table.
     #[arg(long)]

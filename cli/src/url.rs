@@ -11,14 +11,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The schemes that are spoken over TCP and are not its bytes as they are.
-const OVER_TCP: [&str; 6] = ["tls", "ws", "wss", "http", "https", "sheetbend"];
+/// The schemes that are spoken over TCP or UDP and are not its bytes as they are.
+const CARRIED: [&str; 7] = ["tls", "ws", "wss", "http", "https", "quic", "sheetbend"];
 
 /// The schemes, as told to the user.
-const SCHEMES: &str = "tcp, tls, ws, wss, http, https, sheetbend and unix";
+const SCHEMES: &str = "tcp, tls, ws, wss, http, https, quic, sheetbend and unix";
 
-/// A server's address: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `sheetbend` (whatever works) or `unix`; or
-/// `cmd:COMMAND`, whose input and output lead to it.
+/// A server's address: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `sheetbend` (whatever works) or `unix`;
+/// or `cmd:COMMAND`, whose input and output lead to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url(pub Address);
 
@@ -35,11 +35,11 @@ fn wrong(error: impl fmt::Display) -> UrlError {
     UrlError(error.to_string())
 }
 
-/// The address of one of [`OVER_TCP`]; `None` where it is another's to parse.
-fn over_tcp(text: &str) -> Option<Result<Address, UrlError>> {
+/// The address of one of [`CARRIED`]; `None` where it is another's to parse.
+fn carried(text: &str) -> Option<Result<Address, UrlError>> {
     let (scheme, rest) = text.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
-    if OVER_TCP.contains(&scheme.as_str()) {
+    if CARRIED.contains(&scheme.as_str()) {
         return Some(format!("{scheme}://{rest}").parse().map_err(wrong));
     }
     let known = ["tcp", "unix", ""].contains(&scheme.as_str());
@@ -62,7 +62,7 @@ impl FromStr for Url {
                 line => Ok(Url(process::command(line))),
             };
         }
-        let address = match over_tcp(text) {
+        let address = match carried(text) {
             Some(address) => address?,
             None => {
                 let plain: address::Address = text.parse().map_err(wrong)?;
@@ -82,7 +82,7 @@ impl FromStr for ListenUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        match over_tcp(text) {
+        match carried(text) {
             Some(address) => address.map(ListenUrl),
             None => {
                 let plain: ListenAddress = text.parse().map_err(wrong)?;
@@ -267,6 +267,7 @@ mod tests {
             "wss://h:443/deep?x=1",
             "http://h:80/?mode=sse",
             "https://h:443/",
+            "quic://h:7",
             "sheetbend://h:7",
             "unix:///run/x.sock",
             "cmd:ssh host sheetbend serve --stdio",
@@ -284,7 +285,7 @@ mod tests {
         let message = |text: &str| text.parse::<Url>().expect_err(text).to_string();
         assert_eq!(
             message("ftp://h:80/x"),
-            "scheme 'ftp' is not supported; known are tcp, tls, ws, wss, http, https, sheetbend and unix"
+            "scheme 'ftp' is not supported; known are tcp, tls, ws, wss, http, https, quic, sheetbend and unix"
         );
         assert!(message("cmd: ").starts_with("the command is missing"));
         assert!("cmd:cat".parse::<ListenUrl>().is_err());

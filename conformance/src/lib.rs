@@ -111,6 +111,7 @@ macro_rules! suite {
                 lines_of_json_carry_everything,
                 long_polls_carry_everything,
                 https_carries_everything,
+                quic_carries_everything,
                 whatever_works_carries_everything,
                 proxies_lead_to_the_server,
                 a_transport_of_ones_own_carries_everything,

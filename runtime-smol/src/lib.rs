@@ -55,6 +55,8 @@
 mod net;
 mod runtime;
 mod spare;
+#[cfg(feature = "quic")]
+mod udp;
 
 #[cfg(feature = "global")]
 use std::sync::Arc;

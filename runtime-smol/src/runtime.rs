@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use sheetbend_core::time::Timestamp;
+#[cfg(feature = "quic")]
+use sheetbend_runtime::UdpSocket;
 use sheetbend_runtime::os::{self, StdFiles, Threads};
 use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Runtime, Socket, Timer};
 
@@ -110,6 +112,11 @@ impl Runtime for SmolRuntime {
                 other => Err(os::no_sockets(&other)),
             }
         })
+    }
+
+    #[cfg(feature = "quic")]
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+        crate::udp::bind(address)
     }
 
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {

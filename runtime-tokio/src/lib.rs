@@ -54,6 +54,8 @@
 
 mod net;
 mod runtime;
+#[cfg(feature = "quic")]
+mod udp;
 
 use std::sync::Arc;
 

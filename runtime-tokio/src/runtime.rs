@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use sheetbend_core::time::Timestamp;
+#[cfg(feature = "quic")]
+use sheetbend_runtime::UdpSocket;
 use sheetbend_runtime::os::{self, StdFiles, Threads};
 use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Runtime, Socket, Timer};
 use tokio::runtime::Handle;
@@ -115,6 +117,12 @@ impl Runtime for TokioRuntime {
                 other => Err(os::no_sockets(&other)),
             }
         })
+    }
+
+    #[cfg(feature = "quic")]
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+        let _context = self.handle.enter();
+        crate::udp::bind(address)
     }
 
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {

@@ -66,6 +66,11 @@ async fn a_websocket_over_tls_carries_everything() {
     carries_everything("wss").await;
 }
 
+#[tokio::test]
+async fn quic_carries_everything() {
+    carries_everything("quic").await;
+}
+
 /// Messages go on while connections of several transports to one port are cut.
 async fn survives(schemes: &[&str]) {
     const COUNT: u32 = 20_000;

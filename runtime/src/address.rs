@@ -13,7 +13,7 @@ pub const MAX_ADDRESS_LEN: usize = 1024;
 /// The ways down over HTTP that a URL may name.
 const MODES: [&str; 4] = ["binary", "sse", "ndjson", "poll"];
 
-/// A transport that is spoken over a stream socket, and is not its bytes as they are.
+/// A transport that is spoken over a socket of TCP or UDP, and is not its bytes as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Scheme {
@@ -27,6 +27,8 @@ pub enum Scheme {
     Http,
     /// Exchanges of HTTP/1.1 over TLS 1.3.
     Https,
+    /// QUIC, over UDP.
+    Quic,
     /// Whatever works at that port: a client tries all of the others and TCP, see [`Address::alternatives`]; a
     /// server takes them all anyway.
     Any,
@@ -41,6 +43,7 @@ impl Scheme {
             Scheme::Wss => "wss",
             Scheme::Http => "http",
             Scheme::Https => "https",
+            Scheme::Quic => "quic",
             Scheme::Any => "sheetbend",
         }
     }
@@ -48,19 +51,24 @@ impl Scheme {
     /// The port where none is written.
     fn default_port(self) -> Option<u16> {
         match self {
-            Scheme::Tls | Scheme::Any => None,
+            Scheme::Tls | Scheme::Quic | Scheme::Any => None,
             Scheme::Ws | Scheme::Http => Some(80),
             Scheme::Wss | Scheme::Https => Some(443),
         }
     }
 
     fn has_path(self) -> bool {
-        !matches!(self, Scheme::Tls | Scheme::Any)
+        !matches!(self, Scheme::Tls | Scheme::Quic | Scheme::Any)
     }
 
     /// Whether it is spoken inside TLS.
     pub fn is_encrypted(self) -> bool {
-        matches!(self, Scheme::Tls | Scheme::Wss | Scheme::Https)
+        matches!(self, Scheme::Tls | Scheme::Wss | Scheme::Https | Scheme::Quic)
+    }
+
+    /// Whether it is over UDP.
+    pub fn is_udp(self) -> bool {
+        self == Scheme::Quic
     }
 
     /// Whether it is exchanges of HTTP.
@@ -71,6 +79,7 @@ impl Scheme {
 
 /// Where a session can be reached or offered: `tcp://host:port`, `tls://host:port`,
 /// `ws://host:port/path`, `wss://host:port/path`, `http://host:port/path`, `https://host:port/path`,
+/// `quic://host:port`,
 /// `sheetbend://host:port` (whatever works there), `unix:///path`,
 /// `mem://name`.
 ///
@@ -85,7 +94,8 @@ pub enum Address {
         /// Port; 0 asks a listener for any free one.
         port: u16,
     },
-    /// A transport over TCP. [`Address::socket`] is what a runtime connects or listens on for it.
+    /// A transport over TCP, or over UDP. [`Address::socket`] is what a runtime connects or listens on for one over
+    /// TCP.
     Over {
         /// The transport.
         scheme: Scheme,
@@ -105,8 +115,8 @@ pub enum Address {
 }
 
 impl Address {
-    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `unix`, `mem` or that of a [`Transport`];
-    /// `sheetbend` where it is open.
+    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `unix`, `mem` or that of a
+    /// [`Transport`]; `sheetbend` where it is open.
     pub fn transport(&self) -> &'static str {
         match self {
             Address::Tcp { .. } => "tcp",
@@ -143,6 +153,9 @@ impl Address {
         let mut all = Vec::new();
         if cfg!(feature = "tls") {
             all.push(over(Scheme::Tls));
+        }
+        if cfg!(feature = "quic") {
+            all.push(over(Scheme::Quic));
         }
         if cfg!(all(feature = "tls", feature = "websocket")) {
             all.push(over(Scheme::Wss));
@@ -268,11 +281,11 @@ impl fmt::Display for Address {
 pub enum AddressError {
     /// There is no `scheme://` in front.
     #[error(
-        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path, https://host/path, sheetbend://host:port, unix:///path or mem://name"
+        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path, https://host/path, quic://host:port, sheetbend://host:port, unix:///path or mem://name"
     )]
     NoScheme(String),
     /// The scheme is none of ours.
-    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, http, https, sheetbend, unix and mem")]
+    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, http, https, quic, sheetbend, unix and mem")]
     UnknownScheme(String),
     /// An address without a host.
     #[error("`{0}` has no host: write tcp://host:port")]
@@ -323,6 +336,7 @@ impl FromStr for Address {
             "wss" => parse_over(text, Scheme::Wss, rest),
             "http" => parse_over(text, Scheme::Http, rest),
             "https" => parse_over(text, Scheme::Https, rest),
+            "quic" => parse_over(text, Scheme::Quic, rest),
             "sheetbend" => parse_over(text, Scheme::Any, rest),
             "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
             "unix" => Err(AddressError::RelativePath(text.to_owned())),
@@ -462,6 +476,7 @@ mod tests {
             "wss://a.example:443/x",
             "http://localhost:8080/?mode=sse",
             "https://a.example:443/deep?tenant=1&mode=poll",
+            "quic://[::1]:443",
             "sheetbend://[::1]:4433",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
@@ -478,6 +493,7 @@ mod tests {
         let all: Vec<String> = any.alternatives().iter().map(Address::to_string).collect();
         let built = |scheme: &str| match scheme {
             "tls" => cfg!(feature = "tls"),
+            "quic" => cfg!(feature = "quic"),
             "wss" => cfg!(all(feature = "tls", feature = "websocket")),
             "ws" => cfg!(feature = "websocket"),
             "https" => cfg!(all(feature = "tls", feature = "http")),
@@ -486,6 +502,7 @@ mod tests {
         };
         let expected = [
             "tls://h:7",
+            "quic://h:7",
             "wss://h:7/",
             "https://h:7/",
             "tcp://h:7",

@@ -110,8 +110,8 @@ impl Hub {
         }));
     }
 
-    /// Takes a new path over HTTP in, unless too many are in their handshake.
-    #[cfg(feature = "http")]
+    /// Takes a new path in that is more than a socket, unless too many are in their handshake.
+    #[cfg(any(feature = "http", feature = "quic"))]
     pub(crate) fn welcome_path(self: Arc<Self>, connection: Connection, door: Arc<Door>) -> bool {
         {
             let mut hub = self.lock();
@@ -155,8 +155,7 @@ impl Hub {
             stage: Stage::Sniffing,
             accepted,
         };
-        #[cfg(feature = "http")]
-        if arrival.connection.http.is_some() {
+        if arrival.connection.is_path() {
             arrival.stage = Stage::First(arrival.first());
         }
         let deadline = Incoming::new(accepted, arrival.info()).deadline();
@@ -416,6 +415,14 @@ impl Arrival<'_> {
             let name = format!("{}://{peer}", facts.transport);
             let mut info = PathInfo::new(name, facts.transport, facts.security);
             info.exporter = facts.exporter;
+            return info;
+        }
+        #[cfg(feature = "quic")]
+        if let Some(facts) = &self.connection.quic {
+            let name = format!("{}://{peer}", facts.transport);
+            let mut info = PathInfo::new(name, facts.transport, Security::Encrypted);
+            info.exporter = facts.exporter;
+            info.lanes = facts.lanes.count();
             return info;
         }
         match &self.connection.layers {

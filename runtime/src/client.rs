@@ -170,6 +170,13 @@ impl ClientBuilder {
         self
     }
 
+    /// What may be chosen about QUIC.
+    #[cfg(feature = "quic")]
+    pub fn quic(mut self, settings: sheetbend_core::carrier::quic::QuicSettings) -> ClientBuilder {
+        Arc::make_mut(&mut self.carriers).quic = settings;
+        self
+    }
+
     /// Whom to believe to be the server behind `tls://` and `wss://`; by default those whom one of the
     /// platform's certificate authorities vouches for.
     #[cfg(feature = "tls")]

@@ -69,6 +69,11 @@ impl Endpoint {
         if let Some(facts) = &connection.http {
             info.exporter = facts.exporter.filter(|_| settings.binds);
         }
+        #[cfg(feature = "quic")]
+        if let Some(facts) = &connection.quic {
+            info.exporter = facts.exporter.filter(|_| settings.binds);
+            info.lanes = facts.lanes.count();
+        }
         info.rank = self.rank;
         info
     }

@@ -168,7 +168,15 @@ impl Driver {
         moved: &mut Moved,
     ) -> bool {
         self.shared.carry_out(state);
+        #[cfg(feature = "quic")]
+        let rebound = std::mem::take(&mut state.rebind);
+        #[cfg(not(feature = "quic"))]
+        let rebound = false;
         for link in &mut self.links {
+            #[cfg(feature = "quic")]
+            if rebound {
+                link.rebind();
+            }
             link.deliver(now, &mut state.core);
         }
         if !busy && state.core.poll_timeout().is_some_and(|(at, _)| at <= now) {
@@ -200,7 +208,8 @@ impl Driver {
         drop(calls);
         self.lone = handed == 1 && wakes.len() == 1;
         self.links.retain(|link| !link.is_gone());
-        ended || more || left
+        // Nobody has looked at a new socket yet.
+        ended || more || left || rebound
     }
 
     /// Tells everyone of what happened; whether a path ended.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sheetbend_core::session::{
-    self, Cause, Event, MAX_PATHS, PathEnd, PathKey, State as Lifecycle, SwitchCause,
+    self, Cause, Event, MAX_PATHS, Moved, PathEnd, PathKey, State as Lifecycle, SwitchCause,
 };
 use sheetbend_core::wire::{Class, ErrorCode};
 
@@ -52,6 +52,15 @@ pub enum SessionEvent {
         end: PathEnd,
         /// What was wrong, in words, where something was.
         error: Option<String>,
+    },
+    /// The address of a path's end has changed, and the path goes on.
+    PathMoved {
+        /// Which, as it was called before.
+        before: Arc<str>,
+        /// The same, as it is called from here on.
+        path: Arc<str>,
+        /// What became of it.
+        how: Moved,
     },
     /// Data moved to another path.
     Switched {
@@ -165,6 +174,11 @@ impl Subscribers {
                     error,
                 }
             }
+            Event::PathMoved { path, before, how } => SessionEvent::PathMoved {
+                before,
+                path: self.name(core, path),
+                how,
+            },
             Event::Switched { from, to, cause } => SessionEvent::Switched {
                 from: from.map(|key| self.name(core, key)),
                 to: self.name(core, to),

@@ -42,6 +42,9 @@ pub(crate) struct HubState {
     /// Connections that serve exchanges over HTTP.
     #[cfg(feature = "http")]
     pub(crate) serving: usize,
+    /// The UDP sockets.
+    #[cfg(feature = "quic")]
+    pub(crate) udp: Vec<Arc<crate::quic::Port>>,
     drained: Vec<Waker>,
     /// Sessions whose drivers have not ended: a closed one has yet to say so.
     drivers: usize,
@@ -100,6 +103,8 @@ impl Hub {
             handshakes: 0,
             #[cfg(feature = "http")]
             serving: 0,
+            #[cfg(feature = "quic")]
+            udp: Vec::new(),
             drained: Vec::new(),
             drivers: 0,
             observer: runtime.observer(),
@@ -250,7 +255,11 @@ impl Hub {
         let queue = std::mem::take(&mut hub.queue);
         let mut wakers = std::mem::take(&mut hub.acceptors);
         wakers.extend(hub.task.take());
+        #[cfg(feature = "quic")]
+        let udp = std::mem::take(&mut hub.udp);
         drop(hub);
+        #[cfg(feature = "quic")]
+        udp.iter().for_each(|port| port.stop());
         drop(queue);
         wake_all(wakers);
     }

@@ -26,6 +26,9 @@ pub(crate) struct Connection {
     /// Where the socket stands for exchanges over HTTP.
     #[cfg(feature = "http")]
     pub(crate) http: Option<Box<crate::http::Facts>>,
+    /// Where the socket stands for a connection of QUIC.
+    #[cfg(feature = "quic")]
+    pub(crate) quic: Option<Box<crate::quic::Facts>>,
 }
 
 impl Connection {
@@ -37,7 +40,24 @@ impl Connection {
             input: BytesMut::new(),
             #[cfg(feature = "http")]
             http: None,
+            #[cfg(feature = "quic")]
+            quic: None,
         }
+    }
+}
+
+impl Connection {
+    /// Whether records can be expected on it, so that there is nothing to be found out about what it speaks.
+    pub(crate) fn is_path(&self) -> bool {
+        #[cfg(feature = "http")]
+        if self.http.is_some() {
+            return true;
+        }
+        #[cfg(feature = "quic")]
+        if self.quic.is_some() {
+            return true;
+        }
+        false
     }
 }
 

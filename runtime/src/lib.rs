@@ -50,11 +50,14 @@ mod files;
 mod http;
 mod hub;
 mod intake;
+#[cfg(feature = "quic")]
+mod laned;
 mod layers;
 mod link;
 mod mem;
 mod observer;
 mod open;
+mod opening;
 #[cfg(feature = "os")]
 pub mod os;
 mod pipe;
@@ -62,6 +65,8 @@ mod pool;
 mod pooling;
 #[cfg(feature = "proxy")]
 mod proxied;
+#[cfg(feature = "quic")]
+mod quic;
 mod reach;
 mod redirect;
 mod request;
@@ -101,7 +106,7 @@ pub use pooling::{
 pub use redirect::{Judge, Redirect, RedirectCause, RedirectRule};
 pub use request::{IncomingRequest, Request, UnaryCall};
 pub use router::{Router, RouterBuilder};
-pub use rt::{BoxFuture, Listener, Runtime, Socket, Timer};
+pub use rt::{BoxFuture, Datagrams, Listener, Received, Runtime, Socket, Timer, UdpSocket};
 pub use server::{BindError, DEFAULT_MAX_HANDSHAKES, Server, ServerBuilder};
 pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
@@ -115,12 +120,21 @@ pub use typed::Json;
 #[cfg(feature = "postcard")]
 pub use typed::Postcard;
 
+/// Makes what is otherwise made with the first connection of a process or thread, and asks the system for the time or
+/// for randomness, though nothing depends on either. A simulator calls it before its worlds run.
+#[cfg(feature = "quic")]
+pub fn prepare() {
+    quic::prepare();
+}
+
 #[cfg(feature = "http")]
 pub use sheetbend_core::carrier::http::{Guard, Mode as HttpMode};
 #[cfg(feature = "proxy")]
 pub use sheetbend_core::carrier::proxy::{
     NoProxy, NoProxyError, Proxy, ProxyKind, ProxyParseError, ProxyRules, VariableError,
 };
+#[cfg(feature = "quic")]
+pub use sheetbend_core::carrier::quic::{Congestion, QuicSettings};
 #[cfg(feature = "tls")]
 pub use sheetbend_core::carrier::tls::{
     CertificateDer, Pin, PinError, ServerTls, TlsError, Trust, certificates,
@@ -142,7 +156,7 @@ pub use sheetbend_core::request::{
 pub use sheetbend_core::server::Origin;
 pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
-    Cause, ClassConfig, ClassError, ClassSettings, Config, Delivery, DeliveryKind, Message, OpenError,
+    Cause, ClassConfig, ClassError, ClassSettings, Config, Delivery, DeliveryKind, Message, Moved, OpenError,
     Outcome, PathEnd, PathMode, PathStats, Progress, SendError, State, Stats, StreamError, SwitchCause,
 };
 pub use sheetbend_core::time::Timestamp;

@@ -9,6 +9,8 @@ use sheetbend_core::session::{self, PathEnd, PathKey, Transmit};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
+#[cfg(feature = "quic")]
+use crate::laned::Laned;
 use crate::layers::{Connection, Layers};
 use crate::pool::{self, give_block, give_output, take_block, take_output};
 use crate::rt::Socket;
@@ -43,6 +45,9 @@ pub(crate) struct Link {
     socket: Box<dyn Socket>,
     /// What is spoken on the socket; `None` where its bytes are records.
     layers: Option<Box<Layers>>,
+    /// Where the socket is the first of several lanes: all of them.
+    #[cfg(feature = "quic")]
+    laned: Option<Box<Laned>>,
     /// What waits for the key that proves exchanges, over HTTP.
     #[cfg(feature = "http")]
     unkeyed: Option<std::sync::Arc<dyn crate::http::Keyed>>,
@@ -81,6 +86,8 @@ impl Link {
             input,
             #[cfg(feature = "http")]
             http,
+            #[cfg(feature = "quic")]
+            quic,
         } = connection;
         let fresh = !input.is_empty();
         let block = input.capacity();
@@ -89,6 +96,8 @@ impl Link {
             key,
             socket,
             layers,
+            #[cfg(feature = "quic")]
+            laned: quic.map(|facts| Laned::new(facts.lanes)),
             #[cfg(feature = "http")]
             unkeyed: http.map(|facts| facts.keyed),
             input,
@@ -189,6 +198,10 @@ impl Link {
                 }
             }
         }
+        #[cfg(feature = "quic")]
+        if let Some(laned) = self.laned.as_mut().filter(|_| self.phase == Phase::Live) {
+            laned.deliver(now, core, self.key);
+        }
         #[cfg(feature = "http")]
         self.hand_key(core);
         self.put_aside();
@@ -200,6 +213,14 @@ impl Link {
             self.tell(now, core, end);
             self.drop_output();
             self.phase = Phase::Gone;
+        }
+    }
+
+    /// Goes on from another address, where the transport can.
+    #[cfg(feature = "quic")]
+    pub(crate) fn rebind(&mut self) {
+        if let Some(laned) = &self.laned {
+            laned.rebind();
         }
     }
 
@@ -315,8 +336,20 @@ impl Link {
         if self.output.is_some() || self.told {
             return;
         }
+        #[cfg(feature = "quic")]
+        if self.laned.as_ref().is_some_and(|laned| laned.is_full()) {
+            return;
+        }
         let mut output = take_output();
+        #[cfg(feature = "quic")]
+        let answer = match &mut self.laned {
+            Some(laned) => Some(laned.pull(now, core, self.key, &mut output)),
+            None => None,
+        };
+        #[cfg(not(feature = "quic"))]
+        let answer = None;
         let answer = match &mut self.layers {
+            _ if answer.is_some() => answer.unwrap_or(Transmit::Nothing),
             None => core.poll_transmit(now, self.key, &mut output),
             Some(layers) => {
                 layers.carrier.prepare(&mut output);
@@ -337,6 +370,24 @@ impl Link {
         }
     }
 
+    /// [`Link::write`] where there are lanes, which take all there is.
+    #[cfg(feature = "quic")]
+    fn write_lanes(&mut self) -> bool {
+        let Some(laned) = &mut self.laned else {
+            return false;
+        };
+        let Some(mut output) = self.output.take() else {
+            return laned.is_full() && laned.renew();
+        };
+        let more = laned.write(&mut output);
+        give_output(output);
+        if self.end.is_some() || (!self.told && self.phase != Phase::Live) {
+            return true;
+        }
+        self.linger();
+        more || matches!(self.phase, Phase::Lingering(_) | Phase::Gone)
+    }
+
     fn linger(&mut self) {
         if let Phase::Flushing(at) = self.phase {
             self.phase = match self.socket.shutdown() {
@@ -348,6 +399,19 @@ impl Link {
 
     /// Writes what is queued. Tells whether the session may have more for this link at once.
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        let more = self.write(cx);
+        #[cfg(feature = "quic")]
+        if self.laned.is_some() {
+            self.socket.flush(cx);
+        }
+        more
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> bool {
+        #[cfg(feature = "quic")]
+        if self.laned.is_some() {
+            return self.write_lanes();
+        }
         let Some(output) = &mut self.output else {
             return false;
         };

@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) ways: Arc<crate::http::Ways>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<sheetbend_core::carrier::tls::ClientTls>,
+    #[cfg(feature = "quic")]
+    pub(crate) quic: sheetbend_core::carrier::quic::QuicSettings,
     /// What leads to servers that are not reached straight.
     #[cfg(feature = "proxy")]
     pub(crate) proxies: sheetbend_core::carrier::proxy::ProxyRules,
@@ -40,6 +42,8 @@ impl Default for Settings {
             ways: Arc::default(),
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "quic")]
+            quic: Default::default(),
             #[cfg(feature = "proxy")]
             proxies: Default::default(),
             binds: true,
@@ -54,6 +58,18 @@ pub(crate) fn connect(
     settings: Arc<Settings>,
 ) -> BoxFuture<'static, io::Result<Connection>> {
     Box::pin(async move {
+        #[cfg(feature = "quic")]
+        if let Address::Over {
+            scheme: Scheme::Quic, ..
+        } = &address
+        {
+            #[cfg(feature = "proxy")]
+            if let Some(proxy) = crate::proxied::proxy(&address, &settings) {
+                let what = format!("the proxy {proxy} leads TCP alone");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+            }
+            return crate::quic::connect(runtime, address, settings).await;
+        }
         let connection = connect_bare(runtime.clone(), address.clone(), settings.clone()).await?;
         match &address {
             Address::Over { scheme, .. } if scheme.is_http() => {
@@ -133,8 +149,8 @@ fn carrier(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io:
         Scheme::Http => return Ok(None),
         Scheme::Tls | Scheme::Https => Carrier::records(security(address)),
         Scheme::Ws | Scheme::Wss => websocket(runtime, address, settings)?,
-        // A client has put its alternatives in place of it.
-        Scheme::Any => return Err(io::ErrorKind::Unsupported.into()),
+        // A client has put its alternatives in place of the one, and the other is no stream socket.
+        Scheme::Any | Scheme::Quic => return Err(io::ErrorKind::Unsupported.into()),
     };
     if scheme.is_encrypted() {
         return over_tls(runtime, address, settings, carrier).map(Some);

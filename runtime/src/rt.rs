@@ -1,8 +1,8 @@
 //! What the driver asks of a runtime, and no more.
 
 use std::future::Future;
-use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -45,6 +45,15 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// As [`Runtime::connect`].
     fn listen(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>>;
+
+    /// Binds a UDP socket; port 0 asks for any free one.
+    ///
+    /// # Errors
+    /// What the operating system says; `Unsupported` where there is no UDP.
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+        let _ = address;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The socket addresses a host name stands for, in the order to try them.
     ///
@@ -120,6 +129,11 @@ pub trait Socket: Send + Sync + 'static {
     /// `WouldBlock` when there is no room now, or what the transport says.
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Sends what it holds back, where a write need not do so; a driver calls it when it has written.
+    fn flush(&self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
     /// Ends the writing side: the peer reads the end after what was written.
     ///
     /// # Errors
@@ -147,4 +161,91 @@ pub trait Listener: Send + Sync + 'static {
 
     /// The address it listens on, with the port that was really bound.
     fn local_address(&self) -> Address;
+}
+
+/// Datagrams that were received in one buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Who sent them.
+    pub remote: SocketAddr,
+    /// The own address that they were sent to, where the system tells.
+    pub local_ip: Option<IpAddr>,
+    /// Their two bits of explicit congestion notification (RFC 3168).
+    pub ecn: u8,
+    /// Bytes in the buffer.
+    pub len: usize,
+    /// Bytes of each datagram but the last, which may be shorter.
+    pub stride: usize,
+}
+
+impl Default for Received {
+    fn default() -> Received {
+        Received {
+            remote: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+            local_ip: None,
+            ecn: 0,
+            len: 0,
+            stride: 0,
+        }
+    }
+}
+
+/// Datagrams to be sent to one place.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagrams<'a> {
+    /// Where to.
+    pub remote: SocketAddr,
+    /// The own address to send from, if it matters.
+    pub local_ip: Option<IpAddr>,
+    /// Two bits of explicit congestion notification (RFC 3168).
+    pub ecn: u8,
+    /// All of them, one behind the other.
+    pub contents: &'a [u8],
+    /// Bytes of each datagram but the last, which may be shorter; `None` where there is one.
+    pub segment: Option<usize>,
+}
+
+/// One bound UDP socket. As with [`Socket`], readiness registers a waker, and the `try_` calls never do. The
+/// socket keeps one waker for each direction.
+pub trait UdpSocket: Send + Sync + 'static {
+    /// Ready when [`UdpSocket::try_recv`] may succeed; otherwise registers the waker of `cx`.
+    ///
+    /// # Errors
+    /// When the socket can no longer report readiness.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when [`UdpSocket::try_send`] may succeed; otherwise registers the waker of `cx`.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::poll_readable`].
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Receives into as many of the buffers as can be filled at once, and says of each what it holds. There are as
+    /// many of one as of the other.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing now, or what the system says.
+    fn try_recv(&self, buffers: &mut [IoSliceMut<'_>], received: &mut [Received]) -> io::Result<usize>;
+
+    /// Sends datagrams, all or none of them.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is no room now. What else the system says concerns these datagrams alone.
+    fn try_send(&self, datagrams: &Datagrams<'_>) -> io::Result<()>;
+
+    /// Where it is bound, with the port that was really taken.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn local_address(&self) -> io::Result<SocketAddr>;
+
+    /// How many datagrams one call of [`UdpSocket::try_send`] takes at most.
+    fn max_segments(&self) -> usize {
+        1
+    }
+
+    /// Whether datagrams that are too long are dropped and not cut in pieces (RFC 9000 §14).
+    fn keeps_whole(&self) -> bool {
+        false
+    }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 #[cfg(feature = "http")]
 use sheetbend_core::carrier::http::Guard;
+#[cfg(feature = "quic")]
+use sheetbend_core::carrier::quic::QuicSettings;
 #[cfg(feature = "tls")]
 use sheetbend_core::carrier::tls::ServerTls;
 use sheetbend_core::handshake::Security;
@@ -23,9 +25,9 @@ use crate::arrive::Door;
 use crate::dial::security;
 use crate::hub::Hub;
 use crate::intake::RequestLimits;
+use crate::opening::Opening;
 use crate::rt::{Listener, Runtime, Timer};
 use crate::session::Session;
-use crate::transport;
 
 /// Connections at a time whose first message has not come, or that are told why they are refused, by
 /// default; more are closed at once.
@@ -74,6 +76,10 @@ pub struct ServerBuilder {
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
     behind_tls_proxy: bool,
+    #[cfg(feature = "quic")]
+    quic: QuicSettings,
+    #[cfg(feature = "quic")]
+    without_udp: bool,
 }
 
 impl ServerBuilder {
@@ -143,6 +149,21 @@ impl ServerBuilder {
         self
     }
 
+    /// What may be chosen about QUIC.
+    #[cfg(feature = "quic")]
+    pub fn quic(mut self, settings: QuicSettings) -> ServerBuilder {
+        self.quic = settings;
+        self
+    }
+
+    /// Whether the TCP addresses are served over UDP as well, by QUIC on the port of the same number: so by default,
+    /// where there is a certificate and the port is free.
+    #[cfg(feature = "quic")]
+    pub fn udp(mut self, yes: bool) -> ServerBuilder {
+        self.without_udp = !yes;
+        self
+    }
+
     /// What comes in plain comes from a proxy that has ended its TLS, and is as good as encrypted. Nobody else
     /// may be able to reach these addresses. Clients must know:
     /// `ClientBuilder::through_tls_proxy`.
@@ -168,33 +189,54 @@ impl ServerBuilder {
         self.registry.floor = self.registry.floor.max(floor);
         #[cfg(feature = "http")]
         let guard = Arc::new(self.guard);
+        let opening = Opening {
+            runtime: &runtime,
+            #[cfg(feature = "quic")]
+            tls: self.tls.as_ref(),
+            #[cfg(feature = "quic")]
+            quic: &self.quic,
+            #[cfg(feature = "quic")]
+            udp: !self.without_udp,
+        };
+        let mut addresses = Vec::new();
         let mut listeners = Vec::new();
+        #[cfg(feature = "quic")]
+        let mut ports = Vec::new();
         for address in self.addresses {
             #[cfg(feature = "tls")]
             if self.tls.is_none() && matches!(&address, Address::Over { scheme, .. } if scheme.is_encrypted())
             {
                 return Err(BindError::NoCertificate { address });
             }
-            match transport::listen(&runtime, &address).await {
-                Ok(listener) => {
-                    let door = Arc::new(Door {
-                        plain: plain.unwrap_or_else(|| security(&address.socket())),
-                        #[cfg(feature = "tls")]
-                        tls: self.tls.clone(),
-                        address: address.over_socket(listener.local_address()),
-                        #[cfg(feature = "http")]
-                        guard: guard.clone(),
-                    });
-                    listeners.push((listener, door));
-                }
+            let door = |bound: Address| {
+                Arc::new(Door {
+                    plain: plain.unwrap_or_else(|| security(&address.socket())),
+                    #[cfg(feature = "tls")]
+                    tls: self.tls.clone(),
+                    address: bound,
+                    #[cfg(feature = "http")]
+                    guard: guard.clone(),
+                })
+            };
+            let opened = match opening.open(&address).await {
+                Ok(opened) => opened,
                 Err(error) => return Err(BindError::Listen { address, error }),
-            }
+            };
+            let door = door(opened.address);
+            addresses.push(door.address.clone());
+            listeners.extend(opened.listener.map(|listener| (listener, door.clone())));
+            #[cfg(feature = "quic")]
+            ports.extend(opened.port.map(|port| (port, door)));
         }
-        let addresses = listeners.iter().map(|(_, door)| door.address.clone()).collect();
         let acceptor = Acceptor::new(self.registry, self.config, runtime.seed(), runtime.now());
         let max_handshakes = self.max_handshakes.unwrap_or(DEFAULT_MAX_HANDSHAKES);
         let limits = RequestLimits::new(self.max_request, self.max_unaccepted);
         let hub = Arc::new(Hub::new(acceptor, runtime.clone(), max_handshakes, limits));
+        #[cfg(feature = "quic")]
+        for (port, door) in ports {
+            hub.lock().udp.push(port.clone());
+            runtime.spawn(Box::pin(crate::quic::serve(hub.clone(), port, door)));
+        }
         let task = Listening {
             hub: hub.clone(),
             listeners,

@@ -378,6 +378,13 @@ impl Session {
         .await
     }
 
+    /// Gives the client's paths over UDP other sockets, as when the network under them has changed: they go on from
+    /// another address, without a handshake. A path whose socket nobody replaces finds that out by itself, but later.
+    #[cfg(feature = "quic")]
+    pub fn rebind(&self) {
+        self.shared().lock().rebind = true;
+    }
+
     // ---- the runtime ----
 
     /// Sleeps, whatever the runtime.

@@ -87,6 +87,9 @@ pub(crate) struct State {
     pub(crate) unsent: usize,
     /// The driver, while it sleeps.
     pub(crate) driver: Option<Waker>,
+    /// Paths over UDP are to be given other sockets.
+    #[cfg(feature = "quic")]
+    pub(crate) rebind: bool,
     /// All handles are gone.
     pub(crate) orphaned: bool,
     /// Why the session ended, once it has.
@@ -113,6 +116,8 @@ impl State {
             limits,
             unsent: 0,
             driver: None,
+            #[cfg(feature = "quic")]
+            rebind: false,
             orphaned: false,
             end: None,
             unreachable: Vec::new(),

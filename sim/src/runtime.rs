@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{
-    Address, BoxFuture, Files, Listener, MemListener, MemNetwork, Observer, Runtime, Socket, Timer,
+    Address, BoxFuture, Files, Listener, MemListener, MemNetwork, Observer, Runtime, Socket, Timer, UdpSocket,
 };
 
 use crate::disk::SimFiles;
@@ -177,6 +177,10 @@ impl Runtime for HostRuntime {
                 _ => Err(unsupported(&address)),
             }
         })
+    }
+
+    fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+        Ok(Arc::new(self.host.bind_udp(address.port())?))
     }
 
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {

@@ -17,7 +17,8 @@
 //!
 //! sheetbend over WebSocket and over TLS (`ours-ws`, `ours-tls`) runs beside tokio-tungstenite (`tungstenite`) in `rtt`,
 //! `rps`, `bulk` and `idle`, and beside tokio-rustls (`rustls`) in `rtt`, `bulk` and `idle`. Over HTTP it streams both
-//! ways (`ours-http`), or has an event stream down and requests up (`ours-sse`).
+//! ways (`ours-http`), or has an event stream down and requests up (`ours-sse`). Over QUIC (`ours-quic`) it runs beside
+//! `quinn` in `rtt`, `rps`, `bulk`, `streams` and `idle`.
 //!
 //! "rpc" are tonic (gRPC), tarpc, h2, jsonrpsee (over WebSocket) and velo.
 //!
@@ -41,6 +42,7 @@ mod on_smol;
 mod ours;
 mod peer;
 mod pending;
+mod quinn;
 mod raw_callers;
 mod raw_naive;
 mod report;

@@ -51,11 +51,12 @@ pub(crate) const SMOL: Ours = Ours {
 };
 
 /// sheetbend over the transports that others are measured over, too.
-pub(crate) const OVER: [Ours; 4] = [
+pub(crate) const OVER: [Ours; 5] = [
     over("ours-ws", "ws"),
     over("ours-tls", "tls"),
     over("ours-http", "http?mode=binary"),
     over("ours-sse", "http?mode=sse"),
+    over("ours-quic", "quic"),
 ];
 
 impl Peer for Ours {
@@ -72,7 +73,7 @@ impl Peer for Ours {
             Test::Sim => return vec!["links with one fixed delay, Linux TCP defaults".into()],
         };
         let crc = match self.scheme {
-            "tls" => "no CRC inside TLS",
+            "tls" | "quic" => "no CRC inside TLS",
             _ => "CRC on",
         };
         vec![format!("defaults, {crc}, {what}")]

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Requests in flight at a time, one row each.
 const IN_FLIGHT: [usize; 4] = [1, 16, 128, 1024];
 /// The transports compared.
-const TRANSPORTS: [&str; 6] = ["tcp", "tls", "ws", "wss", "unix", "mem"];
+const TRANSPORTS: [&str; 7] = ["tcp", "tls", "ws", "wss", "quic", "unix", "mem"];
 /// Rows per transport that take time of their own; the round trip is that of one request in flight.
 const TIMED_ROWS: u32 = 6;
 
@@ -216,7 +216,7 @@ mod tests {
         };
         let rows = rows(
             &TRANSPORTS,
-            &[1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0].map(reached),
+            &[1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0, 7000.0].map(reached),
         );
         let table = table(&TRANSPORTS, &rows);
         assert_eq!(rows.len() + 1, table.len());

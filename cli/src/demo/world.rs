@@ -5,11 +5,12 @@ use crate::failure::Failure;
 use crate::proxy::{Proxy, ProxyHandle};
 use crate::url;
 use sheetbend_tokio::{Client, Server, Session, Trust, runtime};
+use std::net::{Ipv4Addr, SocketAddr};
 use tempfile::TempDir;
 
 /// The paths, in order of preference: their names are the transport and a number.
-const WAYS: [&str; 9] = [
-    "tcp", "sse", "tls", "binary", "ws", "poll", "unix", "ndjson", "wss",
+const WAYS: [&str; 10] = [
+    "tcp", "quic", "sse", "tls", "binary", "ws", "poll", "unix", "ndjson", "wss",
 ];
 
 /// Those of them that are ways down over HTTP.
@@ -22,7 +23,7 @@ const PATHS: usize = 2;
 pub(super) struct Way {
     /// As in `tcp 1`.
     pub(super) name: String,
-    /// `tcp`, `ws`, `tls`, `unix`, `wss`, or a way down over HTTP.
+    /// `tcp`, `quic`, `ws`, `tls`, `unix`, `wss`, or a way down over HTTP.
     pub(super) transport: &'static str,
     /// What breaks it.
     pub(super) proxy: ProxyHandle,
@@ -89,7 +90,14 @@ impl World {
                 true => socket(format!("{number}.sock")),
             };
             let listen: ListenAddress = listen.parse().map_err(trouble)?;
-            let proxy = Proxy::start(&listen.0, &target).await.map_err(trouble)?;
+            let proxy = match (transport, &target) {
+                ("quic", Address::Tcp { host, port }) => {
+                    let server = SocketAddr::new(host.parse().map_err(trouble)?, *port);
+                    Proxy::start_udp((Ipv4Addr::LOCALHOST, 0).into(), server).await
+                }
+                _ => Proxy::start(&listen.0, &target).await,
+            };
+            let proxy = proxy.map_err(trouble)?;
             ways.push(Way {
                 name: format!("{transport} {number}"),
                 transport,

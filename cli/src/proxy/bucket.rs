@@ -53,6 +53,16 @@ impl Bucket {
         }
     }
 
+    /// When so many bytes may go at a rate; `None` where that would be later than `most` from now on.
+    pub(super) fn admit(&self, rate: u64, bytes: usize, most: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        let paid = self.0.lock().unwrap_or_else(PoisonError::into_inner).paid;
+        if paid.is_some_and(|paid| paid > now + most) {
+            return None;
+        }
+        Some(self.reserve(rate, bytes, now))
+    }
+
     fn reserve(&self, rate: u64, bytes: usize, now: Instant) -> Instant {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let saved = time_of(piece(rate).saturating_sub(bytes), rate);

@@ -6,6 +6,7 @@
 
 mod bucket;
 pub mod command;
+mod datagrams;
 mod link;
 mod relay;
 mod socket;
@@ -117,21 +118,7 @@ impl Proxy {
     pub async fn start(listen: &Address, target: &Address) -> io::Result<Proxy> {
         let listener = Listener::bind(listen).await?;
         let (commands, inbox) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            address: listener.address().clone(),
-            target: target.clone(),
-            faults: watch::Sender::new(Faults::default()),
-            kill: watch::Sender::new(Kill::Cut),
-            refuse: AtomicBool::new(false),
-            buckets: [Bucket::default(), Bucket::default()],
-            forwarded_bytes: [AtomicU64::new(0), AtomicU64::new(0)],
-            live: AtomicU64::new(0),
-            total: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            unreachable: AtomicU64::new(0),
-            changed: Notify::new(),
-            commands,
-        });
+        let shared = Arc::new(Shared::new(listener.address().clone(), target.clone(), commands));
         let task = tokio::spawn(relay::accept_loop(shared.clone(), listener, inbox));
         Ok(Proxy {
             handle: ProxyHandle(shared),
@@ -265,6 +252,24 @@ impl ProxyHandle {
 }
 
 impl Shared {
+    fn new(address: Address, target: Address, commands: mpsc::UnboundedSender<ListenCommand>) -> Shared {
+        Shared {
+            address,
+            target,
+            faults: watch::Sender::new(Faults::default()),
+            kill: watch::Sender::new(Kill::Cut),
+            refuse: AtomicBool::new(false),
+            buckets: [Bucket::default(), Bucket::default()],
+            forwarded_bytes: [AtomicU64::new(0), AtomicU64::new(0)],
+            live: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            unreachable: AtomicU64::new(0),
+            changed: Notify::new(),
+            commands,
+        }
+    }
+
     fn add(&self, counter: &AtomicU64, amount: u64) {
         counter.fetch_add(amount, Ordering::Relaxed);
         self.changed.notify_waiters();

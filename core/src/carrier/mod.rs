@@ -23,6 +23,8 @@ mod error;
 pub mod http;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+#[cfg(feature = "quic")]
+pub mod quic;
 mod sniff;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -388,9 +388,10 @@ impl Classify for PathError {
             // One connection's garbage says nothing of the peer, but much of what lies between.
             PathError::Wire(error) => error.classify(),
             PathError::Handshake(error) => error.classify(),
-            PathError::Premature(_) | PathError::UnexpectedHandshake(_) | PathError::AckOfUnsent { .. } => {
-                class(Category::Protocol, ELSEWHERE).switching()
-            }
+            PathError::Premature(_)
+            | PathError::UnexpectedHandshake(_)
+            | PathError::AckOfUnsent { .. }
+            | PathError::Misplaced { .. } => class(Category::Protocol, ELSEWHERE).switching(),
             PathError::Rejected { code, .. } => code.classify(),
             PathError::HandshakeTimeout => class(Category::Timeout, ELSEWHERE).switching(),
             PathError::Silent => class(Category::Timeout, ELSEWHERE).switching(),

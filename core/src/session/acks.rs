@@ -6,14 +6,14 @@ use super::Session;
 use super::classes::opening_index;
 use super::error::PathError;
 use super::event::{Event, SwitchCause};
-use super::sent::Item;
+use super::sent::{Item, SentRecord};
 use super::streams::Flags;
 use super::timers::TimerKind;
 use crate::handshake::PathIdError;
 use crate::marks::sometimes;
 use crate::stream::SendState;
 use crate::time::Timestamp;
-use crate::wire::Kind;
+use crate::wire::{Counts, Kind, LaneCount};
 
 impl Session {
     /// PROTOCOL 4.2: `count` records of the lane have been received in order. Without a delay it is told
@@ -29,29 +29,73 @@ impl Session {
         let Some(slot) = self.slot_of_path_id(id) else {
             return self.ack_unsettled(id, lane, count);
         };
-        let path = &mut self.paths[slot];
-        let Some(place) = path.lanes.iter().position(|known| known.id == lane) else {
-            return Err(PathError::AckOfUnsent {
-                path: id,
-                lane,
-                count,
-                sent: 0,
-            });
+        let Some((bytes, newest)) = self.settle_lane(slot, lane, count)? else {
+            return Ok(());
         };
+        let Some(delay_us) = delay_us else {
+            // What came over the path once is no evidence that anything still does.
+            if self.paths[slot].suspicion.is_none() {
+                self.progress(now, slot);
+            }
+            return Ok(());
+        };
+        self.delivered(now, slot, bytes, newest, delay_us);
+        Ok(())
+    }
+
+    /// PROTOCOL 4.2: records of several lanes of the path that this came on have been received.
+    pub(super) fn take_lane_acks(
+        &mut self,
+        now: Timestamp,
+        slot: usize,
+        counts: Counts<'_>,
+        delay_us: u64,
+    ) -> Result<(), PathError> {
+        let mut total = 0;
+        let mut newest: Option<SentRecord> = None;
+        for LaneCount { lane, count } in counts.iter() {
+            if let Some((bytes, record)) = self.settle_lane(slot, lane, count)? {
+                total += bytes;
+                let later = newest.is_none_or(|newest| newest.sent_at <= record.sent_at);
+                newest = if later { Some(record) } else { newest };
+            }
+        }
+        if let Some(newest) = newest {
+            self.delivered(now, slot, total, newest, delay_us);
+        }
+        Ok(())
+    }
+
+    /// Settles what the first `count` records of a lane held. Gives the bytes of those that elicit acknowledgements,
+    /// and the newest of them, where there is any.
+    fn settle_lane(
+        &mut self,
+        slot: usize,
+        lane: u64,
+        count: u64,
+    ) -> Result<Option<(u64, SentRecord)>, PathError> {
+        let path = &mut self.paths[slot];
+        let id = path.id;
+        let unsent = |sent: u64| PathError::AckOfUnsent {
+            path: id,
+            lane,
+            count,
+            sent,
+        };
+        let place = usize::try_from(lane)
+            .ok()
+            .filter(|place| *place < path.lanes.len());
+        let place = place.ok_or_else(|| unsent(0))?;
         let log = &mut path.lanes[place].sent;
         if count > log.sent() {
-            return Err(PathError::AckOfUnsent {
-                path: id,
-                lane,
-                count,
-                sent: log.sent(),
-            });
+            return Err(unsent(log.sent()));
         }
         let extra = u64::from(crate::canary!(AckOffByOne));
         let count = (count + extra).min(log.sent());
         if count <= log.acknowledged {
-            return Ok(());
+            return Ok(None);
         }
+        let in_flight = log.in_flight;
         let mut log = std::mem::take(log);
         let mut newest = None;
         let mut bytes = 0;
@@ -67,26 +111,22 @@ impl Session {
                 newest = Some(record);
             }
         }
-        let max_delay = self.peer.max_ack_delay;
         let path = &mut self.paths[slot];
         path.lanes[place].sent = log;
-        let Some(delay_us) = delay_us else {
-            // What came over the path once is no evidence that anything still does.
-            if path.suspicion.is_none() && newest.is_some() {
-                self.progress(now, slot);
-            }
-            return Ok(());
-        };
-        if let Some(record) = newest {
-            let delay = Duration::from_micros(delay_us).min(max_delay);
-            let recovered = path.take_rtt(now, now.since(record.sent_at), delay);
-            path.rate.on_delivered(now, bytes, &record, &mut path.rtt);
-            self.progress(now, slot);
-            if recovered {
-                self.choose_active(SwitchCause::Preferred);
-            }
+        path.lane_settled(place, in_flight);
+        Ok(newest.map(|newest| (bytes, newest)))
+    }
+
+    /// What an acknowledgement says of the path.
+    fn delivered(&mut self, now: Timestamp, slot: usize, bytes: u64, newest: SentRecord, delay_us: u64) {
+        let delay = Duration::from_micros(delay_us).min(self.peer.max_ack_delay);
+        let path = &mut self.paths[slot];
+        let recovered = path.take_rtt(now, now.since(newest.sent_at), delay);
+        path.rate.on_delivered(now, bytes, &newest, &mut path.rtt);
+        self.progress(now, slot);
+        if recovered {
+            self.choose_active(SwitchCause::Preferred);
         }
-        Ok(())
     }
 
     fn ack_unsettled(&mut self, id: u64, lane: u64, count: u64) -> Result<(), PathError> {

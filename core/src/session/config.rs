@@ -92,6 +92,8 @@ pub struct PathInfo {
     pub rank: u32,
     /// The TLS exporter's 32 bytes, where this end itself ends TLS.
     pub exporter: Option<[u8; 32]>,
+    /// Lanes beyond the first that this end may open on it; 0 where the connection is one sequence of bytes.
+    pub lanes: u16,
 }
 
 impl PathInfo {
@@ -103,6 +105,7 @@ impl PathInfo {
             security,
             rank: 0,
             exporter: None,
+            lanes: 0,
         }
     }
 }
@@ -116,6 +119,7 @@ impl std::fmt::Debug for PathInfo {
             .field("security", &self.security)
             .field("rank", &self.rank)
             .field("bound", &self.exporter.is_some())
+            .field("lanes", &self.lanes)
             .finish()
     }
 }

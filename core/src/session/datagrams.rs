@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::Session;
 use super::audit::{Violation, rule};
-use super::error::SendError;
+use super::error::{PathError, SendError};
 use super::event::{Event, MessageId, Outcome};
+use super::keys::PathKey;
 use super::rare::Blank;
 use super::timers::TimerKind;
 use crate::marks::sometimes;
 use crate::time::Timestamp;
-use crate::wire::Class;
+use crate::wire::{Class, Counts, Frame, LaneCount};
 
 /// Numbers behind the highest one within which a repeat is known; older ones are dropped.
 const WINDOW: u64 = 1024;
@@ -26,6 +27,8 @@ pub(super) struct Datagram {
     expires: Timestamp,
     id: MessageId,
     sent: bool,
+    /// It went beside the lanes of this path.
+    beside: Option<u32>,
 }
 
 /// Which numbers have been seen.
@@ -246,6 +249,7 @@ impl Session {
             expires: now + ttl,
             id,
             sent: false,
+            beside: None,
         };
         let expires = datagram.expires;
         datagrams.outgoing_bytes += cost(&datagram);
@@ -303,6 +307,110 @@ impl Session {
         }
     }
 
+    /// Whether the next datagram goes beside the lanes of a path, and so in no record.
+    pub(super) fn goes_beside(&self, slot: usize) -> bool {
+        let path = &self.paths[slot];
+        let room = path.pool.as_ref().map_or(0, |pool| pool.max_datagram);
+        path.is_live() && self.datagrams.next_size() <= room
+    }
+
+    /// The next datagram that goes beside the lanes of a path, as a carrier's own of `room` bytes at most: a DATAGRAM
+    /// frame and nothing else. PROTOCOL 14.8.
+    pub fn poll_datagram(&mut self, now: Timestamp, key: PathKey, room: usize) -> Option<Bytes> {
+        let slot = self.path_slot(key)?;
+        let path = &self.paths[slot];
+        if !self.datagrams.has_outgoing()
+            || !path.is_live()
+            || path.pool.is_none()
+            || !self.carries_data(slot)
+        {
+            return None;
+        }
+        let generation = path.generation;
+        let mut datagram = self.next_datagram(now, room.saturating_sub(DATAGRAM_ROOM))?;
+        let frame = Frame::Datagram {
+            number: datagram.number,
+            class: datagram.class,
+            data: &datagram.payload,
+        };
+        let mut bytes = BytesMut::with_capacity(frame.encoded_last_len());
+        frame.encode_last(&mut bytes);
+        datagram.beside = Some(generation);
+        self.paths[slot].bytes_sent += bytes.len() as u64;
+        self.stirred = true;
+        self.datagram_sent(now, datagram);
+        Some(bytes.freeze())
+    }
+
+    /// Takes in a datagram that came beside the lanes of a path. PROTOCOL 14.8.
+    ///
+    /// # Errors
+    /// It is no DATAGRAM frame: the path is over.
+    pub fn handle_datagram_input(
+        &mut self,
+        now: Timestamp,
+        key: PathKey,
+        data: &[u8],
+    ) -> Result<(), PathError> {
+        let slot = self.path_slot(key).ok_or(PathError::Unknown)?;
+        // One that overtook the handshake is lost, as it may be.
+        if !self.paths[slot].is_live() {
+            return Ok(());
+        }
+        let mut input = data;
+        let result = match Frame::decode(&mut input) {
+            Ok(Some(Frame::Datagram { number, class, data })) => {
+                self.take_datagram(number, class, data);
+                self.paths[slot].bytes_received += data.len() as u64;
+                if class.is_some() {
+                    self.message_beside(now, slot, number);
+                }
+                Ok(())
+            }
+            Ok(_) => Err(PathError::Misplaced {
+                what: "a frame other than DATAGRAM in a datagram",
+                lane: 0,
+            }),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = &result {
+            self.path_failed(now, slot, error.clone());
+        }
+        result
+    }
+
+    /// A message came that is to be acknowledged by its number.
+    fn message_beside(&mut self, now: Timestamp, slot: usize, number: u64) {
+        let delay = self.config.params.max_ack_delay;
+        let path = &mut self.paths[slot];
+        if let Some(pool) = &mut path.pool {
+            pool.message_came(number);
+            if !path.timers.is_set(TimerKind::Ack) {
+                path.timers.set(TimerKind::Ack, now + delay);
+            }
+        }
+    }
+
+    /// PROTOCOL 4.6: messages of these numbers have come.
+    pub(super) fn take_datagram_acks(&mut self, runs: Counts<'_>) {
+        for LaneCount { lane: first, count } in runs.iter() {
+            let waiting = &self.datagrams.waiting;
+            let numbers = waiting.range(first..first.saturating_add(count));
+            for number in numbers.map(|(number, _)| *number).collect::<Vec<_>>() {
+                self.datagram_acked(number);
+            }
+        }
+    }
+
+    /// A path is over: what went beside its lanes may go again.
+    pub(super) fn lose_datagrams(&mut self, now: Timestamp, generation: u32) {
+        let waiting = self.datagrams.waiting.iter();
+        let lost = waiting.filter(|(_, datagram)| datagram.beside == Some(generation));
+        for number in lost.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.datagram_lost(now, number);
+        }
+    }
+
     fn take_waiting(&mut self, number: u64) -> Option<Datagram> {
         let datagram = self.datagrams.waiting.remove(&number)?;
         self.datagrams.waiting_bytes = self.datagrams.waiting_bytes.saturating_sub(cost(&datagram));
@@ -329,7 +437,10 @@ impl Session {
             self.datagram_gone(&datagram);
         } else {
             sometimes!(self.marks, DatagramResent);
-            self.datagrams.put_back(datagram);
+            self.datagrams.put_back(Datagram {
+                beside: None,
+                ..datagram
+            });
         }
     }
 

@@ -53,6 +53,14 @@ pub enum PathError {
     /// More control frames than a peer that means well ever sends.
     #[error("too many control frames: {0}")]
     Flood(&'static str),
+    /// Something came on a lane where it does not belong, or on one that there cannot be.
+    #[error("{what} on lane {lane}")]
+    Misplaced {
+        /// What.
+        what: &'static str,
+        /// The lane.
+        lane: u64,
+    },
     /// The peer broke a rule of the session itself; the session ends.
     #[error("the session ends: {0}")]
     Session(#[from] Misbehaviour),
@@ -71,6 +79,7 @@ impl PathError {
             | PathError::UnexpectedHandshake(_)
             | PathError::Rejected { .. } => ErrorCode::BAD_HANDSHAKE,
             PathError::AckOfUnsent { .. } => ErrorCode::BAD_ACK,
+            PathError::Misplaced { .. } => ErrorCode::PROTOCOL,
             PathError::HandshakeTimeout | PathError::Silent => ErrorCode::TIMEOUT,
             PathError::Abandoned(code) => ErrorCode::from(*code),
             PathError::Flood(_) => ErrorCode::LIMIT,

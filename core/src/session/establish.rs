@@ -329,7 +329,8 @@ impl Session {
         path.suspicion = None;
         path.timers.clear(TimerKind::Suspect);
         path.timers.clear(TimerKind::Probe);
-        let items = path.lanes[0].sent.forget_items();
+        let lanes = path.lanes.iter_mut();
+        let items: Vec<_> = lanes.flat_map(|lane| lane.sent.forget_items()).collect();
         if self.active == Some(first) {
             self.active = None;
             self.switch_from = Some((self.path_key(first), SwitchCause::Preferred));

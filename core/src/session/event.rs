@@ -1,5 +1,7 @@
 //! What a session reports. Events carry keys, never data.
 
+use std::sync::Arc;
+
 use super::config::PathInfo;
 use super::error::PathError;
 use super::keys::{PathKey, StreamKey};
@@ -95,6 +97,17 @@ pub enum SwitchCause {
     Preferred,
 }
 
+/// What became of a path whose address has changed (PROTOCOL 14.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// An end is at another address from here on: it moved, or what translates addresses on the way did.
+    Changed,
+    /// The peer is reached there.
+    Proven,
+    /// It is not, and the old address is used again.
+    GivenUp,
+}
+
 /// Something the application or the driver should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -137,6 +150,15 @@ pub enum Event {
         to: PathKey,
         /// Why.
         cause: SwitchCause,
+    },
+    /// The address of a path's end has changed; the path goes on.
+    PathMoved {
+        /// Which.
+        path: PathKey,
+        /// Its name before.
+        before: Arc<str>,
+        /// What became of it.
+        how: Moved,
     },
     /// The peer opened a stream: [`super::Session::accept`].
     Opened {

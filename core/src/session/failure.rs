@@ -195,9 +195,9 @@ impl Session {
         (path.ping_due, path.ping_sent) = (false, None);
         path.pongs.clear();
         path.error = error.clone().map(Box::new);
-        let id = path.id;
-        let lanes = std::mem::take(&mut path.lanes);
-        path.lanes.push(Lane::default());
+        let (id, generation) = (path.id, path.generation);
+        let beside = path.pool.is_some();
+        let lanes = path.take_lanes();
         let info = Box::new(path.info.clone());
         let delivered = path.rate.delivered;
         let cause = switch_cause(end, error.as_ref());
@@ -219,6 +219,9 @@ impl Session {
             return;
         }
         self.choose_active(cause);
+        if beside {
+            self.lose_datagrams(now, generation);
+        }
         self.renew_acks();
         if self.active.is_some() {
             self.lose_lanes(now, lanes);
@@ -243,7 +246,8 @@ impl Session {
     fn renew_acks(&mut self) {
         for (_, path) in &mut self.paths {
             let lane = &path.lanes[0];
-            if lane.ack_wanted && lane.received > lane.reported && !path.timers.is_set(TimerKind::Ack) {
+            let first = lane.ack_wanted && lane.received > lane.reported;
+            if (first || path.has_lane_acks()) && !path.timers.is_set(TimerKind::Ack) {
                 path.ack_due = true;
             }
         }
@@ -254,7 +258,7 @@ impl Session {
         self.retire_path(now, slot, end, error);
     }
 
-    fn lose_lanes(&mut self, now: Timestamp, lanes: SmallVec<[Lane; 1]>) {
+    pub(super) fn lose_lanes(&mut self, now: Timestamp, lanes: SmallVec<[Lane; 1]>) {
         if crate::canary!(DeadPathForgotten) {
             return;
         }

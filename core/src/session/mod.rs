@@ -4,14 +4,16 @@
 //! them:
 //!
 //! 1. **Paths**: [`open_path`](Session::open_path) (client) or [`accept_path`](Session::accept_path)
-//!    (server) for every new connection, [`handle_input`](Session::handle_input) with what it
-//!    received, [`handle_path_closed`](Session::handle_path_closed) when it is gone.
+//!    (server) for every new connection, [`handle_input`](Session::handle_input) and
+//!    [`handle_lane_input`](Session::handle_lane_input) with what it received,
+//!    [`handle_path_closed`](Session::handle_path_closed) when it is gone.
 //! 2. **Time**: [`handle_timeout`](Session::handle_timeout) once a deadline of
 //!    [`poll_timeout`](Session::poll_timeout) has passed.
 //! 3. **Commands**: [`open`](Session::open), [`write`](Session::write),
 //!    [`send_message`](Session::send_message), [`close`](Session::close), and their like.
 //! 4. **Events**: [`poll_event`](Session::poll_event) until there is none.
-//! 5. **Output**: [`poll_transmit`](Session::poll_transmit) for every path whose buffer is empty.
+//! 5. **Output**: [`poll_transmit`](Session::poll_transmit) for every path whose buffer is empty, or
+//!    [`poll_transmit_lanes`](Session::poll_transmit_lanes) where its carrier has lanes.
 //! 6. **Deadline**: [`poll_timeout`](Session::poll_timeout), last, as all of the above move it.
 //!
 //! A driver that wakes late first takes in what its sockets hold, then judges timers: silence is
@@ -31,6 +33,7 @@ mod establish;
 mod event;
 mod failure;
 mod keys;
+mod lanes;
 mod lifecycle;
 mod messages;
 mod messages_in;
@@ -64,8 +67,9 @@ pub use class_config::{ClassConfig, ClassError, ClassSettings, MAX_CLASS_NAME};
 pub use config::{Config, MAX_PATHS, PathInfo, PathMode};
 pub use error::{Misbehaviour, OpenError, OpenPathError, PathError, SendError, StreamError};
 pub use establish::{EARLY_BYTES, EARLY_STREAMS};
-pub use event::{Delivery, DeliveryKind, Event, Message, MessageId, Outcome, PathEnd, SwitchCause};
+pub use event::{Delivery, DeliveryKind, Event, Message, MessageId, Moved, Outcome, PathEnd, SwitchCause};
 pub use keys::{PathKey, StreamKey};
+pub use lanes::{LaneRun, MAX_LANES};
 pub use lifecycle::{Cause, State};
 pub use stats::{PathState, PathStats, Stats};
 pub use stream_ops::{Progress, Read, ReadInto};
@@ -310,6 +314,21 @@ impl Session {
         self.forget_lanes();
     }
 
+    /// The address of a path's end has changed, or has proven to be good or not. `name` is the path's from here on, if
+    /// it has another.
+    pub fn handle_path_moved(&mut self, key: PathKey, name: Option<Arc<str>>, how: Moved) {
+        let Some(slot) = self.path_slot(key) else { return };
+        let before = self.paths[slot].info.name.clone();
+        if let Some(name) = name {
+            self.paths[slot].info.name = name;
+        }
+        self.events.push_back(Event::PathMoved {
+            path: key,
+            before,
+            how,
+        });
+    }
+
     /// Bytes of the whole record that is partly in `buffer`; 0 where that is not known.
     pub fn record_len(&self, buffer: &[u8]) -> usize {
         match buffer.first_chunk::<{ crate::wire::HEADER_LEN }>() {
@@ -369,6 +388,9 @@ impl Session {
         for (_, path) in &mut self.paths {
             for lane in &mut path.lanes {
                 lane.sent.shrink();
+            }
+            if let Some(pool) = &mut path.pool {
+                pool.shrink();
             }
         }
         if self.events.is_empty() {

@@ -7,6 +7,8 @@ use smallvec::SmallVec;
 
 use super::config::PathInfo;
 use super::error::PathError;
+use super::keys::StreamKey;
+use super::lanes::Pool;
 use super::rare::{Blank, Rare};
 use super::rtt::{Rate, Rtt};
 use super::sent::SentLog;
@@ -44,7 +46,8 @@ pub(super) struct Suspicion {
     pub(super) outlived: bool,
 }
 
-/// An ordered, reliable conveyor of records within a path. Single-socket carriers have lane 0 only.
+/// An ordered, reliable conveyor of records within a path: one for each direction, of the same number. Single-socket
+/// carriers have lane 0 only.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) id: u64,
@@ -57,8 +60,12 @@ pub(super) struct Lane {
     pub(super) ack_wanted: bool,
     /// When the newest counted record came.
     pub(super) received_at: Timestamp,
-    /// Bytes of the records not yet reported.
+    /// Bytes of the records not yet reported; on lane 0 those of all lanes of the path.
     pub(super) unreported_bytes: u64,
+    /// The stream that alone is sent on it, until all of that is acknowledged.
+    pub(super) owner: Option<StreamKey>,
+    /// It is of no more use for sending.
+    pub(super) lost: bool,
 }
 
 /// A token bucket over control frames that make this end work (PROTOCOL 10).
@@ -135,7 +142,10 @@ pub(super) struct Path {
     pub(super) stage: Stage,
     /// Names this path's lane 0 in the streams' offset memory.
     pub(super) lane_key: u32,
+    /// By number.
     pub(super) lanes: SmallVec<[Lane; 1]>,
+    /// Which lanes beyond the first there are, where the carrier has any.
+    pub(super) pool: Option<Box<Pool>>,
     pub(super) rtt: Rtt,
     pub(super) rate: Rate,
     pub(super) crc: bool,
@@ -194,10 +204,10 @@ impl Path {
         Path {
             generation,
             id,
-            info,
             stage,
             lane_key: generation,
             lanes: SmallVec::from_buf([Lane::default()]),
+            pool: Pool::of(&info),
             rtt: Rtt::new(),
             rate: Rate::new(now, in_flight),
             crc: true,
@@ -230,6 +240,7 @@ impl Path {
             bytes_received: 0,
             records_sent: 0,
             records_received: 0,
+            info,
         }
     }
 
@@ -250,12 +261,14 @@ impl Path {
     }
 
     pub(super) fn in_flight(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.sent.in_flight).sum()
+        let others = self.pool.as_ref().map_or(0, |pool| pool.in_flight);
+        self.lanes[0].sent.in_flight + others
     }
 
     /// Counts of what came on this path, for JOINED, CONFIRM and PATH_ABANDON.
     pub(super) fn counts(&self) -> impl Iterator<Item = PathCount> + '_ {
-        self.lanes.iter().map(|lane| PathCount {
+        let received = self.lanes.iter().filter(|lane| lane.id == 0 || lane.received > 0);
+        received.map(|lane| PathCount {
             path: self.id,
             lane: lane.id,
             count: lane.received,
@@ -302,7 +315,7 @@ impl Path {
 
     /// (Re)arms suspicion from `from`, or disarms it where nothing waits for an answer.
     pub(super) fn arm_suspicion(&mut self, max_ack_delay: Duration, floor: Duration) {
-        let waiting = self.ping_sent.is_some() || self.lanes.iter().any(|lane| lane.sent.has_eliciting());
+        let waiting = self.ping_sent.is_some() || self.in_flight() > 0;
         if !waiting || self.suspicion.is_some() {
             self.timers.clear(TimerKind::Suspect);
             return;

@@ -13,7 +13,8 @@ use crate::marks::sometimes;
 use crate::stream::Source;
 use crate::time::Timestamp;
 use crate::wire::{
-    Class, ErrorCode, Frame, HandshakeKind, PathStatus, RecordLimits, Side, complete_prefix, split_record,
+    Class, ErrorCode, Frame, HandshakeKind, PathStatus, Record, RecordLimits, Side, complete_prefix,
+    split_record,
 };
 
 /// Records of acknowledgements and answers alone that may be unacknowledged on a path; each costs memory.
@@ -63,7 +64,7 @@ impl Session {
         let late = self.paths[slot].timers.next().is_some_and(|(at, _)| at < now);
         sometimes!(self.marks, ReadBeforeJudging, late);
         let mut limits = self.limits_in(slot);
-        let mut result = self.take_records(now, slot, &limits, buffer, block_capacity);
+        let mut result = self.take_records(now, slot, 0, &limits, buffer, block_capacity);
         // PROTOCOL 3.1: what comes behind the end of a handshake is judged by the limits after it.
         while result.is_ok() && self.paths[slot].stage != Stage::Closing {
             let changed = self.limits_in(slot);
@@ -71,7 +72,7 @@ impl Session {
                 break;
             }
             limits = changed;
-            result = self.take_records(now, slot, &limits, buffer, block_capacity);
+            result = self.take_records(now, slot, 0, &limits, buffer, block_capacity);
         }
         if let Err(error) = &result {
             self.path_failed(now, slot, error.clone());
@@ -79,10 +80,11 @@ impl Session {
         result
     }
 
-    fn take_records(
+    pub(super) fn take_records(
         &mut self,
         now: Timestamp,
         slot: usize,
+        lane: usize,
         limits: &RecordLimits,
         buffer: &mut BytesMut,
         capacity: usize,
@@ -106,7 +108,7 @@ impl Session {
                         block: &block,
                         capacity,
                     };
-                    self.take_record(now, slot, record.body, record.wire_len, record.ack_now, origin)
+                    self.take_record(now, slot, lane, &record, origin)
                 }
                 Ok(None) => break,
                 Err(error) => Err(error.into()),
@@ -123,7 +125,7 @@ impl Session {
         result
     }
 
-    fn limits_in(&self, slot: usize) -> RecordLimits {
+    pub(super) fn limits_in(&self, slot: usize) -> RecordLimits {
         let path = &self.paths[slot];
         if path.stage != Stage::Live {
             return RecordLimits::HANDSHAKE;
@@ -139,18 +141,18 @@ impl Session {
         &mut self,
         now: Timestamp,
         slot: usize,
-        body: &[u8],
-        wire_len: usize,
-        ack_now: bool,
+        lane: usize,
+        record: &Record<'_>,
         origin: Origin<'_>,
     ) -> Result<(), PathError> {
+        let (wire_len, ack_now) = (record.wire_len, record.ack_now);
         let mut eliciting = false;
-        let mut input = body;
+        let mut input = record.body;
         while !input.is_empty() {
             let Some(frame) = Frame::decode(&mut input)? else {
                 continue;
             };
-            eliciting |= self.take_frame(now, slot, frame, origin)?;
+            eliciting |= self.take_frame(now, slot, lane, frame, origin)?;
             if self
                 .paths
                 .get(slot)
@@ -162,10 +164,11 @@ impl Session {
         let path = &mut self.paths[slot];
         path.bytes_received += wire_len as u64;
         path.records_received += 1;
-        let lane = &mut path.lanes[0];
+        path.lanes[0].unreported_bytes += wire_len as u64;
+        let number = lane;
+        let lane = &mut path.lanes[number];
         lane.received += 1;
         lane.received_at = now;
-        lane.unreported_bytes += wire_len as u64;
         if eliciting || ack_now {
             // Whoever sends so much acknowledges our answers with it, sooner or later.
             if lane.sent.silent > MAX_SILENT_RECORDS {
@@ -173,7 +176,11 @@ impl Session {
                     "records whose acknowledgements are never acknowledged",
                 ));
             }
-            lane.ack_wanted = true;
+            if number == 0 {
+                lane.ack_wanted = true;
+            } else {
+                path.lane_received(number);
+            }
             // PROTOCOL 4.2: a sender that wants to know earlier asks.
             let half = path.peer_in_flight / 2;
             if ack_now || path.lanes[0].unreported_bytes >= half {
@@ -192,6 +199,7 @@ impl Session {
         &mut self,
         now: Timestamp,
         slot: usize,
+        lane: usize,
         frame: Frame<'_>,
         origin: Origin<'_>,
     ) -> Result<bool, PathError> {
@@ -209,9 +217,14 @@ impl Session {
                 if data.is_empty() && !fin {
                     self.spend_budget(now, slot, "empty STREAM frames")?;
                 }
-                self.take_stream(now, slot, id, offset, fin, data, origin)?;
+                self.take_stream(now, slot, lane, id, offset, fin, data, origin)?;
                 Ok(true)
             }
+            // PROTOCOL 14.8.
+            _ if lane > 0 => Err(PathError::Misplaced {
+                what: "a frame other than STREAM",
+                lane: lane as u64,
+            }),
             Frame::AckHere { count, delay_us } => {
                 let path = &self.paths[slot];
                 // PROTOCOL 6: who has proven nothing acknowledges nothing. Counts only grow, so that
@@ -219,6 +232,18 @@ impl Session {
                 if path.is_live() {
                     let id = path.id;
                     self.take_ack(now, id, 0, count, Some(delay_us))?;
+                }
+                Ok(false)
+            }
+            Frame::AckLanes { delay_us, counts } => {
+                if self.paths[slot].is_live() {
+                    self.take_lane_acks(now, slot, counts, delay_us)?;
+                }
+                Ok(false)
+            }
+            Frame::AckDatagrams { runs } => {
+                if self.paths[slot].is_live() {
+                    self.take_datagram_acks(runs);
                 }
                 Ok(false)
             }
@@ -299,7 +324,11 @@ impl Session {
                 self.peer_closed(now, ErrorCode::from(code), reason);
                 return Ok(false);
             }
-            Frame::Stream { .. } | Frame::AckHere { .. } | Frame::Handshake { .. } => {}
+            Frame::Stream { .. }
+            | Frame::AckHere { .. }
+            | Frame::AckLanes { .. }
+            | Frame::AckDatagrams { .. }
+            | Frame::Handshake { .. } => {}
         }
         Ok(true)
     }

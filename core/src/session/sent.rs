@@ -95,10 +95,6 @@ impl SentLog {
         self.records.push_back(record);
     }
 
-    pub(super) fn has_eliciting(&self) -> bool {
-        self.in_flight > 0
-    }
-
     /// Takes the front record; its items are the first `items` of the item queue.
     pub(super) fn pop(&mut self) -> Option<SentRecord> {
         let record = self.records.pop_front()?;

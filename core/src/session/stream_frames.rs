@@ -20,6 +20,7 @@ impl Session {
         &mut self,
         now: Timestamp,
         path_slot: usize,
+        lane: usize,
         id: StreamId,
         offset: Option<u64>,
         fin: bool,
@@ -30,20 +31,23 @@ impl Session {
             sometimes!(self.marks, StreamGone);
             return Ok(());
         };
-        let lane = self.paths[path_slot].lane_key;
+        let lane = (lane == 0).then_some(self.paths[path_slot].lane_key);
         let Some(stream) = self.streams.slot_mut(slot) else {
             return Ok(());
         };
         let Some(recv) = stream.recv.as_mut() else {
             return Ok(());
         };
-        let offset = offset.unwrap_or_else(|| recv.next_offset(lane));
+        // PROTOCOL 4.4: beyond the first lane a frame without an offset begins its stream.
+        let offset = offset.unwrap_or_else(|| lane.map_or(0, |lane| recv.next_offset(lane)));
         let gaps = recv.has_gaps();
         let inserted = recv
             .insert(offset, data, fin, origin.source(data.len()))
             .map_err(|error| Misbehaviour::Stream { id, error })?;
-        recv.received_on(lane, offset.saturating_add(data.len() as u64))
-            .map_err(|error| Misbehaviour::Stream { id, error })?;
+        if let Some(lane) = lane {
+            recv.received_on(lane, offset.saturating_add(data.len() as u64))
+                .map_err(|error| Misbehaviour::Stream { id, error })?;
+        }
         // What came in order, as nearly everything does, is none of these.
         if inserted.growth < data.len() as u64 || gaps || !inserted.readable {
             let len = data.len() as u64;

@@ -83,6 +83,8 @@ pub(super) struct Stream {
     pub(super) generation: u32,
     pub(super) flags: Flags,
     pub(super) urgency: u8,
+    /// The lane of the path in use that it has to itself, if that still says so.
+    pub(super) lane: u16,
     pub(super) send: Option<SendHalf>,
     pub(super) recv: Option<RecvHalf>,
     /// The code of our RESET_STREAM, or of the peer's STOP_SENDING once `STOPPED`.
@@ -152,6 +154,7 @@ impl StreamTable {
         stream.generation = generation;
         stream.flags = flags;
         stream.urgency = urgency;
+        stream.lane = 0;
         // Made in place: the halves are large.
         if let Some(credit) = send_credit {
             let send = stream.send.insert(SendHalf::new(credit));
@@ -182,6 +185,7 @@ impl StreamTable {
             generation: 0,
             flags: Flags::default(),
             urgency: 0,
+            lane: 0,
             send: None,
             recv: None,
             send_code: 0,

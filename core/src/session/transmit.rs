@@ -28,7 +28,7 @@ pub enum Transmit {
 }
 
 /// Output is bound to a path in batches of about this many bytes: one large write's worth.
-const BATCH: usize = 256 * 1024;
+pub(super) const BATCH: usize = 256 * 1024;
 /// A session that has sent nothing for this long gives back the memory that it does not need.
 pub(super) const TIDY_AFTER: Duration = Duration::from_millis(50);
 /// Acknowledgements of what wants none ride along once this many records wait for one.
@@ -41,6 +41,8 @@ const MIN_STREAM_ROOM: usize = 32;
 /// One record under construction.
 pub(super) struct Draft<'a> {
     pub(super) builder: RecordBuilder<'a>,
+    /// The lane that it goes on.
+    pub(super) lane: usize,
     pub(super) items: u32,
     pub(super) eliciting: bool,
     /// Ask for an acknowledgement: the sender waits for one.
@@ -103,7 +105,7 @@ impl Session {
     }
 
     /// Whether data, and control that goes on any path, belongs on this one now.
-    fn carries_data(&self, slot: usize) -> bool {
+    pub(super) fn carries_data(&self, slot: usize) -> bool {
         match self.active {
             Some(active) => active == slot,
             // Early data, before any path has proven itself (PROTOCOL 5.6).
@@ -121,9 +123,12 @@ impl Session {
         let stage_early = path.stage == Stage::HelloSent;
         let control = carries && !stage_early && self.has_session_control();
         // PROTOCOL 5.6: datagrams are no early data.
-        let datagrams = !stage_early && self.datagrams.has_outgoing();
-        let data = carries && room && (datagrams || !self.ready.is_empty());
+        let datagrams = !stage_early && self.datagrams.has_outgoing() && !self.goes_beside(slot);
+        // Where there are lanes, streams are sent on those; but early data is behind HELLO.
+        let streams = (path.pool.is_none() || stage_early) && !self.ready.is_empty();
+        let data = carries && room && (datagrams || streams);
         let own = path.ack_due
+            || (room && carries && path.has_many_lane_acks() && !self.ready.is_empty())
             || path.ping_due
             || path.close_due
             || !path.pongs.is_empty()
@@ -145,6 +150,7 @@ impl Session {
         let max_body = path.max_record.min(target);
         let mut draft = Draft {
             builder: RecordBuilder::begin(out, max_body, crc),
+            lane: 0,
             items: 0,
             eliciting: false,
             ack_now: false,
@@ -160,12 +166,14 @@ impl Session {
             if datagrams {
                 self.put_datagrams(now, slot, &mut draft);
             }
-            self.put_streams(slot, limit - in_flight, &mut draft);
+            if streams {
+                self.put_streams(slot, limit - in_flight, &mut draft);
+            }
         }
         self.finish_record(now, slot, draft)
     }
 
-    fn finish_record(&mut self, now: Timestamp, slot: usize, mut draft: Draft<'_>) -> bool {
+    pub(super) fn finish_record(&mut self, now: Timestamp, slot: usize, mut draft: Draft<'_>) -> bool {
         let idle = self.ready.is_empty() && !self.datagrams.has_outgoing();
         let lz4 = self.lz4();
         let path = &mut self.paths[slot];
@@ -196,7 +204,10 @@ impl Session {
             // After a pause the rate is measured from here.
             path.rate.delivered_at = now;
         }
-        path.lanes[0].sent.push(SentRecord {
+        if draft.eliciting {
+            path.lane_sent(draft.lane, bytes as u64);
+        }
+        path.lanes[draft.lane].sent.push(SentRecord {
             sent_at: now,
             delivered: path.rate.delivered,
             delivered_at: path.rate.delivered_at,
@@ -251,7 +262,17 @@ impl Session {
                 reported(path);
             }
         }
-        path.ack_due = false;
+        let lanes = path.has_lane_acks() && (path.ack_due || path.has_many_lane_acks());
+        if lanes {
+            self.paths[slot].put_lane_acks(now, draft);
+        }
+        let path = &mut self.paths[slot];
+        // What did not fit goes with the next record.
+        path.ack_due = lanes && path.has_lane_acks();
+        if !path.lanes[0].ack_wanted && !path.has_lane_acks() {
+            path.lanes[0].unreported_bytes = 0;
+            path.timers.clear(TimerKind::Ack);
+        }
         if !carries || self.paths.len() < 2 {
             return;
         }
@@ -315,7 +336,13 @@ impl Session {
 
     /// One STREAM frame of the stream in `slot`. `None` where the record is full.
     #[inline]
-    fn put_stream(&mut self, path_slot: usize, slot: u32, room: u64, draft: &mut Draft<'_>) -> Option<u64> {
+    pub(super) fn put_stream(
+        &mut self,
+        path_slot: usize,
+        slot: u32,
+        room: u64,
+        draft: &mut Draft<'_>,
+    ) -> Option<u64> {
         let path = &mut self.paths[path_slot];
         let Some(stream) = self.streams.slot_mut(slot) else {
             return Some(0);
@@ -326,7 +353,8 @@ impl Session {
         let Some(send) = stream.send.as_mut() else {
             return Some(0);
         };
-        let (id, lane) = (stream.id, path.lane_key);
+        // PROTOCOL 4.4: which frame came last on a lane, nobody remembers but of the first.
+        let (id, lane) = (stream.id, (draft.lane == 0).then_some(path.lane_key));
         let class = self.classes.at(id.class().index());
         // Room for data behind the longest header: type, id, offset, length.
         let space = draft.builder.remaining().saturating_sub(24);
@@ -352,14 +380,20 @@ impl Session {
         class.sent += send.sent_to() - high;
         let over = id.kind() == Kind::Unordered && class.message_sent(high, send);
         stream.flags.set(Flags::TOUCHED);
-        let offset = (!send.continues(lane, chunk.offset)).then_some(chunk.offset);
+        let implied = match lane {
+            Some(lane) => send.continues(lane, chunk.offset),
+            None => chunk.offset == 0,
+        };
+        let offset = (!implied).then_some(chunk.offset);
         let more = send.has_pending();
         let last = chunk.len >= space || (!more && self.ready.is_empty());
         draft
             .builder
             .stream_header(id, offset, chunk.fin, chunk.len, last);
         put_data(send, chunk.offset, chunk.len, &mut draft.builder);
-        send.sent_on(lane, chunk.offset + chunk.len as u64);
+        if let Some(lane) = lane {
+            send.sent_on(lane, chunk.offset + chunk.len as u64);
+        }
         let key = StreamKey {
             slot,
             generation: stream.generation,
@@ -370,7 +404,7 @@ impl Session {
             len: chunk.len as u32,
             fin: chunk.fin,
         };
-        path.lanes[0].sent.items.push_back(item);
+        path.lanes[draft.lane].sent.items.push_back(item);
         draft.items += 1;
         draft.eliciting = true;
         if more {
@@ -412,6 +446,4 @@ fn reported(path: &mut Path) {
     let lane = &mut path.lanes[0];
     lane.reported = lane.received;
     lane.ack_wanted = false;
-    lane.unreported_bytes = 0;
-    path.timers.clear(TimerKind::Ack);
 }

@@ -245,7 +245,7 @@ impl Session {
 
     #[inline]
     pub(super) fn push_item(&mut self, slot: usize, item: Item, draft: &mut Draft<'_>) {
-        self.paths[slot].lanes[0].sent.items.push_back(item);
+        self.paths[slot].lanes[draft.lane].sent.items.push_back(item);
         draft.items += 1;
         draft.eliciting = true;
     }

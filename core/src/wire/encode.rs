@@ -81,6 +81,14 @@ impl Frame<'_> {
                 numbers(out, kind as u8, [body.len() as u64]);
                 out.put_slice(body);
             }
+            Frame::AckLanes { delay_us, ref counts } => {
+                numbers(out, frame_type::ACK_LANES, [delay_us]);
+                counts.encode(out);
+            }
+            Frame::AckDatagrams { ref runs } => {
+                numbers(out, frame_type::ACK_DATAGRAMS, []);
+                runs.encode(out);
+            }
             Frame::Ping { seq } => numbers(out, frame_type::PING, [seq]),
             Frame::Pong { seq } => numbers(out, frame_type::PONG, [seq]),
             Frame::ResetStream { id, code, final_size } => {
@@ -149,6 +157,8 @@ impl Frame<'_> {
                 delay_us,
             } => lens([path, lane, count, delay_us]),
             Frame::AckHere { count, delay_us } => lens([count, delay_us]),
+            Frame::AckLanes { delay_us, ref counts } => lens([delay_us]) + counts.encoded_len(),
+            Frame::AckDatagrams { ref runs } => runs.encoded_len(),
             Frame::Ping { seq } | Frame::Pong { seq } => lens([seq]),
             Frame::ResetStream { id, code, final_size } => lens([id.value(), code, final_size]),
             Frame::StopSending { id, code: value } | Frame::MaxStreamData { id, value } => {

@@ -30,6 +30,8 @@ pub(super) mod frame_type {
     pub(crate) const PATH_ABANDON: u8 = 0x13;
     pub(crate) const GOAWAY: u8 = 0x14;
     pub(crate) const CLOSE: u8 = 0x15;
+    pub(crate) const ACK_LANES: u8 = 0x16;
+    pub(crate) const ACK_DATAGRAMS: u8 = 0x17;
     pub(crate) const STREAM: u8 = 0x20;
     pub(crate) const STREAM_LAST: u8 = 0x27;
     pub(crate) const DATAGRAM: u8 = 0x28;
@@ -110,6 +112,18 @@ pub enum Frame<'a> {
         count: u64,
         /// How long the newest of them has waited for this, in microseconds.
         delay_us: u64,
+    },
+    /// ACK_LANES: records received on lanes of the path that this travels on. `PROTOCOL 4.2`.
+    AckLanes {
+        /// How long the newest of them all has waited for this, in microseconds.
+        delay_us: u64,
+        /// Records received in order, by lane.
+        counts: Counts<'a>,
+    },
+    /// ACK_DATAGRAMS: unreliable messages that came beside the lanes of the path that this travels on. `PROTOCOL 4.6`.
+    AckDatagrams {
+        /// Runs of numbers: the first, and how many.
+        runs: Counts<'a>,
     },
     /// PING: asks for a PONG on the same path. `PROTOCOL 4.3`.
     Ping {
@@ -301,6 +315,13 @@ fn decode_rare<'a>(input: &mut &'a [u8]) -> Result<Option<Frame<'a>>, WireError>
             lane: field(input, "ack lane")?,
             count: field(input, "ack count")?,
             delay_us: field(input, "ack delay")?,
+        },
+        frame_type::ACK_LANES => Frame::AckLanes {
+            delay_us: field(input, "ack delay")?,
+            counts: Counts::decode(input)?,
+        },
+        frame_type::ACK_DATAGRAMS => Frame::AckDatagrams {
+            runs: Counts::decode(input)?,
         },
         frame_type::PING => Frame::Ping {
             seq: field(input, "ping number")?,

@@ -11,7 +11,7 @@ use super::varint::{self, field, take};
 pub const MAX_ADDRESSES: usize = 16;
 /// The longest address, in bytes. `PROTOCOL 10`.
 pub const MAX_ADDRESS: usize = 256;
-/// Most counts in one PATH_ABANDON. `PROTOCOL 10`.
+/// Most counts in one PATH_ABANDON, ACK_LANES or ACK_DATAGRAMS. `PROTOCOL 10`.
 pub const MAX_LANE_COUNTS: usize = 64;
 
 /// How many records of a lane were received in order. `PROTOCOL 3.4`.
@@ -113,7 +113,7 @@ impl fmt::Debug for Addresses<'_> {
     }
 }
 
-/// The counts of a PATH_ABANDON frame: at most [`MAX_LANE_COUNTS`].
+/// The counts of a PATH_ABANDON or ACK_LANES frame, or the runs of an ACK_DATAGRAMS frame: at most [`MAX_LANE_COUNTS`].
 #[derive(Clone, Copy)]
 pub struct Counts<'a>(List<'a, LaneCount>);
 

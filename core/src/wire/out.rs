@@ -168,6 +168,27 @@ impl OutBuffer {
         }
     }
 
+    /// Takes bytes off the front, `most` at most, in one piece: without a copy where they are held by reference. Empty
+    /// only when nothing waits.
+    pub fn take(&mut self, most: usize) -> Bytes {
+        let until_shared = self
+            .shared
+            .front()
+            .map_or(self.small.len(), |front| self.index_of(front));
+        if until_shared > self.start {
+            let end = until_shared.min(self.start.saturating_add(most));
+            let bytes = Bytes::copy_from_slice(self.small.get(self.start..end).unwrap_or_default());
+            self.advance(bytes.len());
+            return bytes;
+        }
+        let Some(front) = self.shared.front() else {
+            return Bytes::new();
+        };
+        let bytes = front.bytes.slice(..most.min(front.bytes.len()));
+        self.advance(bytes.len());
+        bytes
+    }
+
     /// Drops everything, keeping the memory.
     pub fn clear(&mut self) {
         self.small.clear();

@@ -112,6 +112,13 @@ impl Parts {
                 seq: number("seq"),
                 addresses: Addresses::new(&self.addresses).expect("within limits"),
             }),
+            "ACK_LANES" => Frame::AckLanes {
+                delay_us: number("delay_us"),
+                counts: Counts::new(&self.counts).expect("within limits"),
+            },
+            "ACK_DATAGRAMS" => Frame::AckDatagrams {
+                runs: Counts::new(&self.counts).expect("within limits"),
+            },
             "PATH_ABANDON" => Frame::PathAbandon {
                 path: number("path"),
                 code: number("code"),

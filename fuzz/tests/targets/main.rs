@@ -12,6 +12,7 @@ mod life;
 mod machines;
 mod outside;
 mod proxies;
+mod quic;
 mod ranges;
 mod reassembly;
 mod requests;

@@ -80,7 +80,11 @@ fn touch(frame: &Frame<'_>) {
         Frame::Advertise(advertise) => {
             assert_eq!(advertise.addresses.iter().count(), advertise.addresses.len());
         }
-        Frame::PathAbandon { counts, .. } => assert_eq!(counts.iter().count(), counts.len()),
+        Frame::PathAbandon { counts, .. }
+        | Frame::AckLanes { counts, .. }
+        | Frame::AckDatagrams { runs: counts } => {
+            assert_eq!(counts.iter().count(), counts.len())
+        }
         _ => {}
     }
 }
@@ -228,7 +232,7 @@ pub(crate) fn with_frame(input: &mut Input<'_>, then: impl Fn(Frame<'_>)) {
         HandshakeKind::Confirm,
         HandshakeKind::Reject,
     ];
-    then(match input.byte() % 18 {
+    then(match input.byte() % 20 {
         0 => Frame::Ack {
             path: a,
             lane: b,
@@ -275,6 +279,14 @@ pub(crate) fn with_frame(input: &mut Input<'_>, then: impl Fn(Frame<'_>)) {
                 code: b,
                 counts,
             });
+        }
+        18 => {
+            let counts = Counts::new(&counts).expect("few");
+            return then(Frame::AckDatagrams { runs: counts });
+        }
+        17 => {
+            let counts = Counts::new(&counts).expect("few");
+            return then(Frame::AckLanes { delay_us: a, counts });
         }
         12 => {
             return then(Frame::GoAway {

@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods)] // this is where the clock of the system is read
 
 mod files;
+#[cfg(feature = "udp")]
+mod udp;
 #[cfg(unix)]
 mod unix;
 
@@ -11,6 +13,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 pub use files::{StdFiles, Threads};
+#[cfg(feature = "udp")]
+pub use udp::{MAX_BUFFERS, Udp, bind_udp};
 #[cfg(unix)]
 pub use unix::{SocketFile, bind_unix};
 

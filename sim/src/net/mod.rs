@@ -1,5 +1,6 @@
 //! The simulated network: packets, links, TCP, UDP and what stands between.
 
+mod batch;
 mod connection;
 mod fabric;
 mod link;

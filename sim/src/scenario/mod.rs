@@ -9,6 +9,7 @@ mod load;
 mod partitions;
 mod pools;
 mod proxies;
+mod quic;
 mod raw;
 mod restart;
 mod service;
@@ -22,6 +23,8 @@ mod udp;
 mod work;
 
 use std::sync::LazyLock;
+
+pub use quic::{stream_latencies, undisturbed};
 
 use crate::failure::Failure;
 use crate::world::World;
@@ -90,6 +93,7 @@ pub fn all() -> &'static [Scenario] {
             links::ALL,
             tcp::ALL,
             udp::ALL,
+            quic::ALL,
             boxes::ALL,
             proxies::ALL,
             carriers::ALL,

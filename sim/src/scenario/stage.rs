@@ -204,6 +204,8 @@ pub(super) struct Stage {
     pub(super) at: Duration,
     /// The world runs at least so long.
     pub(super) least: Duration,
+    /// When the client gives its paths over UDP other sockets.
+    pub(super) rebinds: Vec<Duration>,
 }
 
 /// A world as its setup wants it.
@@ -249,6 +251,7 @@ impl Stage {
             plan,
             at: rng.duration(ms(1000), ms(1300)),
             least: Duration::ZERO,
+            rebinds: Vec::new(),
         }
     }
 
@@ -324,9 +327,21 @@ impl Stage {
             ledger,
             plan,
             least,
+            rebinds,
             ..
         } = self;
         let report = Arc::new(Mutex::new(Report::default()));
+        if !rebinds.is_empty() {
+            let (host, seen) = (client.clone(), report.clone());
+            world.spawn(&client, async move {
+                for at in rebinds {
+                    host.sleep(moment(at).since(host.world_now())).await;
+                    if let Some(session) = seen.lock().session.as_ref() {
+                        session.rebind();
+                    }
+                }
+            });
+        }
         let result = play(&mut world, &client, &plan, least, &report).and_then(|()| {
             let held = check(&plan, &ledger.lock(), &report.lock());
             held.map_err(|words| failure(&world, FailureKind::Safety, "session", words))?;

@@ -274,6 +274,22 @@ fn carry(endpoints: &mut [String], seed: u64, index: usize) {
     }
 }
 
+/// Endpoints over QUIC: some of them for one client in three that no proxy leads.
+fn datagrams(client: &mut ClientPlan, seed: u64, index: usize) {
+    let mut bytes = *b"sheetbend swarm quic ..........!";
+    bytes[21..29].copy_from_slice(&seed.to_le_bytes());
+    bytes[29] = index as u8;
+    let mut rng = Rng::from_seed(bytes);
+    if client.proxy.is_some() || rng.below(3) > 0 {
+        return;
+    }
+    for endpoint in some(&mut rng, &(0..client.endpoints.len()).collect::<Vec<_>>()) {
+        let url = &mut client.endpoints[endpoint];
+        let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next());
+        *url = format!("quic://{}", authority.unwrap_or("server:4433"));
+    }
+}
+
 /// Small buffers, for half of the even seeds: then a write is often taken in part.
 fn tcp(seed: u64) -> TcpConfig {
     let mut bytes = *b"sheetbend swarm tcp ...........!";
@@ -336,6 +352,7 @@ impl Plan {
                 let mut client = client(&mut rng.fork("client"), index, &networks);
                 carry(&mut client.endpoints, seed, index);
                 client.proxy = lead(seed, index);
+                datagrams(&mut client, seed, index);
                 client
             })
             .collect();

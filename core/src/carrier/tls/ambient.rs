@@ -16,6 +16,9 @@ use crate::rng::Rng;
 struct Ambient {
     rng: Rng,
     unix: Duration,
+    /// Why the peer's certificate was refused.
+    #[cfg(feature = "quic")]
+    refused: Option<rustls::Error>,
 }
 
 thread_local! {
@@ -23,14 +26,53 @@ thread_local! {
 }
 
 /// Calls `work`, during which randomness comes from `rng` and the time since 1970 is `unix`.
-pub(super) fn with<T>(rng: &mut Rng, unix: Duration, work: impl FnOnce() -> T) -> T {
+pub(in crate::carrier) fn with<T>(rng: &mut Rng, unix: Duration, work: impl FnOnce() -> T) -> T {
+    enter(rng, unix, work).0
+}
+
+fn enter<T>(rng: &mut Rng, unix: Duration, work: impl FnOnce() -> T) -> (T, Option<Ambient>) {
     let own = std::mem::replace(rng, Rng::from_seed([0; 32]));
-    let outer = AMBIENT.replace(Some(Ambient { rng: own, unix }));
+    let ambient = Ambient {
+        rng: own,
+        unix,
+        #[cfg(feature = "quic")]
+        refused: None,
+    };
+    let outer = AMBIENT.replace(Some(ambient));
     let result = work();
-    if let Some(ambient) = AMBIENT.replace(outer) {
-        *rng = ambient.rng;
+    let mut ambient = AMBIENT.replace(outer);
+    if let Some(ambient) = &mut ambient {
+        std::mem::swap(rng, &mut ambient.rng);
     }
-    result
+    (result, ambient)
+}
+
+/// [`with`], and why the peer's certificate was refused meanwhile: QUIC passes that on as a text alone.
+#[cfg(feature = "quic")]
+pub(in crate::carrier) fn judged<T>(
+    rng: &mut Rng,
+    unix: Duration,
+    work: impl FnOnce() -> T,
+) -> (T, Option<super::TlsError>) {
+    let (result, ambient) = enter(rng, unix, work);
+    let refused = ambient.and_then(|ambient| ambient.refused);
+    (result, refused.map(super::trust::told))
+}
+
+/// Notes that the peer's certificate is refused.
+#[cfg(feature = "quic")]
+pub(super) fn note_refusal(error: &rustls::Error) {
+    AMBIENT.with_borrow_mut(|ambient| {
+        if let Some(ambient) = ambient {
+            ambient.refused = Some(error.clone());
+        }
+    });
+}
+
+/// The time since 1970 of who is at work.
+#[cfg(feature = "quic")]
+pub(in crate::carrier) fn unix() -> Option<Duration> {
+    AMBIENT.with_borrow(|ambient| ambient.as_ref().map(|ambient| ambient.unix))
 }
 
 /// Random bytes of the connection that is at work; `None` outside of [`with`].

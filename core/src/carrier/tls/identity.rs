@@ -15,6 +15,9 @@ use super::{Pin, TlsError};
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     pub(super) config: Arc<ServerConfig>,
+    /// What is spoken over QUIC.
+    #[cfg(feature = "quic")]
+    pub(in crate::carrier) quic: Arc<ServerConfig>,
     identity: Arc<Identity>,
 }
 
@@ -37,7 +40,15 @@ impl ServerTls {
         let identity = Arc::new(Identity(RwLock::new(Arc::new(certified))));
         let mut config = base()?.server.clone();
         config.cert_resolver = identity.clone();
+        #[cfg(feature = "quic")]
+        let quic = {
+            let mut quic = config.clone();
+            quic.alpn_protocols = vec![super::ALPN_NATIVE.to_vec()];
+            Arc::new(quic)
+        };
         Ok(ServerTls {
+            #[cfg(feature = "quic")]
+            quic,
             config: Arc::new(config),
             identity,
         })

@@ -29,6 +29,9 @@ pub use pin::{Pin, PinError};
 pub use rustls::pki_types::CertificateDer;
 pub use trust::Trust;
 
+#[cfg(feature = "quic")]
+pub(super) use ambient::{judged as ambient_judged, unix as ambient_unix, with as ambient_with};
+
 use crate::handshake::{EXPORTER_LABEL, Exporter};
 use crate::rng::Rng;
 use crate::time::Timestamp;
@@ -44,6 +47,9 @@ pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 pub struct ClientTls {
     native: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
+    /// Records over QUIC.
+    #[cfg(feature = "quic")]
+    pub(super) quic: Arc<ClientConfig>,
 }
 
 impl fmt::Debug for ClientTls {
@@ -75,9 +81,18 @@ impl ClientTls {
             config.alpn_protocols = vec![protocol.to_vec()];
             Arc::new(config)
         };
+        #[cfg(feature = "quic")]
+        let quic = {
+            let mut quic = ClientConfig::clone(&config(ALPN_NATIVE));
+            quic.dangerous()
+                .set_certificate_verifier(Arc::new(trust::Noting(verifier.clone())));
+            Arc::new(quic)
+        };
         Ok(ClientTls {
             native: config(ALPN_NATIVE),
             http1: config(ALPN_HTTP1),
+            #[cfg(feature = "quic")]
+            quic,
         })
     }
 }
@@ -200,7 +215,7 @@ impl Tls {
             Err(error) => {
                 self.failed = true;
                 wire.clear();
-                Err(trust::wrong_pin(&error).map_or_else(|| error.into(), TlsError::WrongPin))
+                Err(trust::told(error))
             }
         }
     }

@@ -245,6 +245,8 @@ fn a_protocol_that_nobody_speaks_is_told() {
     let odd = ClientTls {
         native: Arc::new(config),
         http1: ca.http1,
+        #[cfg(feature = "quic")]
+        quic: ca.quic,
     };
     let (mut near, mut far) = ends(&odd, "server", &server_tls(), Inner::Native);
     let error = shake_hands(&mut near, &mut far).unwrap_err();

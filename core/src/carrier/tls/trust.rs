@@ -64,8 +64,13 @@ impl std::fmt::Display for NotPinned {
 
 impl std::error::Error for NotPinned {}
 
+/// What is told of an error.
+pub(super) fn told(error: Error) -> TlsError {
+    wrong_pin(&error).map_or_else(|| error.into(), TlsError::WrongPin)
+}
+
 /// The pin of a server that was refused for it.
-pub(super) fn wrong_pin(error: &Error) -> Option<Pin> {
+fn wrong_pin(error: &Error) -> Option<Pin> {
     let Error::InvalidCertificate(CertificateError::Other(OtherError(why))) = error else {
         return None;
     };
@@ -113,5 +118,52 @@ impl ServerCertVerifier for Pinned {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+/// Notes why it refuses a certificate: QUIC passes that on as a text alone.
+#[cfg(feature = "quic")]
+#[derive(Debug)]
+pub(super) struct Noting(pub(super) Arc<dyn ServerCertVerifier>);
+
+#[cfg(feature = "quic")]
+impl ServerCertVerifier for Noting {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self
+            .0
+            .verify_server_cert(certificate, intermediates, name, ocsp, now);
+        if let Err(error) = &verified {
+            super::ambient::note_refusal(error);
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }

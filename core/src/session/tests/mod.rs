@@ -8,6 +8,7 @@ mod faults;
 mod floods;
 mod handshakes;
 mod joins;
+mod lanes;
 mod limits;
 mod messages;
 mod protocol;

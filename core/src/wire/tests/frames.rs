@@ -110,7 +110,7 @@ fn every_frame_cut_off_anywhere_is_refused() {
 // PROTOCOL 4
 #[test]
 fn unknown_types_are_refused() {
-    let known = [0x01..=0x06, 0x08..=0x15, 0x20..=0x2b];
+    let known = [0x01..=0x06, 0x08..=0x17, 0x20..=0x2b];
     for kind in (0..0x40).filter(|kind| !known.iter().any(|range| range.contains(kind))) {
         let error = decode(&[kind, 1, 0, 0, 0, 0, 0, 0]).unwrap_err();
         assert_eq!(

@@ -156,6 +156,17 @@ pub(super) fn every_frame() -> Vec<Frame<'static>> {
             seq: 10,
             addresses: Addresses::new(&["tcp://192.0.2.1:7000", "", "wss://höst.example/"]).unwrap(),
         }),
+        Frame::AckDatagrams {
+            runs: Counts::new(COUNTS).unwrap(),
+        },
+        Frame::AckLanes {
+            delay_us: 0,
+            counts: Counts::new(&[]).unwrap(),
+        },
+        Frame::AckLanes {
+            delay_us: 1 << 20,
+            counts: Counts::new(COUNTS).unwrap(),
+        },
         Frame::PathAbandon {
             path: 7,
             code: 14,

@@ -99,6 +99,7 @@ impl App {
             Event::PathSuspect(_)
             | Event::PathSilent(_)
             | Event::PathRecovered(_)
+            | Event::PathMoved { .. }
             | Event::Switched { .. }
             | Event::Quiet => {}
             Event::Opened { kind, class } => {

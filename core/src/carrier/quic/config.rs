@@ -1,0 +1,153 @@
+//! What connections are made with.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::{NoneTokenStore, TimeSource, TransportConfig, VarInt};
+use ring::hkdf;
+
+use super::error::QuicError;
+use crate::carrier::tls::{self, ClientTls, ServerTls};
+
+/// Streams that carry lanes, which a peer may have open at a time. PROTOCOL 14.8.
+pub(super) const MAX_LANES: u32 = 256;
+/// Bytes that a peer may have under way on one connection before they are taken. The session takes everything as it
+/// comes, and bounds by its own credit what it holds: this bounds what waits for a lost packet alone.
+const RECEIVE_WINDOW: u32 = 24 << 20;
+/// The same for one stream.
+const STREAM_WINDOW: u32 = 16 << 20;
+/// Bytes of datagrams that wait to be taken, or to be sent.
+const DATAGRAM_BUFFER: usize = 256 << 10;
+/// How long a token of a retry is good for: it comes back at once.
+const RETRY_LIFETIME: Duration = Duration::from_secs(10);
+
+/// What keeps a connection from overloading the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// RFC 9438: loss is congestion, and the window grows by the time since the last one.
+    #[default]
+    Cubic,
+    /// RFC 9002 §7: the window grows by a packet each round trip.
+    NewReno,
+    /// By measured bandwidth and round-trip time; does not take loss for congestion. Experimental in quinn-proto.
+    Bbr,
+}
+
+/// What may be chosen about QUIC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuicSettings {
+    /// What keeps a connection from overloading the network.
+    pub congestion: Congestion,
+    /// The largest UDP payload that is looked for by path MTU discovery, in bytes.
+    pub max_mtu: u16,
+    /// How many connections may be in their handshake before clients have to prove their address by a retry
+    /// (RFC 9000 §8.1.2).
+    pub retry_above: usize,
+    /// How many connections may be in their handshake; beyond it new ones are refused.
+    pub max_handshakes: usize,
+}
+
+impl Default for QuicSettings {
+    fn default() -> QuicSettings {
+        QuicSettings {
+            congestion: Congestion::default(),
+            max_mtu: 1452,
+            retry_above: 256,
+            max_handshakes: 4096,
+        }
+    }
+}
+
+impl QuicSettings {
+    fn transport(&self) -> TransportConfig {
+        let mut config = TransportConfig::default();
+        let mut discovery = quinn_proto::MtuDiscoveryConfig::default();
+        discovery.upper_bound(self.max_mtu.max(1200));
+        let factory: Arc<dyn ControllerFactory + Send + Sync> = match self.congestion {
+            Congestion::Cubic => Arc::new(CubicConfig::default()),
+            Congestion::NewReno => Arc::new(NewRenoConfig::default()),
+            Congestion::Bbr => Arc::new(BbrConfig::default()),
+        };
+        config
+            // Silence is judged by the session, which knows what it waits for and what else there is.
+            .max_idle_timeout(None)
+            .max_concurrent_bidi_streams(VarInt::from_u32(1))
+            .max_concurrent_uni_streams(VarInt::from_u32(MAX_LANES))
+            .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+            .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+            .datagram_send_buffer_size(DATAGRAM_BUFFER)
+            .mtu_discovery_config(Some(discovery))
+            .congestion_controller_factory(factory);
+        config
+    }
+}
+
+/// What a client's connections are made with: whom it believes, and the settings.
+#[derive(Clone, Debug)]
+pub struct ClientQuic {
+    pub(super) config: quinn_proto::ClientConfig,
+}
+
+impl ClientQuic {
+    /// A client that speaks records, and believes those servers that `tls` does.
+    ///
+    /// # Errors
+    /// rustls has no cipher suite for it.
+    pub fn new(tls: &ClientTls, settings: &QuicSettings) -> Result<ClientQuic, QuicError> {
+        let crypto = QuicClientConfig::try_from(tls.quic.clone()).map_err(no_suite)?;
+        let mut config = quinn_proto::ClientConfig::new(Arc::new(crypto));
+        config.token_store(Arc::new(NoneTokenStore));
+        config.transport_config(Arc::new(settings.transport()));
+        Ok(ClientQuic { config })
+    }
+}
+
+/// What a server's connections are made with.
+#[derive(Clone, Debug)]
+pub struct ServerQuic {
+    tls: ServerTls,
+    pub(super) settings: QuicSettings,
+}
+
+impl ServerQuic {
+    /// A server with the certificate of `tls`, which may change while it runs.
+    pub fn new(tls: &ServerTls, settings: &QuicSettings) -> ServerQuic {
+        ServerQuic {
+            tls: tls.clone(),
+            settings: settings.clone(),
+        }
+    }
+
+    /// What quinn-proto wants of it. `token_key` proves the tokens of retries.
+    pub(super) fn config(&self, token_key: &[u8; 32]) -> Result<quinn_proto::ServerConfig, QuicError> {
+        let crypto = QuicServerConfig::try_from(self.tls.quic.clone()).map_err(no_suite)?;
+        let key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(token_key);
+        let mut config = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(key));
+        config
+            .transport_config(Arc::new(self.settings.transport()))
+            .time_source(Arc::new(Given))
+            .retry_token_lifetime(RETRY_LIFETIME)
+            .max_incoming(1)
+            .migration(true);
+        // A token for the time after would cost memory, and save a round trip under attack alone.
+        config.validation_token.sent(0);
+        Ok(config)
+    }
+}
+
+fn no_suite(error: impl ToString) -> QuicError {
+    QuicError::Config(error.to_string())
+}
+
+/// The time that the endpoint at work was given.
+struct Given;
+
+impl TimeSource for Given {
+    fn now(&self) -> std::time::SystemTime {
+        UNIX_EPOCH + tls::ambient_unix().unwrap_or_default()
+    }
+}

@@ -1,0 +1,94 @@
+//! QUIC as a transport: UDP sockets with connections on them, each of which is driven by its session.
+
+mod client;
+mod lanes;
+mod moves;
+mod port;
+mod server;
+mod socket;
+mod wire;
+
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use sheetbend_core::carrier::quic::{EndpointSettings, ServerQuic};
+use sheetbend_core::handshake::Exporter;
+use sheetbend_core::session::{LaneRun, Moved};
+use sheetbend_core::wire::OutBuffer;
+
+use crate::rt::{Runtime, UdpSocket};
+
+pub(crate) use client::connect;
+pub(crate) use port::Port;
+pub(crate) use server::{bind, serve};
+
+/// What a path over QUIC is, beside its socket.
+pub(crate) struct Facts {
+    pub(crate) transport: &'static str,
+    pub(crate) exporter: Option<Exporter>,
+    pub(crate) lanes: Arc<dyn Lanes>,
+}
+
+/// What a link does with a connection that has lanes, beside its socket, which is lane 0.
+pub(crate) trait Lanes: Send + Sync {
+    /// From here on the link calls [`Socket::flush`](crate::rt::Socket::flush) whenever it has written.
+    fn adopt(&self);
+
+    /// Lanes beyond the first that this end may use.
+    fn count(&self) -> u16;
+
+    /// Hands what came on lanes beyond the first to `take`, with its lane's number and the size of the block that it
+    /// lies in, until `take` says no.
+    fn read(&self, take: &mut dyn FnMut(u64, &mut BytesMut, usize) -> bool);
+
+    /// A lane on which nothing can be sent any more, told once.
+    fn take_lost(&self) -> Option<u16>;
+
+    /// Takes all output, and tells whether it may be given more at once.
+    fn write(&self, output: &mut OutBuffer, runs: &mut Vec<LaneRun>) -> bool;
+
+    /// The longest datagram that goes beside the lanes; 0 for none.
+    fn max_datagram(&self) -> usize;
+
+    /// Bytes of them that there is room for now.
+    fn datagram_space(&self) -> usize;
+
+    /// Sends a datagram beside the lanes, for which there is room.
+    fn send_datagram(&self, datagram: Bytes);
+
+    /// The next datagram that came beside the lanes.
+    fn recv_datagram(&self) -> Option<Bytes>;
+
+    /// Gives the connection another socket, where it has one to itself.
+    fn rebind(&self);
+
+    /// What became of the address of either end, and the path's name from here on if it has another; told once each.
+    fn take_move(&self) -> Option<(Option<Arc<str>>, Moved)>;
+
+    /// Goes on with what had no room. Tells as [`Lanes::write`].
+    fn has_room(&self) -> bool;
+}
+
+/// What quinn-proto takes for time zero. Only differences to it are ever formed, so that nothing depends on it.
+#[allow(clippy::disallowed_methods, reason = "no time is read from it")]
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// See [`crate::prepare`].
+pub(crate) fn prepare() {
+    sheetbend_core::carrier::quic::prepare(*ORIGIN);
+}
+
+fn endpoint_settings(
+    runtime: &dyn Runtime,
+    socket: &dyn UdpSocket,
+    server: Option<ServerQuic>,
+) -> EndpointSettings {
+    EndpointSettings {
+        seed: runtime.seed(),
+        origin: *ORIGIN,
+        epoch: crate::layers::epoch(runtime),
+        keeps_whole: socket.keeps_whole(),
+        server,
+    }
+}

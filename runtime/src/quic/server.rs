@@ -1,0 +1,65 @@
+//! How connections over QUIC come to a server's sessions.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+
+use sheetbend_core::carrier::quic::{Endpoint, Protocol, QuicSettings, ServerQuic};
+use sheetbend_core::carrier::tls::ServerTls;
+use sheetbend_core::session::{Incoming, PathInfo};
+
+use super::endpoint_settings;
+use super::port::{Accepted, Port, SERVER_PIECES};
+use super::socket::{self, poll_first};
+use super::wire::Wire;
+use crate::arrive::Door;
+use crate::hub::Hub;
+use crate::rt::Runtime;
+
+/// Binds a UDP socket that serves QUIC.
+pub(crate) fn bind(
+    runtime: &Arc<dyn Runtime>,
+    address: SocketAddr,
+    tls: &ServerTls,
+    settings: &QuicSettings,
+) -> io::Result<(Arc<Port>, SocketAddr)> {
+    let udp = runtime.bind_udp(address)?;
+    let bound = udp.local_address()?;
+    let server = ServerQuic::new(tls, settings);
+    let settings = endpoint_settings(&**runtime, &*udp, Some(server));
+    let endpoint = Endpoint::new(settings).map_err(io::Error::other)?;
+    Ok((Port::new(runtime.clone(), udp, endpoint, SERVER_PIECES), bound))
+}
+
+/// Receives for all connections on a port, and has each new one taken to its session.
+pub(crate) fn serve(hub: Arc<Hub>, port: Arc<Port>, door: Arc<Door>) -> impl Future<Output = ()> + Send {
+    poll_fn(move |cx| {
+        port.poll_serve(cx, &mut |accepted| {
+            let (hub, port, door) = (hub.clone(), port.clone(), door.clone());
+            let runtime = hub.runtime.clone();
+            runtime.spawn(Box::pin(welcome(hub, port, door, accepted)));
+        })
+    })
+}
+
+/// Shakes hands, and has what the connection speaks decide where it goes. Who takes too long is dropped.
+async fn welcome(hub: Arc<Hub>, port: Arc<Port>, door: Arc<Door>, accepted: Accepted) {
+    let handle = accepted.connection.handle();
+    let mut wire = Wire::new(port.clone(), accepted, false);
+    let info = PathInfo::new("", "quic", sheetbend_core::handshake::Security::Encrypted);
+    let mut timer = hub.runtime.timer(Incoming::new(port.now(), info).deadline());
+    let ready = poll_fn(|cx| {
+        let ready = poll_first(&mut wire, cx, false).map(|ready| ready.is_ok());
+        match ready {
+            Poll::Pending => timer.poll_expired(cx).map(|()| false),
+            ready => ready,
+        }
+    })
+    .await;
+    port.settled(handle);
+    if ready && wire.connection.protocol() == Some(Protocol::Native) {
+        hub.welcome_path(socket::connection(wire), door);
+    }
+}
