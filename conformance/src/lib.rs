@@ -112,6 +112,7 @@ macro_rules! suite {
                 long_polls_carry_everything,
                 https_carries_everything,
                 quic_carries_everything,
+                webtransport_carries_everything,
                 whatever_works_carries_everything,
                 proxies_lead_to_the_server,
                 a_transport_of_ones_own_carries_everything,

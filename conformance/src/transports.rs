@@ -115,6 +115,10 @@ pub async fn quic_carries_everything(env: Env) {
     carries_everything(env, "quic").await;
 }
 
+pub async fn webtransport_carries_everything(env: Env) {
+    carries_everything(env, "wt").await;
+}
+
 pub async fn whatever_works_carries_everything(env: Env) {
     let server = env.server("sheetbend").await;
     let (client, peer) = env.connect(env.client(&server.addresses()[0]), &server).await;

@@ -29,6 +29,8 @@ pub enum Scheme {
     Https,
     /// QUIC, over UDP.
     Quic,
+    /// WebTransport over HTTP/3, which is QUIC.
+    Wt,
     /// Whatever works at that port: a client tries all of the others and TCP, see [`Address::alternatives`]; a
     /// server takes them all anyway.
     Any,
@@ -44,6 +46,7 @@ impl Scheme {
             Scheme::Http => "http",
             Scheme::Https => "https",
             Scheme::Quic => "quic",
+            Scheme::Wt => "wt",
             Scheme::Any => "sheetbend",
         }
     }
@@ -53,7 +56,7 @@ impl Scheme {
         match self {
             Scheme::Tls | Scheme::Quic | Scheme::Any => None,
             Scheme::Ws | Scheme::Http => Some(80),
-            Scheme::Wss | Scheme::Https => Some(443),
+            Scheme::Wss | Scheme::Https | Scheme::Wt => Some(443),
         }
     }
 
@@ -63,12 +66,15 @@ impl Scheme {
 
     /// Whether it is spoken inside TLS.
     pub fn is_encrypted(self) -> bool {
-        matches!(self, Scheme::Tls | Scheme::Wss | Scheme::Https | Scheme::Quic)
+        matches!(
+            self,
+            Scheme::Tls | Scheme::Wss | Scheme::Https | Scheme::Quic | Scheme::Wt
+        )
     }
 
     /// Whether it is over UDP.
     pub fn is_udp(self) -> bool {
-        self == Scheme::Quic
+        matches!(self, Scheme::Quic | Scheme::Wt)
     }
 
     /// Whether it is exchanges of HTTP.
@@ -79,7 +85,7 @@ impl Scheme {
 
 /// Where a session can be reached or offered: `tcp://host:port`, `tls://host:port`,
 /// `ws://host:port/path`, `wss://host:port/path`, `http://host:port/path`, `https://host:port/path`,
-/// `quic://host:port`,
+/// `quic://host:port`, `wt://host:port/path` (also written `https+wt`),
 /// `sheetbend://host:port` (whatever works there), `unix:///path`,
 /// `mem://name`.
 ///
@@ -115,7 +121,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `unix`, `mem` or that of a
+    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `wt`, `unix`, `mem` or that of a
     /// [`Transport`]; `sheetbend` where it is open.
     pub fn transport(&self) -> &'static str {
         match self {
@@ -156,6 +162,9 @@ impl Address {
         }
         if cfg!(feature = "quic") {
             all.push(over(Scheme::Quic));
+        }
+        if cfg!(feature = "webtransport") {
+            all.push(over(Scheme::Wt));
         }
         if cfg!(all(feature = "tls", feature = "websocket")) {
             all.push(over(Scheme::Wss));
@@ -281,11 +290,13 @@ impl fmt::Display for Address {
 pub enum AddressError {
     /// There is no `scheme://` in front.
     #[error(
-        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path, https://host/path, quic://host:port, sheetbend://host:port, unix:///path or mem://name"
+        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path, https://host/path, quic://host:port, wt://host/path, sheetbend://host:port, unix:///path or mem://name"
     )]
     NoScheme(String),
     /// The scheme is none of ours.
-    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, http, https, quic, sheetbend, unix and mem")]
+    #[error(
+        "unknown scheme `{0}`: known are tcp, tls, ws, wss, http, https, quic, wt, sheetbend, unix and mem"
+    )]
     UnknownScheme(String),
     /// An address without a host.
     #[error("`{0}` has no host: write tcp://host:port")]
@@ -337,6 +348,7 @@ impl FromStr for Address {
             "http" => parse_over(text, Scheme::Http, rest),
             "https" => parse_over(text, Scheme::Https, rest),
             "quic" => parse_over(text, Scheme::Quic, rest),
+            "wt" | "https+wt" => parse_over(text, Scheme::Wt, rest),
             "sheetbend" => parse_over(text, Scheme::Any, rest),
             "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
             "unix" => Err(AddressError::RelativePath(text.to_owned())),
@@ -477,6 +489,7 @@ mod tests {
             "http://localhost:8080/?mode=sse",
             "https://a.example:443/deep?tenant=1&mode=poll",
             "quic://[::1]:443",
+            "wt://h:4433/deep?x=1",
             "sheetbend://[::1]:4433",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
@@ -494,6 +507,7 @@ mod tests {
         let built = |scheme: &str| match scheme {
             "tls" => cfg!(feature = "tls"),
             "quic" => cfg!(feature = "quic"),
+            "wt" => cfg!(feature = "webtransport"),
             "wss" => cfg!(all(feature = "tls", feature = "websocket")),
             "ws" => cfg!(feature = "websocket"),
             "https" => cfg!(all(feature = "tls", feature = "http")),
@@ -503,6 +517,7 @@ mod tests {
         let expected = [
             "tls://h:7",
             "quic://h:7",
+            "wt://h:7/",
             "wss://h:7/",
             "https://h:7/",
             "tcp://h:7",

@@ -9,7 +9,6 @@ use crate::transport;
 
 #[cfg(feature = "quic")]
 use {
-    crate::address::Scheme,
     crate::quic::Port,
     sheetbend_core::carrier::quic::QuicSettings,
     sheetbend_core::carrier::tls::ServerTls,
@@ -63,11 +62,9 @@ impl Opening<'_> {
     #[cfg(feature = "quic")]
     pub(crate) async fn open(&self, address: &Address) -> io::Result<Opened> {
         if let Address::Over {
-            scheme: Scheme::Quic,
-            host,
-            port,
-            ..
+            scheme, host, port, ..
         } = address
+            && scheme.is_udp()
         {
             return self.open_udp(address, host, *port).await;
         }

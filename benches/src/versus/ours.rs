@@ -51,12 +51,13 @@ pub(crate) const SMOL: Ours = Ours {
 };
 
 /// sheetbend over the transports that others are measured over, too.
-pub(crate) const OVER: [Ours; 5] = [
+pub(crate) const OVER: [Ours; 6] = [
     over("ours-ws", "ws"),
     over("ours-tls", "tls"),
     over("ours-http", "http?mode=binary"),
     over("ours-sse", "http?mode=sse"),
     over("ours-quic", "quic"),
+    over("ours-wt", "wt"),
 ];
 
 impl Peer for Ours {
@@ -73,7 +74,7 @@ impl Peer for Ours {
             Test::Sim => return vec!["links with one fixed delay, Linux TCP defaults".into()],
         };
         let crc = match self.scheme {
-            "tls" | "quic" => "no CRC inside TLS",
+            "tls" | "quic" | "wt" => "no CRC inside TLS",
             _ => "CRC on",
         };
         vec![format!("defaults, {crc}, {what}")]
