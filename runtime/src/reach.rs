@@ -12,7 +12,6 @@ use crate::address::{Address, Scheme};
 use crate::dial::security;
 use crate::layers::{Connection, Layers, Sending, poll_handshake};
 use crate::rt::{BoxFuture, Runtime};
-use crate::transport;
 
 /// What a client's carriers need to know.
 #[derive(Clone, Debug)]
@@ -29,8 +28,13 @@ pub(crate) struct Settings {
     /// What leads to servers that are not reached straight.
     #[cfg(feature = "proxy")]
     pub(crate) proxies: sheetbend_core::carrier::proxy::ProxyRules,
+    /// For proxies that are spoken to inside TLS.
+    #[cfg(all(feature = "proxy", feature = "tls"))]
+    pub(crate) proxy_tls: Option<sheetbend_core::carrier::tls::ClientTls>,
     /// JOINs are bound to TLS.
     pub(crate) binds: bool,
+    /// Which address of a name answered last.
+    pub(crate) winners: Arc<crate::race::Winners>,
 }
 
 impl Default for Settings {
@@ -46,7 +50,10 @@ impl Default for Settings {
             quic: Default::default(),
             #[cfg(feature = "proxy")]
             proxies: Default::default(),
+            #[cfg(all(feature = "proxy", feature = "tls"))]
+            proxy_tls: None,
             binds: true,
+            winners: Arc::default(),
         }
     }
 }
@@ -109,14 +116,26 @@ pub(crate) fn connect_bare(
 #[cfg(feature = "proxy")]
 async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, settings: &Settings) -> io::Result<Connection> {
     match crate::proxied::proxy(address, settings) {
-        Some(proxy) => crate::proxied::reach(&**runtime, address, proxy).await,
-        None => Ok(Connection::native(transport::connect(runtime, address).await?)),
+        Some(proxy) => crate::proxied::reach(runtime, address, proxy, settings).await,
+        None => straight(runtime, address, settings).await,
     }
 }
 
 #[cfg(not(feature = "proxy"))]
-async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, _: &Settings) -> io::Result<Connection> {
-    Ok(Connection::native(transport::connect(runtime, address).await?))
+async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, settings: &Settings) -> io::Result<Connection> {
+    straight(runtime, address, settings).await
+}
+
+async fn straight(
+    runtime: &Arc<dyn Runtime>,
+    address: &Address,
+    settings: &Settings,
+) -> io::Result<Connection> {
+    let socket = match address {
+        Address::Own(place) => place.connect(runtime).await?,
+        _ => crate::race::connect(&**runtime, address, &settings.winners).await?,
+    };
+    Ok(Connection::native(socket))
 }
 
 #[cfg(feature = "http")]

@@ -78,6 +78,13 @@ impl Place {
         self.transport.security()
     }
 
+    pub(crate) fn connect(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+    ) -> BoxFuture<'static, io::Result<Box<dyn Socket>>> {
+        self.transport.connect(runtime.clone(), self.name.to_string())
+    }
+
     fn written(&self) -> (&str, &str) {
         (self.scheme(), self.name())
     }
@@ -121,18 +128,7 @@ impl Hash for Place {
     }
 }
 
-/// Connects a stream socket: the program's own transports themselves, all else by the runtime.
-pub(crate) fn connect(
-    runtime: &Arc<dyn Runtime>,
-    address: &Address,
-) -> BoxFuture<'static, io::Result<Box<dyn Socket>>> {
-    match address {
-        Address::Own(place) => place.transport.connect(runtime.clone(), place.name.to_string()),
-        other => runtime.connect(other.socket()),
-    }
-}
-
-/// Listens for stream sockets, likewise.
+/// Listens for stream sockets: for a program's own transports by them, for all else by the runtime.
 pub(crate) fn listen(
     runtime: &Arc<dyn Runtime>,
     address: &Address,

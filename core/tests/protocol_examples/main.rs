@@ -24,7 +24,7 @@ const PAGE: &str = include_str!("../../../docs/PROTOCOL.md");
 const EXPECTED: [(&str, usize); 12] = [
     ("answer", 5),
     ("end", 2),
-    ("frame", 26),
+    ("frame", 28),
     ("items", 1),
     ("message", 7),
     ("record", 4),

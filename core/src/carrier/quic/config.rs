@@ -1,6 +1,7 @@
 //! What connections are made with.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
@@ -9,7 +10,7 @@ use quinn_proto::{NoneTokenStore, TimeSource, TransportConfig, VarInt};
 use ring::hkdf;
 
 use super::error::QuicError;
-use crate::carrier::tls::{self, ClientTls, ServerTls};
+use crate::carrier::tls::{ClientTls, ServerTls};
 
 /// Streams that carry lanes, which a peer may have open at a time. PROTOCOL 14.8.
 pub(super) const MAX_LANES: u32 = 256;
@@ -136,13 +137,17 @@ impl ServerQuic {
     }
 
     /// What quinn-proto wants of it. `token_key` proves the tokens of retries.
-    pub(super) fn config(&self, token_key: &[u8; 32]) -> Result<quinn_proto::ServerConfig, QuicError> {
+    pub(super) fn config(
+        &self,
+        token_key: &[u8; 32],
+        time: Arc<Given>,
+    ) -> Result<quinn_proto::ServerConfig, QuicError> {
         let crypto = QuicServerConfig::try_from(self.tls.quic.clone()).map_err(no_suite)?;
         let key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(token_key);
         let mut config = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(key));
         config
             .transport_config(Arc::new(self.settings.transport()))
-            .time_source(Arc::new(Given))
+            .time_source(time)
             .retry_token_lifetime(RETRY_LIFETIME)
             .max_incoming(1)
             .migration(true);
@@ -156,11 +161,19 @@ fn no_suite(error: impl ToString) -> QuicError {
     QuicError::Config(error.to_string())
 }
 
-/// The time that the endpoint at work was given.
-struct Given;
+/// The time since 1970 that an endpoint was last given, in milliseconds.
+#[derive(Default)]
+pub(super) struct Given(AtomicU64);
+
+impl Given {
+    pub(super) fn set(&self, unix: Duration) {
+        let millis = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
+        self.0.store(millis, Ordering::Relaxed);
+    }
+}
 
 impl TimeSource for Given {
     fn now(&self) -> std::time::SystemTime {
-        UNIX_EPOCH + tls::ambient_unix().unwrap_or_default()
+        UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 }

@@ -15,7 +15,7 @@ use ring::hmac;
 
 use super::cids::Cids;
 use super::clock::Clock;
-use super::config::{ClientQuic, ServerQuic};
+use super::config::{ClientQuic, Given, ServerQuic};
 use super::connection::Connection;
 use super::error::QuicError;
 use crate::carrier::tls;
@@ -77,6 +77,8 @@ pub struct Endpoint {
     inner: quinn_proto::Endpoint,
     clock: Clock,
     epoch: Duration,
+    /// What tokens are judged by.
+    time: Arc<Given>,
     rng: Rng,
     server: Option<ServerQuic>,
     /// Accepted connections that are in their handshake.
@@ -106,13 +108,16 @@ impl Endpoint {
         config
             .cid_generator(move || Box::new(Cids::new(Rng::from_seed(cid_seed))))
             .rng_seed(Some(rng.bytes()));
-        let server = settings.server.as_ref().map(|server| server.config(&token_key));
+        let time = Arc::new(Given::default());
+        let server = settings.server.as_ref();
+        let server = server.map(|server| server.config(&token_key, time.clone()));
         let server = server.transpose()?.map(Arc::new);
         let inner = quinn_proto::Endpoint::new(Arc::new(config), server, settings.keeps_whole, None);
         Ok(Endpoint {
             inner,
             clock: Clock::new(settings.origin),
             epoch: settings.epoch,
+            time,
             rng,
             server: settings.server,
             handshaking: BTreeSet::new(),
@@ -162,6 +167,7 @@ impl Endpoint {
         data: BytesMut,
         response: &mut Vec<u8>,
     ) -> Option<Arrival> {
+        self.time.set(self.unix(now));
         let instant = self.clock.instant(now);
         match self
             .inner

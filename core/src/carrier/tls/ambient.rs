@@ -69,12 +69,6 @@ pub(super) fn note_refusal(error: &rustls::Error) {
     });
 }
 
-/// The time since 1970 of who is at work.
-#[cfg(feature = "quic")]
-pub(in crate::carrier) fn unix() -> Option<Duration> {
-    AMBIENT.with_borrow(|ambient| ambient.as_ref().map(|ambient| ambient.unix))
-}
-
 /// Random bytes of the connection that is at work; `None` outside of [`with`].
 pub(super) fn fill(bytes: &mut [u8]) -> Option<()> {
     AMBIENT.with_borrow_mut(|ambient| ambient.as_mut().map(|ambient| ambient.rng.fill(bytes)))

@@ -30,7 +30,7 @@ pub use rustls::pki_types::CertificateDer;
 pub use trust::Trust;
 
 #[cfg(feature = "quic")]
-pub(super) use ambient::{judged as ambient_judged, unix as ambient_unix, with as ambient_with};
+pub(super) use ambient::{judged as ambient_judged, with as ambient_with};
 
 use crate::handshake::{EXPORTER_LABEL, Exporter};
 use crate::rng::Rng;
