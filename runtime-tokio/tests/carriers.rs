@@ -5,16 +5,13 @@ mod common;
 use std::sync::Arc;
 
 use common::{Relay, expired_tls, numbered_messages, pair, pattern, serve_echo, server_tls, test_roots};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 use sheetbend_tokio::{
     Address, BindError, Class, Client, ConnectError, Guard, PathMode, Server, ServerTls, Session, Trust,
-    certificates, runtime,
+    runtime,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_rustls::{TlsAcceptor, rustls};
 
 /// What a stream's transfer takes: several blocks, and a bit.
 const LONG: usize = 9_000_001;
