@@ -4,8 +4,7 @@
 //! work; tasks run wherever they are given to: on smol's executor by default ([`runtime`]), or on any other
 //! ([`SmolRuntime::new`]).
 //!
-//! [`bind`] serves sessions at an address, [`connect`] makes one. What a [`Session`] carries, and all else, is the same
-//! as on any runtime: see the handles of `sheetbend-runtime`, which are exported here.
+//! [`bind`] serves sessions at an address, [`connect`] makes one. A [`Session`] is the same as on any runtime.
 //!
 //! # Example
 //!
@@ -34,8 +33,6 @@
 //! ```
 //!
 //! # Other executors
-//!
-//! An executor of your own:
 //!
 //! ```
 //! use std::sync::Arc;

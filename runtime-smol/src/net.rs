@@ -1,9 +1,10 @@
 //! TCP and Unix sockets of `async-io` as [`Socket`] and [`Listener`].
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 #[cfg(unix)]
 use std::os::unix::net::{UnixListener, UnixStream};
+#[cfg(unix)]
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -21,18 +22,17 @@ use crate::spare;
 /// The reactor tells of a direction once for each time that it was asked, which is a system call. So it is asked only
 /// when a try has found nothing, or less than there was room for: the kernel's buffer is drained or full then. It says
 /// at once what came in between, so that nothing is missed whoever has tried last.
-pub(crate) struct Ready(AtomicBool);
+#[derive(Default)]
+pub(crate) struct Ready {
+    exhausted: AtomicBool,
+}
 
 impl Ready {
-    pub(crate) fn new() -> Ready {
-        Ready(AtomicBool::new(true))
-    }
-
     /// Ready if it may be tried; otherwise asks the reactor.
     pub(crate) fn poll(&self, ask: impl FnOnce() -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
-        if !self.0.load(Ordering::Acquire) {
+        if self.exhausted.load(Ordering::Acquire) {
             ready!(ask())?;
-            self.0.store(true, Ordering::Release);
+            self.exhausted.store(false, Ordering::Release);
         }
         Poll::Ready(Ok(()))
     }
@@ -44,7 +44,7 @@ impl Ready {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         };
         if exhausted {
-            self.0.store(false, Ordering::Release);
+            self.exhausted.store(true, Ordering::Release);
         }
         result
     }
@@ -60,46 +60,19 @@ struct StreamSocket<S> {
 
 impl<S> StreamSocket<S> {
     fn new(stream: Async<S>, peer: String) -> Box<StreamSocket<S>> {
-        let (readable, writable) = (Ready::new(), Ready::new());
         Box::new(StreamSocket {
             stream,
             peer,
-            readable,
-            writable,
+            readable: Ready::default(),
+            writable: Ready::default(),
         })
     }
 }
 
-/// What `Socket` needs of a stream, which the standard library has no trait for.
-trait Stream: Send + Sync + 'static {
-    fn as_socket(&self) -> SockRef<'_>;
-    fn write_slices(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
-}
-
-impl Stream for TcpStream {
-    fn as_socket(&self) -> SockRef<'_> {
-        SockRef::from(self)
-    }
-
-    fn write_slices(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut stream = self;
-        stream.write_vectored(slices)
-    }
-}
-
-#[cfg(unix)]
-impl Stream for UnixStream {
-    fn as_socket(&self) -> SockRef<'_> {
-        SockRef::from(self)
-    }
-
-    fn write_slices(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut stream = self;
-        stream.write_vectored(slices)
-    }
-}
-
-impl<S: Stream> Socket for StreamSocket<S> {
+impl<S: Send + Sync + 'static> Socket for StreamSocket<S>
+where
+    for<'a> SockRef<'a>: From<&'a S>,
+{
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.readable.poll(|| self.stream.poll_readable(cx))
     }
@@ -110,18 +83,18 @@ impl<S: Stream> Socket for StreamSocket<S> {
 
     fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
         let room = buf.capacity() - buf.len();
-        let read = spare::read(self.stream.get_ref().as_socket(), buf);
+        let read = spare::read(self.stream.get_ref().into(), buf);
         self.readable.tried(room, read)
     }
 
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let total = slices.iter().map(|slice| slice.len()).sum();
-        let written = self.stream.get_ref().write_slices(slices);
+        let written = SockRef::from(self.stream.get_ref()).send_vectored(slices);
         self.writable.tried(total, written)
     }
 
     fn shutdown(&self) -> io::Result<()> {
-        self.stream.get_ref().as_socket().shutdown(Shutdown::Write)
+        SockRef::from(self.stream.get_ref()).shutdown(Shutdown::Write)
     }
 
     fn peer(&self) -> String {
@@ -213,14 +186,4 @@ impl Listener for UnixAcceptor {
     fn local_address(&self) -> Address {
         Address::Unix(self.1.path().to_owned())
     }
-}
-
-#[cfg(not(unix))]
-pub(crate) async fn connect_unix(path: &Path) -> io::Result<Box<dyn Socket>> {
-    Err(os::no_sockets(&Address::Unix(path.to_owned())))
-}
-
-#[cfg(not(unix))]
-pub(crate) fn listen_unix(path: &Path) -> io::Result<Box<dyn Listener>> {
-    Err(os::no_sockets(&Address::Unix(path.to_owned())))
 }

@@ -23,8 +23,8 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
     Ok(Arc::new(SmolUdp {
         socket: Async::new_nonblocking(socket)?,
         udp,
-        readable: Ready::new(),
-        writable: Ready::new(),
+        readable: Ready::default(),
+        writable: Ready::default(),
     }))
 }
 

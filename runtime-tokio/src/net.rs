@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
+#[cfg(unix)]
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 
@@ -138,14 +139,4 @@ impl Listener for UnixAcceptor {
     fn local_address(&self) -> Address {
         Address::Unix(self.1.path().to_owned())
     }
-}
-
-#[cfg(not(unix))]
-pub(crate) async fn connect_unix(path: &Path) -> io::Result<Box<dyn Socket>> {
-    Err(os::no_sockets(&Address::Unix(path.to_owned())))
-}
-
-#[cfg(not(unix))]
-pub(crate) fn listen_unix(path: &Path) -> io::Result<Box<dyn Listener>> {
-    Err(os::no_sockets(&Address::Unix(path.to_owned())))
 }

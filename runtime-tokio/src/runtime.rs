@@ -101,6 +101,7 @@ impl Runtime for TokioRuntime {
         Box::pin(async move {
             match address {
                 Address::Tcp { host, port } => net::connect_tcp(&host, port).await,
+                #[cfg(unix)]
                 Address::Unix(path) => net::connect_unix(&path).await,
                 Address::Mem(name) => Ok(Box::new(os::memory().connect(&name)?) as Box<dyn Socket>),
                 other => Err(os::no_sockets(&other)),
@@ -112,6 +113,7 @@ impl Runtime for TokioRuntime {
         Box::pin(async move {
             match address {
                 Address::Tcp { host, port } => net::listen_tcp(&host, port).await,
+                #[cfg(unix)]
                 Address::Unix(path) => net::listen_unix(&path),
                 Address::Mem(name) => Ok(Box::new(os::memory().listen(&name)?) as Box<dyn Listener>),
                 other => Err(os::no_sockets(&other)),
