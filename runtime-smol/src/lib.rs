@@ -55,9 +55,6 @@ mod spare;
 #[cfg(feature = "quic")]
 mod udp;
 
-#[cfg(feature = "global")]
-use std::sync::Arc;
-
 pub use runtime::SmolRuntime;
 pub use sheetbend_core as core;
 pub use sheetbend_runtime::*;
@@ -83,6 +80,6 @@ pub async fn bind(address: impl ToAddress) -> Result<Server, BindError> {
 /// The runtime for builders, `Client::builder()…connect(runtime())`, on smol's executor: that of `smol::spawn`, whose
 /// threads begin with the first task (`SMOL_THREADS` says how many; one by default).
 #[cfg(feature = "global")]
-pub fn runtime() -> Arc<dyn Runtime> {
-    Arc::new(SmolRuntime::new(|task| smol::spawn(task).detach()))
+pub fn runtime() -> std::sync::Arc<dyn Runtime> {
+    std::sync::Arc::new(SmolRuntime::new(|task| smol::spawn(task).detach()))
 }
