@@ -64,8 +64,16 @@ pub struct ServeArgs {
     /// http://host:port/path, https://host:port/path, quic://host:port, wt://host:port/path or unix:///path; port 0 takes a
     /// free one. All are told apart on one port, quic and wt on the UDP port of the same number; tls, wss and https take
     /// nothing plain.
-    #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
+    #[arg(long, value_name = "ADDR", required_unless_present = "stdio", num_args = 1..)]
     pub listen: Vec<ListenUrl>,
+    /// Serve who writes to standard input and reads standard output, as in 'cmd:ssh host sheetbend serve --stdio'; what
+    /// is printed goes to standard error. Without --listen it ends with standard input, and its session with it.
+    #[arg(long)]
+    pub stdio: bool,
+    /// Pass standard input and output on to a server that runs already, so that sessions outlive this process:
+    /// tcp://host:port or unix:///path.
+    #[arg(long, value_name = "ADDR", requires = "stdio", conflicts_with_all = ["listen", "store"])]
+    pub to: Option<Address>,
     /// The certificate for TLS.
     #[command(flatten)]
     pub certificate: CertificateArgs,
@@ -99,7 +107,8 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 pub struct CallArgs {
     /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, quic://host:port,
-    /// sheetbend://host:port (whatever works there) or unix:///path.
+    /// sheetbend://host:port (whatever works there) or unix:///path; or cmd:COMMAND, as in
+    /// 'cmd:ssh host sheetbend serve --stdio'.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// The method's name.
@@ -148,7 +157,8 @@ pub struct SendArgs {
     pub files: Vec<PathBuf>,
     /// The server: tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path,
     /// https://host/path, quic://host:port, sheetbend://host:port (whatever works there) or unix:///path. Over HTTP,
-    /// ?mode=binary, sse, ndjson or poll names the only way down.
+    /// ?mode=binary, sse, ndjson or poll names the only way down. cmd:COMMAND is what a command reads and writes, as in
+    /// 'cmd:ssh host sheetbend serve --stdio --to tcp://localhost:7000'.
     #[arg(value_name = "URL")]
     pub url: Url,
     /// A further address of the same server, kept warm to fall back to; may be given again.

@@ -14,6 +14,7 @@ pub mod failure;
 pub mod files;
 pub mod output;
 pub mod probe;
+pub mod process;
 pub mod progress;
 pub mod proxy;
 pub mod send;

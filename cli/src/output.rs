@@ -2,12 +2,25 @@
 
 use crate::failure::{Failure, one_line};
 use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Prints a line on stdout. A reader that has gone away, as `head` does, is no failure.
+/// Standard output is a session's.
+static RESERVED: AtomicBool = AtomicBool::new(false);
+
+/// Leaves standard output to a session: from here on lines go to stderr.
+pub fn reserve_stdout() {
+    RESERVED.store(true, Ordering::Relaxed);
+}
+
+/// Prints a line on stdout, unless that is reserved. A reader that has gone away, as `head` does, is no failure.
 ///
 /// # Errors
 /// Those of writing, a full disk for one.
 pub fn line(text: &str) -> Result<(), Failure> {
+    if RESERVED.load(Ordering::Relaxed) {
+        let _ = writeln!(io::stderr(), "{text}");
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -2,6 +2,7 @@
 
 use crate::address::{self, ListenAddress};
 use crate::failure::Failure;
+use crate::process;
 use clap::Args;
 use sheetbend_tokio::{
     Address, ClientBuilder, Pin, Proxy, ProxyParseError, ProxyRules, ServerTls, Trust, certificates,
@@ -28,7 +29,7 @@ const CARRIED: [&str; 9] = [
 const SCHEMES: &str = "tcp, tls, ws, wss, http, https, quic, wt, sheetbend and unix";
 
 /// A server's address: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `wt`, `sheetbend` (whatever works) or
-/// `unix`.
+/// `unix`; or `cmd:COMMAND`, whose input and output lead to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url(pub Address);
 
@@ -64,6 +65,14 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
+        if let Some(line) = text.strip_prefix(process::COMMAND) {
+            return match line.trim() {
+                "" => Err(UrlError(
+                    "the command is missing; write cmd:ssh host sheetbend serve --stdio".to_owned(),
+                )),
+                line => Ok(Url(process::command(line))),
+            };
+        }
         let address = match carried(text) {
             Some(address) => address?,
             None => {
@@ -299,6 +308,7 @@ mod tests {
             "wt://h:443/deep",
             "sheetbend://h:7",
             "unix:///run/x.sock",
+            "cmd:ssh host sheetbend serve --stdio",
         ] {
             assert_eq!(text.parse::<Url>().expect("valid").to_string(), text);
         }
@@ -319,6 +329,8 @@ mod tests {
             message("ftp://h:80/x"),
             "scheme 'ftp' is not supported; known are tcp, tls, ws, wss, http, https, quic, wt, sheetbend and unix"
         );
+        assert!(message("cmd: ").starts_with("the command is missing"));
+        assert!("cmd:cat".parse::<ListenUrl>().is_err());
         assert!(message("tls://h").contains("no port"));
         assert!(message("http://h/?mode=fast").contains("binary, sse, ndjson and poll"));
         assert!(message("wss://h:0").starts_with("port 0"));

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! It answers unary calls (PROTOCOL 11): `echo` gives the payload back, any other method is UNIMPLEMENTED.
-//! A real driver waits for its sockets and for `poll_timeout`; this one looks again every millisecond.
+//! A real driver waits for its sockets and for `poll_timeout`, as `event_loop.rs` does; this one looks again every
+//! millisecond.
 #![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
 use std::collections::BTreeMap;

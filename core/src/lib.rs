@@ -52,7 +52,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/plain_server.rs` is a whole server on non-blocking sockets of the standard library.
+//! `examples/event_loop/` is a client and a server on an event loop of `mio`; `docs/guides/embedding.md` walks through it.
 #![forbid(unsafe_code)]
 
 /// Whether a planted mistake is to be made: `false`, and gone, in every build but those of `.ci/canaries`.

@@ -52,7 +52,6 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods)] // this crate is where the clock is read
 
-mod files;
 mod net;
 mod runtime;
 #[cfg(feature = "quic")]

@@ -2,11 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::path::Path;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use sheetbend_runtime::{Address, Listener, Socket};
+use sheetbend_runtime::{Address, Listener, Socket, os};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
@@ -83,14 +84,11 @@ fn tcp(stream: TcpStream, peer: SocketAddr) -> io::Result<Box<dyn Socket>> {
 }
 
 pub(crate) async fn connect_tcp(host: &str, port: u16) -> io::Result<Box<dyn Socket>> {
-    let mut last = None;
-    for address in tokio::net::lookup_host((host, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return tcp(stream, address),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no addresses")))
+    let addresses = tokio::net::lookup_host((host, port)).await?;
+    os::connect_first(addresses, |address| async move {
+        tcp(TcpStream::connect(address).await?, address)
+    })
+    .await
 }
 
 pub(crate) async fn listen_tcp(host: &str, port: u16) -> io::Result<Box<dyn Listener>> {
@@ -121,82 +119,24 @@ pub(crate) async fn connect_unix(path: &Path) -> io::Result<Box<dyn Socket>> {
     Ok(Box::new(UnixSocket(stream, path.display().to_string())))
 }
 
-/// Listens on a path. A socket file that nobody listens on any more is replaced, one in use is not.
 #[cfg(unix)]
 pub(crate) fn listen_unix(path: &Path) -> io::Result<Box<dyn Listener>> {
-    let listener = match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
-        }
-        other => other?,
-    };
-    Ok(Box::new(UnixAcceptor {
-        listener,
-        path: path.to_owned(),
-        file: file_id(path),
-    }))
-}
-
-/// What tells this socket file from a later one of the same name.
-#[cfg(unix)]
-fn file_id(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::symlink_metadata(path)
-        .ok()
-        .map(|meta| (meta.dev(), meta.ino()))
+    let (listener, file) = os::bind_unix(path)?;
+    Ok(Box::new(UnixAcceptor(UnixListener::from_std(listener)?, file)))
 }
 
 #[cfg(unix)]
-fn is_stale(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    let refused = std::os::unix::net::UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    is_socket && refused
-}
-
-#[cfg(unix)]
-struct UnixAcceptor {
-    listener: UnixListener,
-    path: PathBuf,
-    file: Option<(u64, u64)>,
-}
+struct UnixAcceptor(UnixListener, os::SocketFile);
 
 #[cfg(unix)]
 impl Listener for UnixAcceptor {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Socket>>> {
-        let (stream, _) = ready!(self.listener.poll_accept(cx))?;
-        let name = format!("{} (client)", self.path.display());
+        let (stream, _) = ready!(self.0.poll_accept(cx))?;
+        let name = format!("{} (client)", self.1.path().display());
         Poll::Ready(Ok(Box::new(UnixSocket(stream, name))))
     }
 
     fn local_address(&self) -> Address {
-        Address::Unix(self.path.clone())
+        Address::Unix(self.1.path().to_owned())
     }
-}
-
-#[cfg(unix)]
-impl Drop for UnixAcceptor {
-    fn drop(&mut self) {
-        // Another server may have taken the name over.
-        if self.file.is_some() && self.file == file_id(&self.path) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-#[cfg(not(unix))]
-fn unsupported() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets")
-}
-
-#[cfg(not(unix))]
-pub(crate) async fn connect_unix(_: &Path) -> io::Result<Box<dyn Socket>> {
-    Err(unsupported())
-}
-
-#[cfg(not(unix))]
-pub(crate) fn listen_unix(_: &Path) -> io::Result<Box<dyn Listener>> {
-    Err(unsupported())
 }

@@ -4,31 +4,24 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use sheetbend_core::time::Timestamp;
 #[cfg(feature = "quic")]
 use sheetbend_runtime::UdpSocket;
-use sheetbend_runtime::{Address, BoxFuture, Files, Listener, MemNetwork, Runtime, Socket, Timer};
+use sheetbend_runtime::os::{self, StdFiles, Threads};
+use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Runtime, Socket, Timer};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
-use crate::files::StdFiles;
 use crate::net;
-
-/// How far in the future a timer is set at most; the driver sets it again.
-const FAR: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// `mem://` names are shared by all tokio runtimes of the process.
-static MEMORY: OnceLock<MemNetwork> = OnceLock::new();
 
 /// [`Runtime`] on tokio.
 pub struct TokioRuntime {
     handle: Handle,
     origin: Instant,
-    memory: MemNetwork,
 }
 
 impl TokioRuntime {
@@ -42,17 +35,15 @@ impl TokioRuntime {
 
     /// On the given tokio runtime, which must have its IO and time drivers on.
     pub fn new(handle: Handle) -> TokioRuntime {
-        let memory = MEMORY.get_or_init(MemNetwork::new).clone();
         TokioRuntime {
             handle,
             origin: Instant::now(),
-            memory,
         }
     }
 
     fn instant(&self, at: Timestamp) -> Instant {
         let since = at.since(Timestamp::ZERO);
-        let latest = self.origin.elapsed() + FAR;
+        let latest = self.origin.elapsed() + os::FARTHEST_TIMER;
         self.origin + since.min(latest)
     }
 }
@@ -68,8 +59,23 @@ impl Timer for TokioTimer {
     }
 
     fn reset(&mut self, deadline: Timestamp) {
-        let since = deadline.since(Timestamp::ZERO).min(self.origin.elapsed() + FAR);
+        let since = deadline
+            .since(Timestamp::ZERO)
+            .min(self.origin.elapsed() + os::FARTHEST_TIMER);
         self.sleep.as_mut().reset(self.origin + since);
+    }
+}
+
+/// Threads for what blocks: tokio's own.
+struct BlockingThreads(Handle);
+
+impl Threads for BlockingThreads {
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> BoxFuture<'static, io::Result<T>> {
+        let task = self.0.spawn_blocking(work);
+        Box::pin(async move { task.await.unwrap_or_else(|error| Err(io::Error::other(error))) })
     }
 }
 
@@ -92,25 +98,25 @@ impl Runtime for TokioRuntime {
     }
 
     fn connect(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Socket>>> {
-        let memory = self.memory.clone();
         Box::pin(async move {
             match address {
                 Address::Tcp { host, port } => net::connect_tcp(&host, port).await,
+                #[cfg(unix)]
                 Address::Unix(path) => net::connect_unix(&path).await,
-                Address::Mem(name) => Ok(Box::new(memory.connect(&name)?) as Box<dyn Socket>),
-                Address::Over { .. } => Err(io::ErrorKind::Unsupported.into()),
+                Address::Mem(name) => Ok(Box::new(os::memory().connect(&name)?) as Box<dyn Socket>),
+                other => Err(os::no_sockets(&other)),
             }
         })
     }
 
     fn listen(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        let memory = self.memory.clone();
         Box::pin(async move {
             match address {
                 Address::Tcp { host, port } => net::listen_tcp(&host, port).await,
+                #[cfg(unix)]
                 Address::Unix(path) => net::listen_unix(&path),
-                Address::Mem(name) => Ok(Box::new(memory.listen(&name)?) as Box<dyn Listener>),
-                Address::Over { .. } => Err(io::ErrorKind::Unsupported.into()),
+                Address::Mem(name) => Ok(Box::new(os::memory().listen(&name)?) as Box<dyn Listener>),
+                other => Err(os::no_sockets(&other)),
             }
         })
     }
@@ -126,28 +132,18 @@ impl Runtime for TokioRuntime {
     }
 
     fn seed(&self) -> [u8; 32] {
-        let mut seed = [0; 32];
-        // Without randomness no key is safe: there is nothing sensible to go on with.
-        getrandom::fill(&mut seed).expect("the operating system has randomness");
-        seed
+        os::seed()
     }
 
     fn unix_time(&self) -> Duration {
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
+        os::unix_time()
     }
 
-    #[cfg(feature = "tls")]
     fn trusted_roots(&self) -> io::Result<Vec<Vec<u8>>> {
-        let found = rustls_native_certs::load_native_certs();
-        match found.errors.into_iter().next() {
-            Some(error) if found.certs.is_empty() => Err(io::Error::other(error)),
-            _ => Ok(found.certs.into_iter().map(|root| root.to_vec()).collect()),
-        }
+        os::trusted_roots()
     }
 
     fn files(&self) -> Arc<dyn Files> {
-        Arc::new(StdFiles::new(self.handle.clone()))
+        Arc::new(StdFiles::new(BlockingThreads(self.handle.clone())))
     }
 }

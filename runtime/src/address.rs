@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::transport::{Place, Transport};
 
 /// The longest address that is parsed, in bytes.
 pub const MAX_ADDRESS_LEN: usize = 1024;
@@ -113,18 +116,26 @@ pub enum Address {
     Unix(PathBuf),
     /// An in-memory listener of this process.
     Mem(String),
+    /// A place of a transport of the program's own.
+    Own(Place),
 }
 
 impl Address {
-    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `wt`, `unix` or `mem`; `sheetbend` where it is
-    /// open.
+    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `wt`, `unix`, `mem` or that of a
+    /// [`Transport`]; `sheetbend` where it is open.
     pub fn transport(&self) -> &'static str {
         match self {
             Address::Tcp { .. } => "tcp",
             Address::Over { scheme, .. } => scheme.name(),
             Address::Unix(_) => "unix",
             Address::Mem(_) => "mem",
+            Address::Own(place) => place.scheme(),
         }
+    }
+
+    /// A place that a transport of the program's own leads to, written `scheme:place`.
+    pub fn by(transport: Arc<dyn Transport>, place: &str) -> Address {
+        Address::Own(Place::new(transport, place))
     }
 
     /// What `sheetbend://host:port` stands for, the most preferred first: what is encrypted, then what is not.
@@ -269,6 +280,7 @@ impl fmt::Display for Address {
             } => write!(f, "{}://{}:{port}{target}", scheme.name(), bracketed(host)),
             Address::Unix(path) => write!(f, "unix://{}", path.display()),
             Address::Mem(name) => write!(f, "mem://{name}"),
+            Address::Own(place) => place.fmt(f),
         }
     }
 }

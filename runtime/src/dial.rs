@@ -54,6 +54,7 @@ pub(crate) fn security(address: &Address) -> Security {
         Address::Over { scheme, .. } if scheme.is_encrypted() => Security::Encrypted,
         Address::Tcp { .. } | Address::Over { .. } => Security::Plain,
         Address::Unix(_) | Address::Mem(_) => Security::Local,
+        Address::Own(place) => place.security(),
     }
 }
 

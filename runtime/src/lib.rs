@@ -61,6 +61,9 @@ mod mem;
 mod observer;
 mod open;
 mod opening;
+#[cfg(feature = "os")]
+pub mod os;
+mod pipe;
 mod pool;
 mod pooling;
 #[cfg(feature = "proxy")]
@@ -82,6 +85,7 @@ mod stream_io;
 mod tower;
 #[cfg(feature = "tracing")]
 mod traced;
+mod transport;
 #[cfg(all(feature = "proxy", feature = "tls"))]
 mod tunnelled;
 #[cfg(any(feature = "json", feature = "postcard"))]
@@ -93,7 +97,7 @@ mod wire;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, Scheme, ToAddress};
 pub use around::Around;
-pub use blocking::Blocking;
+pub use blocking::{Blocking, SessionListener, SessionStream};
 pub use call::{Answers, CallBuilder, Cancelled, Context, ItemSender, Items, Reply, StreamingRequest};
 pub use caller::{
     Caller, CallerBuilder, CallerStats, Pick, Picked, PolicyCall, RoundRobin, Target, TargetId,
@@ -106,6 +110,7 @@ pub use hub::ACCEPT_QUEUE;
 pub use intake::{DEFAULT_MAX_UNACCEPTED, MAX_UNFINISHED, MAX_UNSENT};
 pub use mem::{MEM_BACKLOG, MEM_CAPACITY, MemListener, MemNetwork, MemSocket, mem_pair};
 pub use observer::Observer;
+pub use pipe::piped;
 pub use pooling::{
     Manage, Pool, PoolConfig, PoolError, PoolStats, Pooled, Sessions, SessionsTo, Sockets, Take,
 };
@@ -118,6 +123,7 @@ pub use session::{Ended, Session, Sleep, Tracked};
 pub use stream::{BiStream, ReadToEndError, RecvStream, SendStream};
 #[cfg(feature = "tower")]
 pub use tower::{Incoming, Outgoing};
+pub use transport::{Place, Transport};
 #[cfg(any(feature = "json", feature = "postcard"))]
 pub use typed::Codec;
 #[cfg(feature = "json")]

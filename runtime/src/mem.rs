@@ -62,6 +62,18 @@ pub fn mem_pair(name: &str, capacity: usize) -> (MemSocket, MemSocket) {
     (end(&a, &b), end(&b, &a))
 }
 
+impl MemSocket {
+    /// Takes no more of what the other end writes, which is told so; this end can go on writing.
+    pub(crate) fn close_incoming(&self) {
+        let mut pipe = self.incoming.lock();
+        pipe.broken = true;
+        pipe.data = BytesMut::new();
+        let writer = pipe.writer.take();
+        drop(pipe);
+        wake(writer);
+    }
+}
+
 impl Socket for MemSocket {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut pipe = self.incoming.lock();
@@ -141,12 +153,7 @@ impl Socket for MemSocket {
 impl Drop for MemSocket {
     fn drop(&mut self) {
         let _ = self.shutdown();
-        let mut pipe = self.incoming.lock();
-        pipe.broken = true;
-        pipe.data = BytesMut::new();
-        let writer = pipe.writer.take();
-        drop(pipe);
-        wake(writer);
+        self.close_incoming();
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::rt::{Listener, Runtime};
+use crate::transport;
 
 #[cfg(feature = "quic")]
 use {
@@ -41,7 +42,7 @@ pub(crate) struct Opening<'a> {
 
 impl Opening<'_> {
     async fn listen(&self, address: &Address) -> io::Result<Opened> {
-        let listener = self.runtime.listen(address.socket()).await?;
+        let listener = transport::listen(self.runtime, address).await?;
         Ok(Opened {
             address: address.over_socket(listener.local_address()),
             listener: Some(listener),

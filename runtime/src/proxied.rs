@@ -25,7 +25,7 @@ pub(crate) fn proxy<'a>(address: &Address, settings: &'a Settings) -> Option<&'a
 fn target(address: &Address) -> Option<(&str, u16)> {
     match address {
         Address::Tcp { host, port } | Address::Over { host, port, .. } => Some((host, *port)),
-        Address::Unix(_) | Address::Mem(_) => None,
+        Address::Unix(_) | Address::Mem(_) | Address::Own(_) => None,
     }
 }
 

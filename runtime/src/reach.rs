@@ -117,17 +117,24 @@ pub(crate) fn connect_bare(
 async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, settings: &Settings) -> io::Result<Connection> {
     match crate::proxied::proxy(address, settings) {
         Some(proxy) => crate::proxied::reach(runtime, address, proxy, settings).await,
-        None => straight(&**runtime, address, settings).await,
+        None => straight(runtime, address, settings).await,
     }
 }
 
 #[cfg(not(feature = "proxy"))]
 async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, settings: &Settings) -> io::Result<Connection> {
-    straight(&**runtime, address, settings).await
+    straight(runtime, address, settings).await
 }
 
-async fn straight(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Connection> {
-    let socket = crate::race::connect(runtime, address, &settings.winners).await?;
+async fn straight(
+    runtime: &Arc<dyn Runtime>,
+    address: &Address,
+    settings: &Settings,
+) -> io::Result<Connection> {
+    let socket = match address {
+        Address::Own(place) => place.connect(runtime).await?,
+        _ => crate::race::connect(&**runtime, address, &settings.winners).await?,
+    };
     Ok(Connection::native(socket))
 }
 

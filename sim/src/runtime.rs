@@ -1,13 +1,17 @@
 //! [`Runtime`] on virtual time.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use sheetbend_core::time::Timestamp;
-use sheetbend_runtime::{Address, BoxFuture, Files, Listener, Observer, Runtime, Socket, Timer, UdpSocket};
+use sheetbend_runtime::{
+    Address, BoxFuture, Files, Listener, MemListener, MemNetwork, Observer, Runtime, Socket, Timer, UdpSocket,
+};
 
 use crate::disk::SimFiles;
 use crate::host::Host;
@@ -29,8 +33,94 @@ impl HostRuntime {
     }
 }
 
+/// What connects the programs of one host.
+fn memory(host: &Host) -> MemNetwork {
+    host.shared.with(|state| state.hosts[host.id.index()].mem.clone())
+}
+
+/// A connection within a host: what moves there is progress of the world, as it is on a network.
+struct Within {
+    socket: Box<dyn Socket>,
+    shared: Arc<Shared>,
+}
+
+impl Within {
+    fn counted(&self, result: io::Result<usize>) -> io::Result<usize> {
+        if result.is_ok() {
+            self.shared.with(|state| state.progress += 1);
+        }
+        result
+    }
+}
+
+impl Socket for Within {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_readable(cx)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_writable(cx)
+    }
+
+    fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
+        self.counted(self.socket.try_read(buf))
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.counted(self.socket.try_write_vectored(slices))
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        self.socket.shutdown()
+    }
+
+    fn peer(&self) -> String {
+        self.socket.peer()
+    }
+}
+
+fn connect_within(host: &Host, name: &str) -> io::Result<Box<dyn Socket>> {
+    Ok(Box::new(Within {
+        socket: Box::new(memory(host).connect(name)?),
+        shared: host.shared.clone(),
+    }))
+}
+
+fn listen_within(host: &Host, name: &str, address: Address) -> io::Result<Box<dyn Listener>> {
+    Ok(Box::new(ListenerWithin {
+        listener: memory(host).listen(name)?,
+        shared: host.shared.clone(),
+        address,
+    }))
+}
+
+/// What a Unix socket is called there. It is on no disk, and a listener's end frees its name.
+fn unix_name(path: &Path) -> String {
+    Address::Unix(path.to_owned()).to_string()
+}
+
+/// A listener for the programs of one host.
+struct ListenerWithin {
+    listener: MemListener,
+    shared: Arc<Shared>,
+    address: Address,
+}
+
+impl Listener for ListenerWithin {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Socket>>> {
+        let socket = ready!(self.listener.poll_accept(cx))?;
+        let shared = self.shared.clone();
+        shared.with(|state| state.progress += 1);
+        Poll::Ready(Ok(Box::new(Within { socket, shared })))
+    }
+
+    fn local_address(&self) -> Address {
+        self.address.clone()
+    }
+}
+
 fn unsupported(address: &Address) -> io::Error {
-    let text = format!("{address}: a simulated host has tcp:// and mem:// addresses only");
+    let text = format!("{address}: a simulated host has no sockets for it");
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
@@ -59,13 +149,9 @@ impl Runtime for HostRuntime {
         Box::pin(async move {
             let (name, port) = match &address {
                 Address::Tcp { host, port } => (host, *port),
-                Address::Mem(name) => {
-                    let mem = host.shared.with(|state| state.hosts[host.id.index()].mem.clone());
-                    return mem
-                        .connect(name)
-                        .map(|socket| Box::new(socket) as Box<dyn Socket>);
-                }
-                Address::Unix(_) | Address::Over { .. } => return Err(unsupported(&address)),
+                Address::Mem(name) => return connect_within(&host, name),
+                Address::Unix(path) => return connect_within(&host, &unix_name(path)),
+                _ => return Err(unsupported(&address)),
             };
             let mut last = io::ErrorKind::NotFound.into();
             for ip in host.shared.with(|state| state.resolve(host.id, name))? {
@@ -86,12 +172,9 @@ impl Runtime for HostRuntime {
                     let listener = listen(&host.shared, host.id, name, *port)?;
                     Ok(Box::new(listener) as Box<dyn Listener>)
                 }
-                Address::Mem(name) => {
-                    let mem = host.shared.with(|state| state.hosts[host.id.index()].mem.clone());
-                    mem.listen(name)
-                        .map(|listener| Box::new(listener) as Box<dyn Listener>)
-                }
-                Address::Unix(_) | Address::Over { .. } => Err(unsupported(&address)),
+                Address::Mem(name) => listen_within(&host, name, address.clone()),
+                Address::Unix(path) => listen_within(&host, &unix_name(path), address.clone()),
+                _ => Err(unsupported(&address)),
             }
         })
     }

@@ -2,8 +2,9 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::TryFutureExt;
 
@@ -30,7 +31,11 @@ struct Inner {
     counters: Mutex<Vec<Arc<Counter>>>,
     latencies_ns: Mutex<Vec<u32>>,
     error: Mutex<Option<io::Error>>,
+    /// Where its tasks run, if not on tokio.
+    executor: OnceLock<Spawn>,
 }
+
+type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
 
 /// Counts of one task, alone on its cache line.
 #[derive(Default)]
@@ -79,7 +84,19 @@ impl Load {
     pub(crate) fn spawn(&self, work: impl Future<Output = io::Result<()>> + Send + 'static) {
         let load = self.clone();
         // A combinator holds the work once, an async block would hold it twice: memory of calls is measured.
-        tokio::spawn(work.unwrap_or_else(move |error| load.fail(error)));
+        let task = work.unwrap_or_else(move |error| load.fail(error));
+        match self.0.executor.get() {
+            Some(spawn) => spawn(Box::pin(task)),
+            None => drop(tokio::spawn(task)),
+        }
+    }
+
+    /// Has its tasks run on another executor than tokio's.
+    pub(crate) fn spawn_on(
+        &self,
+        spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
+    ) {
+        let _ = self.0.executor.set(Box::new(spawn));
     }
 
     pub(crate) fn set_recording(&self, recording: bool) {

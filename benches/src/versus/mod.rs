@@ -12,6 +12,9 @@
 //! | `pending` | resident memory of a call that is under way, client and server together | rpc |
 //! | `sim` | 64-byte messages between simulated hosts, per second of the wall clock | turmoil |
 //!
+//! sheetbend on smol (`ours-smol`), with the load's tasks on as many threads, runs beside it on tokio in all that is about
+//! one connection.
+//!
 //! sheetbend over WebSocket and over TLS (`ours-ws`, `ours-tls`) runs beside tokio-tungstenite (`tungstenite`) in `rtt`,
 //! `rps`, `bulk` and `idle`, and beside tokio-rustls (`rustls`) in `rtt`, `bulk` and `idle`. Over HTTP it streams both
 //! ways (`ours-http`), or has an event stream down and requests up (`ours-sse`). Over QUIC (`ours-quic`) and over
@@ -37,6 +40,7 @@ mod large;
 mod load;
 mod memory;
 mod net;
+mod on_smol;
 mod ours;
 mod peer;
 mod pending;

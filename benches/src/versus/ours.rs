@@ -1,18 +1,21 @@
-//! sheetbend itself: a session at its default settings over one path on loopback: TCP, or what is over TCP.
+//! sheetbend itself: a session at its default settings over one path on loopback: TCP, or what is over TCP; on tokio, or
+//! on smol.
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryFutureExt;
-use sheetbend_tokio::{Class, ClientBuilder, Router, Server, ServerTls, Session, Trust, runtime};
+use sheetbend_tokio::{Class, ClientBuilder, Router, Runtime, Server, ServerTls, Session, Trust};
 
 use super::bulk::payload;
 use super::case::Test;
 use super::items::{Receiver, Source, item};
 use super::large::spawn_large_callers;
 use super::load::{ECHO_BYTES, Load};
-use super::peer::{Keep, Peer, Starting};
+use super::on_smol;
+use super::peer::{Keep, Peer, Starting, absent};
 use super::rpc::{Client, Small, call_and_wait};
 use super::rps::spawn_callers;
 use super::rtt::echo_in_turn;
@@ -25,40 +28,36 @@ pub(crate) const KEY: &str = "ours";
 pub(crate) struct Ours {
     key: &'static str,
     scheme: &'static str,
+    /// Everything runs on smol, the load's tasks included.
+    on_smol: bool,
+}
+
+const fn over(key: &'static str, scheme: &'static str) -> Ours {
+    Ours {
+        key,
+        scheme,
+        on_smol: false,
+    }
 }
 
 /// sheetbend over TCP: the one that the report compares the others with.
-pub(crate) const TCP: Ours = Ours {
-    key: KEY,
+pub(crate) const TCP: Ours = over(KEY, "tcp");
+
+/// The same without tokio.
+pub(crate) const SMOL: Ours = Ours {
+    key: "ours-smol",
     scheme: "tcp",
+    on_smol: true,
 };
 
 /// sheetbend over the transports that others are measured over, too.
 pub(crate) const OVER: [Ours; 6] = [
-    Ours {
-        key: "ours-ws",
-        scheme: "ws",
-    },
-    Ours {
-        key: "ours-tls",
-        scheme: "tls",
-    },
-    Ours {
-        key: "ours-http",
-        scheme: "http?mode=binary",
-    },
-    Ours {
-        key: "ours-sse",
-        scheme: "http?mode=sse",
-    },
-    Ours {
-        key: "ours-quic",
-        scheme: "quic",
-    },
-    Ours {
-        key: "ours-wt",
-        scheme: "wt",
-    },
+    over("ours-ws", "ws"),
+    over("ours-tls", "tls"),
+    over("ours-http", "http?mode=binary"),
+    over("ours-sse", "http?mode=sse"),
+    over("ours-quic", "quic"),
+    over("ours-wt", "wt"),
 ];
 
 impl Peer for Ours {
@@ -83,7 +82,7 @@ impl Peer for Ours {
 
     fn rtt<'a>(&'a self, _variant: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = self.pair(load).await?;
             load.spawn(answer(server));
             echo_in_turn(Small(Requests(client)), load);
             Ok(Some(keep))
@@ -92,7 +91,7 @@ impl Peer for Ours {
 
     fn rps<'a>(&'a self, _variant: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = self.pair(load).await?;
             load.spawn(answer(server));
             spawn_callers((0..in_flight).map(|_| Small(Requests(client.clone()))), load);
             Ok(Some(keep))
@@ -101,7 +100,7 @@ impl Peer for Ours {
 
     fn large<'a>(&'a self, _variant: usize, bytes: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = self.pair(load).await?;
             load.spawn(answer(server));
             spawn_large_callers((0..in_flight).map(|_| Requests(client.clone())), bytes, load);
             Ok(Some(keep))
@@ -110,7 +109,7 @@ impl Peer for Ours {
 
     fn items<'a>(&'a self, _variant: usize, source: Source, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = self.pair(load).await?;
             let router = Router::builder().server_streaming("items", move |_, _, mut out| async move {
                 match source {
                     Source::Task => {
@@ -141,9 +140,12 @@ impl Peer for Ours {
     }
 
     fn pending<'a>(&'a self, _variant: usize, calls: usize) -> Starting<'a> {
+        if self.on_smol {
+            return absent();
+        }
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
             let (arrivals, load) = (Arrivals::new(), Load::default());
+            let (client, server, keep) = self.pair(&load).await?;
             let told = arrivals.clone();
             load.spawn(async move {
                 let mut held = Vec::new();
@@ -160,7 +162,7 @@ impl Peer for Ours {
 
     fn bulk<'a>(&'a self, _variant: usize, write_bytes: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = self.pair(load).await?;
             let mut sender = client.open_uni(Class::BULK).await.map_err(io::Error::other)?;
             let chunk = Bytes::from(payload(write_bytes));
             let counter = load.counter();
@@ -184,8 +186,11 @@ impl Peer for Ours {
     }
 
     fn streams<'a>(&'a self, _variant: usize, count: usize, bytes: usize, load: &'a Load) -> Starting<'a> {
+        if self.on_smol {
+            return absent();
+        }
         Box::pin(async move {
-            let (client, server, keep) = self.pair().await?;
+            let (client, server, keep) = self.pair(load).await?;
             let arrivals = Arrivals::new();
             let (counter, arrived) = (load.counter(), arrivals.clone());
             load.spawn(async move {
@@ -232,13 +237,17 @@ impl Peer for Ours {
     }
 
     fn idle<'a>(&'a self, _variant: usize, sessions: usize) -> Starting<'a> {
+        if self.on_smol {
+            return absent();
+        }
         Box::pin(async move {
-            let (server, connect) = self.bind().await?;
+            let runtime = sheetbend_tokio::runtime();
+            let (server, connect) = self.bind(runtime.clone()).await?;
             let mut kept = Vec::with_capacity(sessions);
             for _ in 0..sessions {
                 let client = connect
                     .clone()
-                    .connect(runtime())
+                    .connect(runtime.clone())
                     .await
                     .map_err(io::Error::other)?;
                 let accepted = server.accept().await.ok_or_else(gone)?;
@@ -260,7 +269,7 @@ fn gone() -> io::Error {
 
 impl Ours {
     /// A server, and how to reach it.
-    async fn bind(&self) -> io::Result<(Server, ClientBuilder)> {
+    async fn bind(&self, runtime: Arc<dyn Runtime>) -> io::Result<(Server, ClientBuilder)> {
         let chain = include_bytes!("../../../core/tests/certs/server.pem");
         let key = include_bytes!("../../../core/tests/certs/server.key");
         let tls = ServerTls::from_pem(chain, key).map_err(io::Error::other)?;
@@ -273,16 +282,21 @@ impl Ours {
         };
         let server = Server::builder().listen(format!("{scheme}://127.0.0.1:0{query}"));
         let server = server.map_err(io::Error::other)?.tls(tls);
-        let server = server.bind(runtime()).await.map_err(io::Error::other)?;
+        let server = server.bind(runtime).await.map_err(io::Error::other)?;
         let client = sheetbend_tokio::Client::builder().endpoint(&server.addresses()[0]);
         Ok((server, client.map_err(io::Error::other)?.trust(trust)))
     }
 
-    async fn pair(&self) -> io::Result<(Session, Session, Keep)> {
-        let (server, client) = self.bind().await?;
-        let client = client.connect(runtime()).await.map_err(io::Error::other)?;
+    async fn pair(&self, load: &Load) -> io::Result<(Session, Session, Keep)> {
+        let smol = self.on_smol.then(|| on_smol::start(load)).transpose()?;
+        let runtime = match &smol {
+            Some(workers) => workers.runtime(),
+            None => sheetbend_tokio::runtime(),
+        };
+        let (server, client) = self.bind(runtime.clone()).await?;
+        let client = client.connect(runtime).await.map_err(io::Error::other)?;
         let accepted = server.accept().await.ok_or_else(gone)?;
-        let keep = Box::new((server, client.clone(), accepted.clone()));
+        let keep = Box::new((server, client.clone(), accepted.clone(), smol));
         Ok((client, accepted, keep))
     }
 }

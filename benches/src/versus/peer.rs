@@ -114,6 +114,7 @@ pub(crate) fn all() -> Vec<Box<dyn Peer>> {
     let [ws, tls, http, sse, quic, wt] = super::ours::OVER;
     vec![
         Box::new(super::ours::TCP),
+        Box::new(super::ours::SMOL),
         Box::new(http),
         Box::new(sse),
         Box::new(ws),

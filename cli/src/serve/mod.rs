@@ -6,17 +6,22 @@ mod session;
 use crate::args::ServeArgs;
 use crate::failure::Failure;
 use crate::output;
+use crate::process::{self, Standard};
 use crate::transfer::store::{Limits, Store};
 use crate::units;
 use serde::Serialize;
-use sheetbend_tokio::{BindError, Guard, Server, ServerTls, runtime};
+use sheetbend_tokio::{Address, BindError, Guard, Server, ServerTls, runtime};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 /// How long transfers under way may take to finish after ^C.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long what came on standard input may take to be done with once that has ended.
+const LAST: Duration = Duration::from_secs(1);
 
 /// How many reports may wait to be printed.
 const REPORTS: usize = 1024;
@@ -113,19 +118,29 @@ impl News {
     }
 }
 
-/// Serves until ^C.
+/// Serves until ^C, or until standard input ends if nothing else is served.
 ///
 /// # Errors
 /// An address cannot be listened on, or the store cannot be used.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     crate::files::raise_limit();
+    if args.stdio {
+        output::reserve_stdout();
+    }
+    if let Some(target) = args.to.clone() {
+        let passing = tokio::task::spawn_blocking(move || process::pass_on(&target));
+        return passing
+            .await
+            .map_err(|error| Failure::failed(error.to_string()))?;
+    }
     let store = args
         .store
         .as_deref()
         .map(|path| open_store(&args, path))
         .transpose()?;
     let tls = args.certificate.load(&args.listen)?;
-    let server = bind(&args, tls.clone()).await?;
+    let hung_up = Arc::new(Notify::new());
+    let server = bind(&args, tls.clone(), &hung_up).await?;
     let addresses = server.addresses().iter().map(ToString::to_string).collect();
     let folder = args.store.as_ref().map(|path| path.display().to_string());
     News::Listening {
@@ -140,25 +155,26 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut sessions = JoinSet::new();
     let (mut interrupted, mut terminated) = signals()?;
     let mut hangup = signal(SignalKind::hangup()).map_err(deaf)?;
-    loop {
+    let limit = loop {
         tokio::select! {
             Some(session) = server.accept() => {
                 sessions.spawn(session::serve(session, router.clone(), store.clone(), reports.clone()));
             }
             Some(news) = news.recv() => news.print(args.json)?,
             Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
-            _ = interrupted.recv() => break,
-            _ = terminated.recv() => break,
+            _ = interrupted.recv() => break DRAIN,
+            _ = terminated.recv() => break DRAIN,
+            () = hung_up.notified(), if args.listen.is_empty() => break LAST,
             _ = hangup.recv() => reload(&args, tls.as_ref())?,
         }
-    }
-    if !args.json {
+    };
+    if !args.json && limit == DRAIN {
         output::aside("finishing what is under way; ^C again stops at once");
     }
     server.drain("");
     let drained = server.drained();
     tokio::pin!(drained);
-    let limit = tokio::time::sleep(DRAIN);
+    let limit = tokio::time::sleep(limit);
     tokio::pin!(limit);
     let drained = loop {
         tokio::select! {
@@ -220,7 +236,7 @@ fn open_store(args: &ServeArgs, path: &std::path::Path) -> Result<Store, Failure
     Ok(store)
 }
 
-async fn bind(args: &ServeArgs, tls: Option<ServerTls>) -> Result<Server, Failure> {
+async fn bind(args: &ServeArgs, tls: Option<ServerTls>, hung_up: &Arc<Notify>) -> Result<Server, Failure> {
     let mut guard = Guard::default();
     for origin in &args.allow_origin {
         guard = guard.allow_origin(origin);
@@ -238,6 +254,11 @@ async fn bind(args: &ServeArgs, tls: Option<ServerTls>) -> Result<Server, Failur
         server = server
             .listen(&address.0)
             .map_err(|error| Failure::usage(error.to_string()))?;
+    }
+    if args.stdio {
+        let standard = Address::by(Arc::new(Standard::new(hung_up.clone())), "");
+        let listening = server.listen(standard);
+        server = listening.map_err(|error| Failure::usage(error.to_string()))?;
     }
     server.bind(runtime()).await.map_err(|error| match error {
         BindError::Listen { address, error } => Failure::failed(format!(

@@ -1,4 +1,6 @@
-//! Streams for threads that may block: the standard library's `Read` and `Write`.
+//! For threads that may block: streams with the standard library's `Read` and `Write`, and what mirrors `std::net`.
+
+mod net;
 
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
@@ -6,6 +8,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+
+pub use net::{SessionListener, SessionStream};
 
 use crate::stream::{BiStream, RecvStream, SendStream, poll_read_io, poll_write_io};
 
@@ -43,10 +47,10 @@ impl Wake for Unpark {
 }
 
 /// Polls until it is ready, sleeping in between.
-fn block_on<T>(poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut cx = Context::from_waker(&waker);
-    let mut future = pin!(poll_fn(poll));
+    let mut future = pin!(future);
     loop {
         match future.as_mut().poll(&mut cx) {
             Poll::Ready(found) => return found,
@@ -60,7 +64,7 @@ macro_rules! reader {
     ($name:ty, $($half:tt)*) => {
         impl Read for Blocking<$name> {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                block_on(|cx| poll_read_io(&mut self.0$($half)*, cx, buffer))
+                block_on(poll_fn(|cx| poll_read_io(&mut self.0$($half)*, cx, buffer)))
             }
         }
     };
@@ -70,7 +74,7 @@ macro_rules! writer {
     ($name:ty, $($half:tt)*) => {
         impl Write for Blocking<$name> {
             fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-                block_on(|cx| poll_write_io(&mut self.0$($half)*, cx, data))
+                block_on(poll_fn(|cx| poll_write_io(&mut self.0$($half)*, cx, data)))
             }
 
             /// Does nothing: the driver sends what is written without being asked.

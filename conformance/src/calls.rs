@@ -1,19 +1,18 @@
 //! Calls of all four kinds, and what may be said of one.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use async_lock::Semaphore;
 use bytes::Bytes;
-use common::{Pair, pair, until};
-use sheetbend_tokio::{
+use sheetbend_runtime::{
     CallError, CallLimits, Code, Executed, Failure, KeyConfig, Metadata, Reason, Reply, Router,
     RouterBuilder, TraceContext,
 };
-use tokio::sync::{Notify, Semaphore};
+
+use crate::env::{Env, Pair, until, yield_now};
 
 fn failure(error: CallError) -> Failure {
     match error {
@@ -31,7 +30,7 @@ fn router() -> RouterBuilder {
     Router::builder()
         .unary("echo", |_, payload| async move { Ok(payload) })
         .unary("later", |_, payload| async move {
-            tokio::task::yield_now().await;
+            yield_now().await;
             Ok(payload)
         })
         .server_streaming("count", |_, payload, mut out| async move {
@@ -56,16 +55,16 @@ fn router() -> RouterBuilder {
 }
 
 /// Two ends, of which the server's serves.
-async fn served(kind: &str, router: RouterBuilder) -> (Pair, Router) {
-    let pair = pair(kind).await;
+async fn served(env: &Env, kind: &str, router: RouterBuilder) -> (Pair, Router) {
+    let pair = env.pair(kind).await;
     let router = router.build();
     let (session, serving) = (pair.peer.clone(), router.clone());
-    tokio::spawn(async move { serving.serve(session).await });
+    env.spawn(async move { serving.serve(session).await });
     (pair, router)
 }
 
-async fn all_kinds(kind: &str) {
-    let (pair, _) = served(kind, router()).await;
+async fn all_kinds(env: Env, kind: &str) {
+    let (pair, _) = served(&env, kind, router()).await;
     let client = &pair.client;
     assert_eq!(client.request("echo", "hello").await.unwrap(), "hello");
     assert_eq!(client.request("later", "hello").await.unwrap(), "hello");
@@ -104,19 +103,16 @@ async fn all_kinds(kind: &str) {
     assert_eq!(answers.next().await, Ok(None));
 }
 
-#[tokio::test]
-async fn all_four_kinds_over_tcp() {
-    all_kinds("tcp").await;
+pub async fn all_four_kinds_over_tcp(env: Env) {
+    all_kinds(env, "tcp").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_four_kinds_over_a_unix_socket_on_two_threads() {
-    all_kinds("unix").await;
+pub async fn all_four_kinds_over_a_unix_socket(env: Env) {
+    all_kinds(env, "unix").await;
 }
 
-#[tokio::test]
-async fn all_four_kinds_in_memory() {
-    all_kinds("mem").await;
+pub async fn all_four_kinds_in_memory(env: Env) {
+    all_kinds(env, "mem").await;
 }
 
 /// An item of a length that tells its number: small ones, some that are not copied, and empty ones.
@@ -129,8 +125,7 @@ fn numbered(number: usize) -> Vec<u8> {
     vec![number as u8; len]
 }
 
-#[tokio::test]
-async fn items_are_fed_from_slices_and_read_where_they_lie() {
+pub async fn items_are_fed_from_slices_and_read_where_they_lie(env: Env) {
     const ITEMS: usize = 6000;
     let slices = router()
         .server_streaming("one by one", |_, _, mut out| async move {
@@ -151,7 +146,7 @@ async fn items_are_fed_from_slices_and_read_where_they_lie() {
             }
             Ok(count.to_string())
         });
-    let (pair, _) = served("mem", slices).await;
+    let (pair, _) = served(&env, "mem", slices).await;
     let client = &pair.client;
     for method in ["one by one", "all"] {
         let mut answers = client.call(method).server_streaming("").await.unwrap();
@@ -177,8 +172,7 @@ async fn items_are_fed_from_slices_and_read_where_they_lie() {
     assert_eq!(call.finish().await.unwrap().payload, ITEMS.to_string());
 }
 
-#[tokio::test]
-async fn what_a_call_says_of_itself_comes_with_it() {
+pub async fn what_a_call_says_of_itself_comes_with_it(env: Env) {
     let trace = TraceContext::new([3; 16], [4; 8], 1).unwrap();
     let said = router().unary("tell", move |context, _| async move {
         assert_eq!(context.metadata().value("user"), Some(&b"ann"[..]));
@@ -190,7 +184,7 @@ async fn what_a_call_says_of_itself_comes_with_it() {
         let metadata = Metadata::from_entries([("took", &b"1"[..])]).unwrap();
         Ok(Reply::new(context.method().to_owned()).with_metadata(metadata))
     });
-    let (pair, _) = served("mem", said).await;
+    let (pair, _) = served(&env, "mem", said).await;
     for _ in 0..3 {
         let call = pair.client.call("tell").trace(trace).attempt(2).repeatable();
         let call = call
@@ -207,8 +201,7 @@ async fn what_a_call_says_of_itself_comes_with_it() {
 }
 
 /// A handler that stops waiting for an item's turn, as one whose time is over does, has sent it whole or not at all.
-#[tokio::test]
-async fn an_item_that_is_given_up_leaves_nothing_behind() {
+pub async fn an_item_that_is_given_up_leaves_nothing_behind(env: Env) {
     let hasty = router().server_streaming("hasty", |_, _, mut out| async move {
         let large = Bytes::from(vec![7; 1 << 20]);
         out.feed(large.clone()).await?;
@@ -221,7 +214,7 @@ async fn an_item_that_is_given_up_leaves_nothing_behind() {
         out.send(given_up.to_string()).await?;
         Ok(())
     });
-    let (pair, _) = served("mem", hasty).await;
+    let (pair, _) = served(&env, "mem", hasty).await;
     let mut answers = pair.client.call("hasty").server_streaming("").await.unwrap();
     let mut large = 0;
     let given_up = loop {
@@ -236,8 +229,7 @@ async fn an_item_that_is_given_up_leaves_nothing_behind() {
     assert_eq!(answers.next().await, Ok(None));
 }
 
-#[tokio::test]
-async fn items_end_with_trailers_or_a_failure() {
+pub async fn items_end_with_trailers_or_a_failure(env: Env) {
     let ends = router()
         .server_streaming("trailed", |_, _, mut out| async move {
             out.set_metadata(&Metadata::from_entries([("rows", &b"2"[..])]).unwrap());
@@ -251,7 +243,7 @@ async fn items_end_with_trailers_or_a_failure() {
             }
             Err::<(), _>(Failure::new(Code::DataLoss, "no more"))
         });
-    let (pair, _) = served("mem", ends).await;
+    let (pair, _) = served(&env, "mem", ends).await;
     let client = &pair.client;
     let mut answers = client.call("trailed").server_streaming("").await.unwrap();
     assert_eq!(answers.next().await.unwrap().unwrap(), "a");
@@ -271,8 +263,7 @@ async fn items_end_with_trailers_or_a_failure() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_deadline_ends_the_call_at_both_ends() {
+pub async fn a_deadline_ends_the_call_at_both_ends(env: Env) {
     let dropped = Arc::new(AtomicUsize::new(0));
     struct Noted(Arc<AtomicUsize>);
     impl Drop for Noted {
@@ -282,6 +273,7 @@ async fn a_deadline_ends_the_call_at_both_ends() {
     }
     let seen = dropped.clone();
     let (pair, router) = served(
+        &env,
         "mem",
         router()
             .unary("hang", move |_, _| {
@@ -323,30 +315,29 @@ async fn a_deadline_ends_the_call_at_both_ends() {
     assert_eq!(client.request("echo", "still fine").await.unwrap(), "still fine");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_is_dropped_at_the_other_end() {
+pub async fn a_call_that_is_dropped_is_dropped_at_the_other_end(env: Env) {
     let entered = Arc::new(Semaphore::new(0));
-    let (seen, told) = (entered.clone(), Arc::new(Notify::new()));
-    let tell = told.clone();
+    let (seen, told) = (entered.clone(), Arc::new(Semaphore::new(0)));
+    let (tell, own) = (told.clone(), env.clone());
     let hang = router().unary("hang", move |context, _| {
         let (seen, tell) = (seen.clone(), tell.clone());
-        tokio::spawn(async move {
+        own.spawn(async move {
             context.cancelled().await;
-            tell.notify_one();
+            tell.add_permits(1);
         });
         async move {
             seen.add_permits(1);
             std::future::pending::<Result<(), Failure>>().await
         }
     });
-    let (pair, router) = served("mem", hang).await;
+    let (pair, router) = served(&env, "mem", hang).await;
     for _ in 0..3 {
         let client = pair.client.clone();
-        let call = tokio::spawn(async move { client.request("hang", "").await });
-        entered.acquire().await.unwrap().forget();
-        assert_eq!(router.running(), 1);
+        let call = env.spawn(async move { client.request("hang", "").await });
+        entered.acquire().await.forget();
+        until(&pair.client, || router.running() == 1).await;
         call.abort();
-        told.notified().await;
+        told.acquire().await.forget();
         until(&pair.client, || router.running() == 0).await;
     }
     let mut answers = pair
@@ -367,12 +358,11 @@ async fn a_call_that_is_dropped_is_dropped_at_the_other_end() {
     until(&pair.client, || streams() == (0, 0)).await;
 }
 
-#[tokio::test]
-async fn a_panic_is_the_failure_of_that_call_alone() {
+pub async fn a_panic_is_the_failure_of_that_call_alone(env: Env) {
     let panics = router()
         .unary("panic", |_, payload| async move {
             if payload == "later" {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
             if !payload.is_empty() {
                 panic!("as planned");
@@ -390,7 +380,7 @@ async fn a_panic_is_the_failure_of_that_call_alone() {
             }
             Ok(())
         });
-    let (pair, router) = served("mem", panics).await;
+    let (pair, router) = served(&env, "mem", panics).await;
     for (method, payload) in [("panic", "now"), ("panic", "later"), ("at once", "x")] {
         let error = failure(pair.client.request(method, payload).await.unwrap_err());
         assert_eq!(
@@ -406,13 +396,10 @@ async fn a_panic_is_the_failure_of_that_call_alone() {
     let error = failure(answers.next().await.unwrap_err());
     assert_eq!(error.reason, Some(Reason::Panicked));
     assert_eq!(pair.client.request("echo", "fine").await.unwrap(), "fine");
-    while router.running() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until(&pair.client, || router.running() == 0).await;
 }
 
-#[tokio::test]
-async fn limits_let_so_many_run_and_so_many_wait() {
+pub async fn limits_let_so_many_run_and_so_many_wait(env: Env) {
     let (gate, most, now) = (
         Arc::new(Semaphore::new(0)),
         Arc::new(AtomicUsize::new(0)),
@@ -424,7 +411,7 @@ async fn limits_let_so_many_run_and_so_many_wait() {
             let (gate, most, now) = (gate_.clone(), most_.clone(), now_.clone());
             async move {
                 most.fetch_max(1 + now.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
-                gate.acquire().await.unwrap().forget();
+                gate.acquire().await.forget();
                 now.fetch_sub(1, Ordering::SeqCst);
                 Ok(())
             }
@@ -434,16 +421,14 @@ async fn limits_let_so_many_run_and_so_many_wait() {
             max_waiting_per_session: 5,
             ..CallLimits::default()
         });
-    let (pair, router) = served("mem", slow).await;
+    let (pair, router) = served(&env, "mem", slow).await;
     let calls: Vec<_> = (0..10)
         .map(|_| {
             let client = pair.client.clone();
-            tokio::spawn(async move { client.request("slow", "").await })
+            env.spawn(async move { client.request("slow", "").await })
         })
         .collect();
-    while (router.running(), router.waiting()) != (3, 5) {
-        tokio::task::yield_now().await;
-    }
+    until(&pair.client, || (router.running(), router.waiting()) == (3, 5)).await;
     // Other methods are not held up.
     assert_eq!(pair.client.request("later", "x").await.unwrap(), "x");
     gate.add_permits(8);
@@ -459,18 +444,17 @@ async fn limits_let_so_many_run_and_so_many_wait() {
         }
     }
     assert_eq!((refused, most.load(Ordering::SeqCst)), (2, 3));
-    assert_eq!((router.running(), router.waiting()), (0, 0));
+    until(&pair.client, || (router.running(), router.waiting()) == (0, 0)).await;
 }
 
-#[tokio::test]
-async fn a_key_is_executed_once_and_repeats_get_its_answer() {
+pub async fn a_key_is_executed_once_and_repeats_get_its_answer(env: Env) {
     let (runs, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let (runs_, gate_) = (runs.clone(), gate.clone());
     let pay = router().unary("pay", move |_, payload| {
         let (runs, gate) = (runs_.clone(), gate_.clone());
         async move {
             let run = runs.fetch_add(1, Ordering::SeqCst);
-            gate.acquire().await.unwrap().forget();
+            gate.acquire().await.forget();
             match &payload[..] {
                 b"panic" => panic!("as planned"),
                 b"fail" => Err(Failure::new(Code::Aborted, run.to_string())),
@@ -479,23 +463,21 @@ async fn a_key_is_executed_once_and_repeats_get_its_answer() {
             }
         }
     });
-    let (pair, _) = served("mem", pay).await;
+    let (pair, _) = served(&env, "mem", pay).await;
     let client = &pair.client;
     let pay = async |key: &'static str, payload: &'static str| {
         client.call("pay").key(key).unwrap().unary(payload).await
     };
     // Its caller goes away; it is executed all the same.
-    let first = tokio::spawn({
+    let first = env.spawn({
         let client = client.clone();
         async move { client.call("pay").key("one").unwrap().unary("10").await }
     });
-    while runs.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(client, || runs.load(Ordering::SeqCst) > 0).await;
     first.abort();
-    let (repeat, again, ()) = tokio::join!(pay("one", "10"), pay("one", "10"), async {
+    let (repeat, again, ()) = futures::join!(pay("one", "10"), pay("one", "10"), async {
         for _ in 0..20 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         gate.add_permits(100);
     });
@@ -533,9 +515,9 @@ async fn a_key_is_executed_once_and_repeats_get_its_answer() {
     assert_eq!((error.code, error.executed), (Code::Unimplemented, Executed::No));
 }
 
-#[tokio::test]
-async fn reused_keys_do_not_grow_the_table() {
+pub async fn reused_keys_do_not_grow_the_table(env: Env) {
     let (pair, _) = served(
+        &env,
         "mem",
         router().keys(Some(KeyConfig {
             max_entries: 8,
@@ -569,9 +551,8 @@ async fn reused_keys_do_not_grow_the_table() {
     }
 }
 
-#[tokio::test]
-async fn methods_are_named_once_in_a_session() {
-    let (pair, _) = served("mem", router()).await;
+pub async fn methods_are_named_once_in_a_session(env: Env) {
+    let (pair, _) = served(&env, "mem", router()).await;
     let name = "a method whose name is long enough to be seen in the counters of the session";
     let sent = || {
         pair.client
@@ -596,27 +577,24 @@ async fn methods_are_named_once_in_a_session() {
     );
 }
 
-#[tokio::test]
-async fn a_drained_session_finishes_its_calls() {
+pub async fn a_drained_session_finishes_its_calls(env: Env) {
     let gate = Arc::new(Semaphore::new(0));
     let open = gate.clone();
     let slow = router().unary("slow", move |_, payload| {
         let gate = gate.clone();
         async move {
-            gate.acquire().await.unwrap().forget();
+            gate.acquire().await.forget();
             Ok(payload)
         }
     });
-    let (pair, router) = served("mem", slow).await;
+    let (pair, router) = served(&env, "mem", slow).await;
     let client = pair.client.clone();
-    let call = tokio::spawn(async move { client.request("slow", "x").await });
-    while router.running() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let call = env.spawn(async move { client.request("slow", "x").await });
+    until(&pair.client, || router.running() > 0).await;
     pair.server.drain("");
     let error = loop {
         match pair.client.request("echo", "").await {
-            Ok(_) => tokio::task::yield_now().await,
+            Ok(_) => yield_now().await,
             Err(error) => break error,
         }
     };

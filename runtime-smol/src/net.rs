@@ -1,0 +1,189 @@
+//! TCP and Unix sockets of `async-io` as [`Socket`] and [`Listener`].
+
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+#[cfg(unix)]
+use std::os::unix::net::{UnixListener, UnixStream};
+#[cfg(unix)]
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use async_io::Async;
+use bytes::BytesMut;
+use sheetbend_runtime::os;
+use sheetbend_runtime::{Address, Listener, Socket};
+use socket2::SockRef;
+
+use crate::spare;
+
+/// What is known of one direction of a socket: whether it may be tried without asking the reactor.
+///
+/// The reactor tells of a direction once for each time that it was asked, which is a system call. So it is asked only
+/// when a try has found nothing, or less than there was room for: the kernel's buffer is drained or full then. It says
+/// at once what came in between, so that nothing is missed whoever has tried last.
+#[derive(Default)]
+pub(crate) struct Ready {
+    exhausted: AtomicBool,
+}
+
+impl Ready {
+    /// Ready if it may be tried; otherwise asks the reactor.
+    pub(crate) fn poll(&self, ask: impl FnOnce() -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if self.exhausted.load(Ordering::Acquire) {
+            ready!(ask())?;
+            self.exhausted.store(false, Ordering::Release);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes note of what a try came to that had room for so many bytes.
+    pub(crate) fn tried(&self, room: usize, result: io::Result<usize>) -> io::Result<usize> {
+        let exhausted = match &result {
+            Ok(count) => *count > 0 && *count < room,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if exhausted {
+            self.exhausted.store(true, Ordering::Release);
+        }
+        result
+    }
+}
+
+/// [`Socket`] for a stream of the system.
+struct StreamSocket<S> {
+    stream: Async<S>,
+    peer: String,
+    readable: Ready,
+    writable: Ready,
+}
+
+impl<S> StreamSocket<S> {
+    fn new(stream: Async<S>, peer: String) -> Box<StreamSocket<S>> {
+        Box::new(StreamSocket {
+            stream,
+            peer,
+            readable: Ready::default(),
+            writable: Ready::default(),
+        })
+    }
+}
+
+impl<S: Send + Sync + 'static> Socket for StreamSocket<S>
+where
+    for<'a> SockRef<'a>: From<&'a S>,
+{
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.readable.poll(|| self.stream.poll_readable(cx))
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writable.poll(|| self.stream.poll_writable(cx))
+    }
+
+    fn try_read(&self, buf: &mut BytesMut) -> io::Result<usize> {
+        let room = buf.capacity() - buf.len();
+        let read = spare::read(self.stream.get_ref().into(), buf);
+        self.readable.tried(room, read)
+    }
+
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        let written = SockRef::from(self.stream.get_ref()).send_vectored(slices);
+        self.writable.tried(total, written)
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        SockRef::from(self.stream.get_ref()).shutdown(Shutdown::Write)
+    }
+
+    fn peer(&self) -> String {
+        self.peer.clone()
+    }
+}
+
+/// The socket addresses of a name: asked of the system on a thread that may block, unless it is an address itself.
+pub(crate) async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    blocking::unblock(move || Ok((host.as_str(), port).to_socket_addrs()?.collect())).await
+}
+
+fn tcp(stream: Async<TcpStream>, peer: SocketAddr) -> io::Result<Box<dyn Socket>> {
+    stream.get_ref().set_nodelay(true)?;
+    Ok(StreamSocket::new(stream, peer.to_string()))
+}
+
+pub(crate) async fn connect_tcp(host: String, port: u16) -> io::Result<Box<dyn Socket>> {
+    os::connect_first(resolve(host, port).await?, |address| async move {
+        tcp(Async::<TcpStream>::connect(address).await?, address)
+    })
+    .await
+}
+
+pub(crate) async fn listen_tcp(host: String, port: u16) -> io::Result<Box<dyn Listener>> {
+    let addresses = resolve(host, port).await?;
+    let listener = TcpListener::bind(&addresses[..])?;
+    let address = listener.local_addr()?;
+    Ok(Box::new(TcpAcceptor(Async::new(listener)?, address)))
+}
+
+/// Takes the next connection, and asks the reactor only if there is none.
+fn poll_accept<L, S>(
+    cx: &mut Context<'_>,
+    listener: &Async<L>,
+    accept: impl Fn(&L) -> io::Result<S>,
+) -> Poll<io::Result<S>> {
+    loop {
+        match accept(listener.get_ref()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(listener.poll_readable(cx))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return Poll::Ready(other),
+        }
+    }
+}
+
+struct TcpAcceptor(Async<TcpListener>, SocketAddr);
+
+impl Listener for TcpAcceptor {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Socket>>> {
+        let (stream, peer) = ready!(poll_accept(cx, &self.0, TcpListener::accept))?;
+        Poll::Ready(tcp(Async::new(stream)?, peer))
+    }
+
+    fn local_address(&self) -> Address {
+        Address::Tcp {
+            host: self.1.ip().to_string(),
+            port: self.1.port(),
+        }
+    }
+}
+
+#[cfg(unix)]
+pub(crate) async fn connect_unix(path: &Path) -> io::Result<Box<dyn Socket>> {
+    let stream = Async::<UnixStream>::connect(path).await?;
+    Ok(StreamSocket::new(stream, path.display().to_string()))
+}
+
+#[cfg(unix)]
+pub(crate) fn listen_unix(path: &Path) -> io::Result<Box<dyn Listener>> {
+    let (listener, file) = os::bind_unix(path)?;
+    Ok(Box::new(UnixAcceptor(Async::new(listener)?, file)))
+}
+
+#[cfg(unix)]
+struct UnixAcceptor(Async<UnixListener>, os::SocketFile);
+
+#[cfg(unix)]
+impl Listener for UnixAcceptor {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Socket>>> {
+        let (stream, _) = ready!(poll_accept(cx, &self.0, UnixListener::accept))?;
+        let name = format!("{} (client)", self.1.path().display());
+        Poll::Ready(Ok(StreamSocket::new(Async::new(stream)?, name)))
+    }
+
+    fn local_address(&self) -> Address {
+        Address::Unix(self.1.path().to_owned())
+    }
+}
