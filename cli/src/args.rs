@@ -61,8 +61,9 @@ pub struct DemoArgs {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Where to listen: host:port, tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path,
-    /// http://host:port/path, https://host:port/path, quic://host:port or unix:///path; port 0 takes a free one. All are
-    /// told apart on one port, quic on the UDP port of the same number; tls, wss and https take nothing plain.
+    /// http://host:port/path, https://host:port/path, quic://host:port, wt://host:port/path or unix:///path; port 0 takes a
+    /// free one. All are told apart on one port, quic and wt on the UDP port of the same number; tls, wss and https take
+    /// nothing plain.
     #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
     pub listen: Vec<ListenUrl>,
     /// The certificate for TLS.
@@ -212,7 +213,7 @@ pub struct BenchArgs {
     pub sessions: Option<u32>,
     /// The transport of those sessions; binary, sse, ndjson and poll are ways down over HTTP.
     #[arg(long, value_name = "SCHEME", default_value = "ws", requires = "sessions",
-        value_parser = ["tcp", "tls", "ws", "wss", "https", "quic", "binary", "sse", "ndjson", "poll"])]
+        value_parser = ["tcp", "tls", "ws", "wss", "https", "quic", "wt", "binary", "sse", "ndjson", "poll"])]
     pub over: String,
     /// Print one JSON object at the end instead of a table.
     #[arg(long)]

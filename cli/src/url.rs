@@ -9,14 +9,26 @@ use sheetbend_tokio::{
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The schemes that are spoken over TCP or UDP and are not its bytes as they are.
-const CARRIED: [&str; 7] = ["tls", "ws", "wss", "http", "https", "quic", "sheetbend"];
+const CARRIED: [&str; 9] = [
+    "tls",
+    "ws",
+    "wss",
+    "http",
+    "https",
+    "quic",
+    "wt",
+    "https+wt",
+    "sheetbend",
+];
 
 /// The schemes, as told to the user.
-const SCHEMES: &str = "tcp, tls, ws, wss, http, https, quic, sheetbend and unix";
+const SCHEMES: &str = "tcp, tls, ws, wss, http, https, quic, wt, sheetbend and unix";
 
-/// A server's address: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `sheetbend` (whatever works) or `unix`.
+/// A server's address: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `wt`, `sheetbend` (whatever works) or
+/// `unix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url(pub Address);
 
@@ -174,7 +186,8 @@ impl ThroughArgs {
 /// A server's certificate.
 #[derive(Debug, Clone, Default, Args)]
 pub struct CertificateArgs {
-    /// Take TLS with a certificate that is made now; clients need the pin that is printed.
+    /// Take TLS with a certificate that is made now; clients need the pin that is printed, and browsers, for 13 days,
+    /// the hash.
     #[arg(long, value_name = "HOW", value_parser = ["self-signed"], conflicts_with = "cert")]
     pub tls: Option<String>,
     /// Take TLS with the certificate chain in this PEM file; SIGHUP reads it again.
@@ -221,7 +234,14 @@ fn host(address: &Address) -> Option<&str> {
     }
 }
 
-/// A certificate of this process for `localhost`, the loopback addresses and these hosts.
+/// How long browsers are to believe a certificate of this process. By `serverCertificateHashes` they believe none
+/// that is valid for more than 14 days.
+const VALIDITY: Duration = Duration::from_secs(13 * 86_400);
+
+/// How far behind ours a clock may be that judges it.
+const BACKDATED: Duration = Duration::from_secs(3600);
+
+/// A certificate of this process for `localhost`, the loopback addresses and these hosts, of a key on P-256.
 ///
 /// # Errors
 /// It cannot be made.
@@ -231,8 +251,16 @@ pub fn self_signed<'a>(hosts: impl Iterator<Item = &'a str>) -> Result<ServerTls
     names.extend(hosts.map(str::to_owned));
     names.sort();
     names.dedup();
-    let made = rcgen::generate_simple_self_signed(names).map_err(|error| trouble(&error))?;
-    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|error| trouble(&error))?;
+    let now = rcgen::date_time_ymd(1970, 1, 1) + since_1970;
+    let mut params = rcgen::CertificateParams::new(names).map_err(|error| trouble(&error))?;
+    params.not_before = now - BACKDATED;
+    params.not_after = now + VALIDITY;
+    let key = rcgen::KeyPair::generate().map_err(|error| trouble(&error))?;
+    let made = params.self_signed(&key).map_err(|error| trouble(&error))?;
+    let (cert, key) = (made.pem(), key.serialize_pem());
     ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).map_err(|error| trouble(&error))
 }
 
@@ -258,12 +286,17 @@ mod tests {
             "http://h:80/?mode=sse",
             "https://h:443/",
             "quic://h:7",
+            "wt://h:443/deep",
             "sheetbend://h:7",
             "unix:///run/x.sock",
         ] {
             assert_eq!(text.parse::<Url>().expect("valid").to_string(), text);
         }
         assert_eq!("WS://h".parse::<Url>().expect("valid").to_string(), "ws://h:80/");
+        assert_eq!(
+            "https+wt://h".parse::<Url>().expect("valid").to_string(),
+            "wt://h:443/"
+        );
         let listen: ListenUrl = "127.0.0.1:0".parse().expect("valid");
         assert_eq!(listen.0.to_string(), "tcp://127.0.0.1:0");
         assert!("wss://127.0.0.1:0".parse::<ListenUrl>().is_ok());
@@ -274,7 +307,7 @@ mod tests {
         let message = |text: &str| text.parse::<Url>().expect_err(text).to_string();
         assert_eq!(
             message("ftp://h:80/x"),
-            "scheme 'ftp' is not supported; known are tcp, tls, ws, wss, http, https, quic, sheetbend and unix"
+            "scheme 'ftp' is not supported; known are tcp, tls, ws, wss, http, https, quic, wt, sheetbend and unix"
         );
         assert!(message("tls://h").contains("no port"));
         assert!(message("http://h/?mode=fast").contains("binary, sse, ndjson and poll"));
@@ -290,5 +323,7 @@ mod tests {
         let tls = self_signed(["host.example"].into_iter()).expect("made");
         let other = self_signed(std::iter::empty()).expect("made");
         assert_ne!(tls.pin().expect("a pin"), other.pin().expect("a pin"));
+        let hash = tls.certificate_hash().expect("a certificate");
+        assert_eq!((hash.len(), hash.ends_with('=')), (44, true));
     }
 }

@@ -71,6 +71,11 @@ async fn quic_carries_everything() {
     carries_everything("quic").await;
 }
 
+#[tokio::test]
+async fn webtransport_carries_everything() {
+    carries_everything("wt").await;
+}
+
 /// Messages go on while connections of several transports to one port are cut.
 async fn survives(schemes: &[&str]) {
     const COUNT: u32 = 20_000;

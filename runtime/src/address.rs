@@ -26,6 +26,8 @@ pub enum Scheme {
     Https,
     /// QUIC, over UDP.
     Quic,
+    /// WebTransport over HTTP/3, which is QUIC.
+    Wt,
     /// Whatever works at that port: a client tries all of the others and TCP, see [`Address::alternatives`]; a
     /// server takes them all anyway.
     Any,
@@ -41,6 +43,7 @@ impl Scheme {
             Scheme::Http => "http",
             Scheme::Https => "https",
             Scheme::Quic => "quic",
+            Scheme::Wt => "wt",
             Scheme::Any => "sheetbend",
         }
     }
@@ -50,7 +53,7 @@ impl Scheme {
         match self {
             Scheme::Tls | Scheme::Quic | Scheme::Any => None,
             Scheme::Ws | Scheme::Http => Some(80),
-            Scheme::Wss | Scheme::Https => Some(443),
+            Scheme::Wss | Scheme::Https | Scheme::Wt => Some(443),
         }
     }
 
@@ -60,12 +63,15 @@ impl Scheme {
 
     /// Whether it is spoken inside TLS.
     pub fn is_encrypted(self) -> bool {
-        matches!(self, Scheme::Tls | Scheme::Wss | Scheme::Https | Scheme::Quic)
+        matches!(
+            self,
+            Scheme::Tls | Scheme::Wss | Scheme::Https | Scheme::Quic | Scheme::Wt
+        )
     }
 
     /// Whether it is over UDP.
     pub fn is_udp(self) -> bool {
-        self == Scheme::Quic
+        matches!(self, Scheme::Quic | Scheme::Wt)
     }
 
     /// Whether it is exchanges of HTTP.
@@ -76,7 +82,7 @@ impl Scheme {
 
 /// Where a session can be reached or offered: `tcp://host:port`, `tls://host:port`,
 /// `ws://host:port/path`, `wss://host:port/path`, `http://host:port/path`, `https://host:port/path`,
-/// `quic://host:port`,
+/// `quic://host:port`, `wt://host:port/path` (also written `https+wt`),
 /// `sheetbend://host:port` (whatever works there), `unix:///path`,
 /// `mem://name`.
 ///
@@ -110,7 +116,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `unix` or `mem`; `sheetbend` where it is
+    /// The name of the transport: `tcp`, `tls`, `ws`, `wss`, `http`, `https`, `quic`, `wt`, `unix` or `mem`; `sheetbend` where it is
     /// open.
     pub fn transport(&self) -> &'static str {
         match self {
@@ -145,6 +151,9 @@ impl Address {
         }
         if cfg!(feature = "quic") {
             all.push(over(Scheme::Quic));
+        }
+        if cfg!(feature = "webtransport") {
+            all.push(over(Scheme::Wt));
         }
         if cfg!(all(feature = "tls", feature = "websocket")) {
             all.push(over(Scheme::Wss));
@@ -269,11 +278,13 @@ impl fmt::Display for Address {
 pub enum AddressError {
     /// There is no `scheme://` in front.
     #[error(
-        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path, https://host/path, quic://host:port, sheetbend://host:port, unix:///path or mem://name"
+        "`{0}` has no scheme: write tcp://host:port, tls://host:port, ws://host/path, wss://host/path, http://host/path, https://host/path, quic://host:port, wt://host/path, sheetbend://host:port, unix:///path or mem://name"
     )]
     NoScheme(String),
     /// The scheme is none of ours.
-    #[error("unknown scheme `{0}`: known are tcp, tls, ws, wss, http, https, quic, sheetbend, unix and mem")]
+    #[error(
+        "unknown scheme `{0}`: known are tcp, tls, ws, wss, http, https, quic, wt, sheetbend, unix and mem"
+    )]
     UnknownScheme(String),
     /// An address without a host.
     #[error("`{0}` has no host: write tcp://host:port")]
@@ -325,6 +336,7 @@ impl FromStr for Address {
             "http" => parse_over(text, Scheme::Http, rest),
             "https" => parse_over(text, Scheme::Https, rest),
             "quic" => parse_over(text, Scheme::Quic, rest),
+            "wt" | "https+wt" => parse_over(text, Scheme::Wt, rest),
             "sheetbend" => parse_over(text, Scheme::Any, rest),
             "unix" if rest.starts_with('/') && !rest.contains('\0') => Ok(Address::Unix(PathBuf::from(rest))),
             "unix" => Err(AddressError::RelativePath(text.to_owned())),
@@ -465,6 +477,7 @@ mod tests {
             "http://localhost:8080/?mode=sse",
             "https://a.example:443/deep?tenant=1&mode=poll",
             "quic://[::1]:443",
+            "wt://h:4433/deep?x=1",
             "sheetbend://[::1]:4433",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
@@ -482,6 +495,7 @@ mod tests {
         let built = |scheme: &str| match scheme {
             "tls" => cfg!(feature = "tls"),
             "quic" => cfg!(feature = "quic"),
+            "wt" => cfg!(feature = "webtransport"),
             "wss" => cfg!(all(feature = "tls", feature = "websocket")),
             "ws" => cfg!(feature = "websocket"),
             "https" => cfg!(all(feature = "tls", feature = "http")),
@@ -491,6 +505,7 @@ mod tests {
         let expected = [
             "tls://h:7",
             "quic://h:7",
+            "wt://h:7/",
             "wss://h:7/",
             "https://h:7/",
             "tcp://h:7",

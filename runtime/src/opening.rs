@@ -8,7 +8,6 @@ use crate::rt::{Listener, Runtime};
 
 #[cfg(feature = "quic")]
 use {
-    crate::address::Scheme,
     crate::quic::Port,
     sheetbend_core::carrier::quic::QuicSettings,
     sheetbend_core::carrier::tls::ServerTls,
@@ -62,11 +61,9 @@ impl Opening<'_> {
     #[cfg(feature = "quic")]
     pub(crate) async fn open(&self, address: &Address) -> io::Result<Opened> {
         if let Address::Over {
-            scheme: Scheme::Quic,
-            host,
-            port,
-            ..
+            scheme, host, port, ..
         } = address
+            && scheme.is_udp()
         {
             return self.open_udp(address, host, *port).await;
         }

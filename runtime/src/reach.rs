@@ -58,9 +58,8 @@ pub(crate) fn connect(
 ) -> BoxFuture<'static, io::Result<Connection>> {
     Box::pin(async move {
         #[cfg(feature = "quic")]
-        if let Address::Over {
-            scheme: Scheme::Quic, ..
-        } = &address
+        if let Address::Over { scheme, .. } = &address
+            && scheme.is_udp()
         {
             #[cfg(feature = "proxy")]
             if let Some(proxy) = crate::proxied::proxy(&address, &settings) {
@@ -149,7 +148,7 @@ fn carrier(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io:
         Scheme::Tls | Scheme::Https => Carrier::records(security(address)),
         Scheme::Ws | Scheme::Wss => websocket(runtime, address, settings)?,
         // A client has put its alternatives in place of the one, and the other is no stream socket.
-        Scheme::Any | Scheme::Quic => return Err(io::ErrorKind::Unsupported.into()),
+        Scheme::Any | Scheme::Quic | Scheme::Wt => return Err(io::ErrorKind::Unsupported.into()),
     };
     if scheme.is_encrypted() {
         return over_tls(runtime, address, settings, carrier).map(Some);

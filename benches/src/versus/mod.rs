@@ -14,8 +14,8 @@
 //!
 //! sheetbend over WebSocket and over TLS (`ours-ws`, `ours-tls`) runs beside tokio-tungstenite (`tungstenite`) in `rtt`,
 //! `rps`, `bulk` and `idle`, and beside tokio-rustls (`rustls`) in `rtt`, `bulk` and `idle`. Over HTTP it streams both
-//! ways (`ours-http`), or has an event stream down and requests up (`ours-sse`). Over QUIC (`ours-quic`) it runs beside
-//! `quinn` in `rtt`, `rps`, `bulk`, `streams` and `idle`.
+//! ways (`ours-http`), or has an event stream down and requests up (`ours-sse`). Over QUIC (`ours-quic`) and over
+//! WebTransport (`ours-wt`) it runs beside `quinn` in `rtt`, `rps`, `bulk`, `streams` and `idle`.
 //!
 //! "rpc" are tonic (gRPC), tarpc, h2, jsonrpsee (over WebSocket) and velo.
 //!

@@ -34,7 +34,7 @@ pub(crate) const TCP: Ours = Ours {
 };
 
 /// sheetbend over the transports that others are measured over, too.
-pub(crate) const OVER: [Ours; 5] = [
+pub(crate) const OVER: [Ours; 6] = [
     Ours {
         key: "ours-ws",
         scheme: "ws",
@@ -55,6 +55,10 @@ pub(crate) const OVER: [Ours; 5] = [
         key: "ours-quic",
         scheme: "quic",
     },
+    Ours {
+        key: "ours-wt",
+        scheme: "wt",
+    },
 ];
 
 impl Peer for Ours {
@@ -71,7 +75,7 @@ impl Peer for Ours {
             Test::Sim => return vec!["links with one fixed delay, Linux TCP defaults".into()],
         };
         let crc = match self.scheme {
-            "tls" | "quic" => "no CRC inside TLS",
+            "tls" | "quic" | "wt" => "no CRC inside TLS",
             _ => "CRC on",
         };
         vec![format!("defaults, {crc}, {what}")]

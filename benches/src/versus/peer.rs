@@ -111,7 +111,7 @@ pub(crate) fn start<'a>(peer: &'a dyn Peer, case: &Case, variant: usize, load: &
 
 /// All contenders in the order of a round.
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
-    let [ws, tls, http, sse, quic] = super::ours::OVER;
+    let [ws, tls, http, sse, quic, wt] = super::ours::OVER;
     vec![
         Box::new(super::ours::TCP),
         Box::new(http),
@@ -121,6 +121,7 @@ pub(crate) fn all() -> Vec<Box<dyn Peer>> {
         Box::new(tls),
         Box::new(super::rustls::Rustls),
         Box::new(quic),
+        Box::new(wt),
         Box::new(super::quinn::Quinn),
         Box::new(super::raw_naive::RawNaive),
         Box::new(super::raw_callers::RawCallers),

@@ -50,7 +50,7 @@ impl Pair {
             .tempdir()
             .map_err(trouble)?;
         let address = match transport {
-            "tcp" | "tls" | "ws" | "wss" | "quic" => format!("{transport}://127.0.0.1:0"),
+            "tcp" | "tls" | "ws" | "wss" | "quic" | "wt" => format!("{transport}://127.0.0.1:0"),
             "unix" => format!("unix://{}/bench.sock", folder.path().display()),
             _ => "mem://bench".to_owned(),
         };

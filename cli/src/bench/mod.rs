@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Requests in flight at a time, one row each.
 const IN_FLIGHT: [usize; 4] = [1, 16, 128, 1024];
 /// The transports compared.
-const TRANSPORTS: [&str; 7] = ["tcp", "tls", "ws", "wss", "quic", "unix", "mem"];
+const TRANSPORTS: [&str; 8] = ["tcp", "tls", "ws", "wss", "quic", "wt", "unix", "mem"];
 /// Rows per transport that take time of their own; the round trip is that of one request in flight.
 const TIMED_ROWS: u32 = 6;
 

@@ -9,8 +9,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tempfile::TempDir;
 
 /// The paths, in order of preference: their names are the transport and a number.
-const WAYS: [&str; 10] = [
-    "tcp", "quic", "sse", "tls", "binary", "ws", "poll", "unix", "ndjson", "wss",
+const WAYS: [&str; 11] = [
+    "tcp", "quic", "sse", "tls", "wt", "binary", "ws", "poll", "unix", "ndjson", "wss",
 ];
 
 /// Those of them that are ways down over HTTP.
@@ -23,7 +23,7 @@ const PATHS: usize = 2;
 pub(super) struct Way {
     /// As in `tcp 1`.
     pub(super) name: String,
-    /// `tcp`, `quic`, `ws`, `tls`, `unix`, `wss`, or a way down over HTTP.
+    /// `tcp`, `quic`, `wt`, `ws`, `tls`, `unix`, `wss`, or a way down over HTTP.
     pub(super) transport: &'static str,
     /// What breaks it.
     pub(super) proxy: ProxyHandle,
@@ -39,7 +39,7 @@ impl Way {
                 let authority = text.strip_prefix("tcp://").unwrap_or(&text);
                 match self.transport {
                     mode if HTTP.contains(&mode) => format!("http://{authority}/?mode={mode}"),
-                    ws if ws.starts_with("ws") => format!("{ws}://{authority}/"),
+                    web if web.starts_with('w') => format!("{web}://{authority}/"),
                     other => format!("{other}://{authority}"),
                 }
             }
@@ -91,7 +91,7 @@ impl World {
             };
             let listen: ListenAddress = listen.parse().map_err(trouble)?;
             let proxy = match (transport, &target) {
-                ("quic", Address::Tcp { host, port }) => {
+                ("quic" | "wt", Address::Tcp { host, port }) => {
                     let server = SocketAddr::new(host.parse().map_err(trouble)?, *port);
                     Proxy::start_udp((Ipv4Addr::LOCALHOST, 0).into(), server).await
                 }

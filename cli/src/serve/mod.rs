@@ -34,6 +34,9 @@ enum News {
         /// By what clients may know the key behind TLS, if there is one.
         #[serde(skip_serializing_if = "Option::is_none")]
         pin: Option<String>,
+        /// By what browsers may know the certificate, for WebTransport.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        certificate_hash: Option<String>,
     },
     /// The certificate was read again.
     Reloaded {
@@ -74,12 +77,16 @@ impl News {
                 addresses,
                 store,
                 pin,
+                certificate_hash,
             } => {
                 addresses
                     .iter()
                     .try_for_each(|at| output::line(&format!("listening on {at}")))?;
                 if let Some(pin) = pin {
                     output::line(&format!("the key behind TLS has the pin {pin}"))?;
+                }
+                if let Some(hash) = certificate_hash {
+                    output::line(&format!("browsers know the certificate by SHA-256 {hash}"))?;
                 }
                 match store {
                     Some(store) => output::line(&format!("storing files in {store}")),
@@ -125,6 +132,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         addresses,
         store: folder,
         pin: pin(tls.as_ref()),
+        certificate_hash: tls.as_ref().and_then(ServerTls::certificate_hash),
     }
     .print(args.json)?;
     let (reports, mut news) = mpsc::channel(REPORTS);

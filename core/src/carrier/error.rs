@@ -12,6 +12,10 @@ pub enum CarrierError {
     #[cfg(feature = "tls")]
     #[error("TLS: {0}")]
     Tls(#[from] super::tls::TlsError),
+    /// What came is not HTTP/3 as PROTOCOL 14.9 has it.
+    #[cfg(feature = "webtransport")]
+    #[error(transparent)]
+    Http3(#[from] super::webtransport::Http3Error),
     /// An HTTP exchange is not one that we take part in.
     #[cfg(feature = "http")]
     #[error(transparent)]

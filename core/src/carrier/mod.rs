@@ -18,6 +18,8 @@
 //!
 //! [`seal`]: Carrier::seal
 
+#[cfg(any(feature = "websocket", feature = "webtransport"))]
+mod budget;
 mod error;
 #[cfg(feature = "http")]
 pub mod http;
@@ -30,6 +32,8 @@ mod sniff;
 pub mod tls;
 #[cfg(feature = "websocket")]
 pub mod websocket;
+#[cfg(feature = "webtransport")]
+pub mod webtransport;
 
 use std::fmt;
 

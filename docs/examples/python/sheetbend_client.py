@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A client of the sheetbend protocol, written from docs/PROTOCOL.md alone. Standard library only, for TCP, TLS and HTTP;
-WebSocket is that of the package `websockets`.
+WebSocket is that of the package `websockets`, QUIC and WebTransport are in sheetbend_quic.py, by the package `aioquic`.
 
     python3 sheetbend_client.py 127.0.0.1:4433 [method]
     python3 sheetbend_client.py tls://127.0.0.1:4433 [method]    (trusts the certificates in $SSL_CERT_FILE)
     python3 sheetbend_client.py ws://127.0.0.1:4433/ [method]    (or wss://)
     python3 sheetbend_client.py http://127.0.0.1:4433/?mode=sse [method]    (or ndjson, binary)
+    python3 sheetbend_client.py quic://localhost:4433 [method]    (or wt://localhost:4433/)
 
 It opens a session, makes a request, cuts the connection with a second request under way, joins the
 same session over a new connection, gets that answer and a third one there, and closes. Numbers in comments name
@@ -104,6 +105,7 @@ def require(condition, what):
 # ---- frames and parameters -----------------------------------------------------------------------------------
 
 HELLO, WELCOME, JOIN, JOINED, CONFIRM, REJECT = range(1, 7)
+ACK_LANES = 0x16
 ACK, ACK_HERE, PING, PONG, RESET_STREAM, STOP_SENDING, MAX_DATA, MAX_STREAMS, MAX_STREAM_DATA = range(8, 0x11)
 PATH_STATUS, ADVERTISE, PATH_ABANDON, GOAWAY, CLOSE = range(0x11, 0x16)
 REQUESTS = 1  # the class
@@ -297,12 +299,54 @@ class Http:
         elif self.down:
             self.down.close()
 
+class Relayed:
+    """A TCP connection to who speaks a transport with lanes for us: each piece with its stream's number and length."""
+    def __init__(self, address):
+        host, port = address.rstrip("/").rsplit(":", 1)
+        self.tcp, self.streams = socket.create_connection((host, int(port)), timeout=10), 0
+        self.reader, self.early = self.tcp.makefile("rb"), []
+
+    def sendall(self, data):
+        self.send_on(0, data)
+
+    def open_lane(self):
+        self.streams += 1
+        return self.streams
+
+    def send_on(self, stream, data):
+        self.tcp.sendall(stream.to_bytes(2, "big") + len(data).to_bytes(4, "big") + data)
+
+    def recv_any(self, lanes):
+        while not lanes or not self.early:
+            head = self.reader.read(6)
+            if len(head) < 6:
+                return 0, b""
+            stream, data = int.from_bytes(head[:2], "big"), self.reader.read(int.from_bytes(head[2:], "big"))
+            if lanes or stream == 0:
+                return stream, data
+            self.early.append((stream, data))
+        return self.early.pop(0)
+
+    def recv(self, _):
+        return self.reader.read(1)
+
+    def shutdown(self, how):
+        self.tcp.shutdown(how)
+
+    def close(self):
+        self.tcp.close()
+
 def dial(url):
     scheme, _, rest = url.rpartition("://")
     if scheme == "http":
         return Http(url)
     if scheme in ("ws", "wss"):
         return WebSocket(url)
+    if scheme in ("quic", "wt", "https+wt"):
+        from sheetbend_quic import Quic
+        return Quic(url)
+    if scheme == "lanes":
+        return Relayed(rest)
     host, port = rest.rstrip("/").rsplit(":", 1)
     host = host.strip("[]")
     sock = socket.create_connection((host, int(port)), timeout=10)
@@ -314,37 +358,85 @@ def dial(url):
         require(sock.selected_alpn_protocol() == "sheetbend/1", "the application protocol")
     return sock
 
-class Path:
-    """One connection. `sent` and `received` count records (3.4); `held` is what each unacknowledged one holds."""
-    def __init__(self, number, address):
-        self.id, self.sock = number, dial(address)
-        self.buffer, self.live = b"", False
-        self.sent = self.received = self.acked = 0
-        self.held, self.ends, self.ack_due, self.arrived = {}, {}, False, 0.0
+class Outgoing:
+    """What we send on a lane. `sent` counts records (3.4); `held` is what each unacknowledged one holds."""
+    def __init__(self):
+        self.sent = self.acked = 0
+        self.held = {}
 
-    def send(self, body, held=(), ack_now=False):
+class Incoming:
+    """What comes on a lane, by its number."""
+    def __init__(self, number):
+        self.number, self.buffer, self.received, self.ack_due = number, b"", 0, False
+
+class Path:
+    """One connection."""
+    def __init__(self, number, address):
+        self.id, self.sock, self.live = number, dial(address), False
+        self.out, self.coming, self.by_stream = {0: Outgoing()}, {0: Incoming(0)}, {}
+        self.by_stream[0] = self.lane = self.coming[0]
+        self.ends, self.arrived, self.busy = {}, 0.0, None
+
+    def send(self, body, held=(), ack_now=False, lane=0):
         record = (len(body) + 4).to_bytes(3, "big") + bytes([0x08 | ack_now]) + body
-        self.held[self.sent] = held
-        self.sent += 1
-        self.sock.sendall(record + crc32c(record).to_bytes(4, "little"))
+        out = self.out[lane]
+        out.held[out.sent] = held
+        out.sent += 1
+        record += crc32c(record).to_bytes(4, "little")
+        self.sock.send_on(self.busy, record) if lane else self.sock.sendall(record)
+
+    def busy_lane(self):
+        """The lane for what is long, if there are any: one of ours, that begins with its number (14.8)."""
+        if self.busy is None and hasattr(self.sock, "open_lane"):
+            self.busy, self.out[1] = self.sock.open_lane(), Outgoing()
+            self.sock.send_on(self.busy, varint(1))
+        return 0 if self.busy is None else 1
+
+    def receive(self):
+        """Waits for input, and tells of which lane it is."""
+        if not hasattr(self.sock, "recv_any"):
+            stream, data = 0, self.sock.recv(65536)
+        else:
+            stream, data = self.sock.recv_any(lanes=self.live)
+        if stream not in self.by_stream:
+            self.by_stream[stream] = Incoming(None)
+        lane = self.by_stream[stream]
+        require(data or stream, "the connection was closed")
+        lane.buffer += data
+        if lane.number is None and lane.buffer:  # a number below 128 is one byte, and ours are
+            reader = Reader(lane.buffer)
+            lane.number, lane.buffer = reader.varint(), reader.rest()
+            require(lane.number not in self.coming and lane.number <= 1024, "a lane's number")
+            self.coming[lane.number] = lane
+        return lane
 
     def records(self):
         """Waits for input and yields the bodies of whole records."""
-        data = self.sock.recv(65536)
-        require(data, "the connection was closed")
-        self.buffer += data
-        while len(self.buffer) >= 4:
-            size, flags = 4 + int.from_bytes(self.buffer[:3], "big"), self.buffer[3]
+        self.lane = lane = self.receive()
+        while len(lane.buffer) >= 4:
+            size, flags = 4 + int.from_bytes(lane.buffer[:3], "big"), lane.buffer[3]
             require(flags & ~0x09 == 0 and flags & 0x08, f"flags {flags:#x}")  # we announced no LZ4; CRC is on
             require(9 <= size <= (65536 if self.live else 16384) + 8, "the record's length")
-            if len(self.buffer) < size:
+            if len(lane.buffer) < size:
                 return
-            record, self.buffer = self.buffer[:size], self.buffer[size:]
+            record, lane.buffer = lane.buffer[:size], lane.buffer[size:]
             require(crc32c(record[:-4]).to_bytes(4, "little") == record[-4:], "CRC")
-            self.ack_due |= bool(flags & 0x01)
+            lane.ack_due |= bool(flags & 0x01)
             yield record[4:-4]
-            self.received += 1
+            lane.received += 1
             self.arrived = time.monotonic()
+
+    def acknowledge(self):
+        """4.2: lane 0 by itself, the others together."""
+        delay = varint(int((time.monotonic() - self.arrived) * 1e6))
+        due = [lane for lane in self.coming.values() if lane.ack_due]
+        for lane in due:
+            lane.ack_due = False
+        if self.coming[0] in due:
+            self.send(varint(ACK_HERE) + varint(self.coming[0].received) + delay)
+        counts = [varint(lane.number) + varint(lane.received) for lane in due if lane.number]
+        if counts:
+            self.send(varint(ACK_LANES) + delay + varint(len(counts)) + b"".join(counts))
 
 class Session:
     def __init__(self, address):
@@ -364,9 +456,10 @@ class Session:
         if self.keys is None:
             path.send(varint(HELLO) + counted(varint(path.id) + self.hello_t))
         else:
-            body = (self.id + counted(self.routing) + varint(path.id) + os.urandom(16) + varint(0) + varint(0)
-                    + varint(262144) + varint(0))  # unbound, floor 0, in flight, no other paths
-            path.join = body + mac(self.keys["join"], b"join", body)
+            exporter = getattr(path.sock, "exporter", b"")
+            body = (self.id + counted(self.routing) + varint(path.id) + os.urandom(16) + varint(bool(exporter))
+                    + varint(0) + varint(262144) + varint(0))  # bound or not, floor 0, in flight, no other paths
+            path.join = body + mac(self.keys["join"], b"join", body, exporter)
             path.send(varint(JOIN) + counted(path.join))
         self.paths = [path]
         while not path.live:
@@ -411,7 +504,7 @@ class Session:
         if isinstance(path.sock, Http):
             path.sock.key = self.keys["exchange"]
         body = varint(path.id) + varint(len(self.dead_counts)) + b"".join(
-            varint(number) + varint(0) + varint(count) for number, count in self.dead_counts)
+            varint(number) + varint(lane) + varint(count) for number, lane, count in self.dead_counts)
         path.send(varint(CONFIRM) + counted(body + mac(self.keys["confirm"], *transcript, body)))
         path.live = True
 
@@ -420,11 +513,12 @@ class Session:
     def cut(self):
         self.lost = self.paths.pop()
         self.lost.sock.close()
-        self.dead_counts = (self.dead_counts + [(self.lost.id, self.lost.received)])[-32:]
+        counts = [(self.lost.id, lane.number, lane.received) for lane in self.lost.coming.values()]
+        self.dead_counts = (self.dead_counts + counts)[-32:]
 
     def resume(self):
         path = self.connect()
-        again = [item for _, held in sorted(self.lost.held.items()) for item in held]
+        again = [item for out in self.lost.out.values() for _, held in sorted(out.held.items()) for item in held]
         self.lost = None
         for item in again:
             self.put(path, *item)
@@ -436,10 +530,11 @@ class Session:
         about = next((p for p in [path, self.lost] if p and p.id == number), None)
         if about is None:
             return  # settled long ago
-        require(lane == 0 and count <= about.sent, "an acknowledgement of what was never sent")
-        for record in range(about.acked, count):
-            about.held.pop(record, None)
-        about.acked = max(about.acked, count)
+        out = about.out.get(lane)
+        require(out and count <= out.sent, "an acknowledgement of what was never sent")
+        for record in range(out.acked, count):
+            out.held.pop(record, None)
+        out.acked = max(out.acked, count)
 
     # ---- 11: requests
 
@@ -464,10 +559,13 @@ class Session:
         """Sends something that must arrive, and remembers in which record it went."""
         if kind == "data":
             stream, start, end = what
-            out = stream.out
-            offset = b"" if path.ends.get(("out", stream.id), 0) == start else varint(start)
-            path.ends["out", stream.id] = end
+            out, lane = stream.out, path.busy_lane() if len(stream.out) > 4096 else 0
+            known = 0 if lane else path.ends.get(("out", stream.id), 0)  # 4.4: what the offset is without being said
+            offset = b"" if known == start else varint(start)
+            if not lane:
+                path.ends["out", stream.id] = end
             frame = bytes([0x20 | (end == len(out)) | bool(offset) << 1]) + varint(stream.id) + offset + out[start:end]
+            return path.send(frame, [(kind, *what)], lane=lane)
         elif kind == "class credit":
             frame = varint(MAX_DATA) + varint(REQUESTS) + varint(self.class_granted)
         else:
@@ -501,30 +599,34 @@ class Session:
             reader = Reader(body)
             while reader.at < len(body):
                 self.take_frame(path, reader)
-        if path.live and path.ack_due:
-            path.ack_due = False
-            delay = int((time.monotonic() - path.arrived) * 1e6)
-            path.send(varint(ACK_HERE) + varint(path.received) + varint(delay))
+        if path.live:
+            path.acknowledge()
 
     def take_frame(self, path, reader):
         kind = reader.varint()
+        require(not path.lane.number or 0x20 <= kind <= 0x27 or kind >= 0x40, "a frame that no other lane has")
         if kind == ACK_HERE:
             count, _ = reader.varint(), reader.varint()
             return self.take_ack(path, path.id, 0, count)
+        if kind == ACK_LANES:
+            reader.varint()
+            return [self.take_ack(path, path.id, lane, count) for lane, count in reader.counts(2)]
         if kind in (WELCOME, JOINED, REJECT):
             message = reader.counted()
             if kind == REJECT:
                 reject = Reader(message)
                 raise ProtocolError(f"REJECT {reject.varint()}: {reject.text()} {reject.text()}")
             require(not path.live and (kind == JOINED) == hasattr(path, "join"), "handshake out of place")
-            path.ack_due = True
+            path.lane.ack_due = True
             return (self.take_welcome if kind == WELCOME else self.take_joined)(path, message)
         require(path.live, f"frame {kind:#x} before the handshake")
         if 0x20 <= kind <= 0x27:
             number = reader.varint()
-            offset = reader.varint() if kind & 2 else path.ends.get(("in", number), 0)
+            known = 0 if path.lane.number else path.ends.get(("in", number), 0)
+            offset = reader.varint() if kind & 2 else known
             data = reader.counted() if kind & 4 else reader.rest()
-            path.ends["in", number] = offset + len(data)
+            if not path.lane.number:
+                path.ends["in", number] = offset + len(data)
             self.take_data(path, number, offset, data, bool(kind & 1))
         elif 0x28 <= kind <= 0x2B:
             reader.varint(), kind & 2 and reader.varint(), reader.counted() if kind & 1 else reader.rest()
@@ -561,7 +663,7 @@ class Session:
             return reader.counted()  # an extension elicits nothing
         else:
             raise ProtocolError(f"unknown frame {kind:#x}")
-        path.ack_due = True
+        path.lane.ack_due = True
 
     def take_data(self, path, number, offset, data, fin):
         stream = self.streams.get(number)
@@ -592,7 +694,8 @@ def main():
     session.connect()
     print("session", session.id.hex(), "on path 0")
     print("first answer: ", *session.answer(session.request(method, b"over the first connection")))
-    if not sys.argv[1].startswith(("tls://", "wss://")):  # 6.2: Python's ssl has no exporter to bind a JOIN to
+    # 6.2: Python's ssl has no exporter to bind a JOIN to, and what speaks TLS for us ($SHEETBEND_UNBOUND) gives us none.
+    if not sys.argv[1].startswith(("tls://", "wss://")) and "SHEETBEND_UNBOUND" not in os.environ:
         pending = session.request(method, b"cut off, delivered once")
         session.cut()
         again = session.resume()
@@ -601,7 +704,10 @@ def main():
     large = os.urandom(100_000)
     status, payload = session.answer(session.request(method, large))
     print("third answer: ", status, "100000 bytes back unchanged" if payload == large else payload[:60])
+    lanes = [path.coming.keys() | path.out.keys() for path in session.paths]
     session.close()
+    if len(lanes[0]) > 1:
+        print("lanes in use beside the first:", len(lanes[0]) - 1)
     print("closed")
 
 if __name__ == "__main__":

@@ -18,5 +18,6 @@ mod reassembly;
 mod requests;
 mod sending;
 mod tls;
+mod webtransport;
 mod wire;
 mod world;

@@ -18,7 +18,7 @@ static NAMES: AtomicU64 = AtomicU64::new(0);
 pub fn free_address(kind: &str, dir: &tempfile::TempDir) -> String {
     let number = NAMES.fetch_add(1, Ordering::Relaxed);
     match kind {
-        "tcp" | "tls" | "ws" | "wss" | "quic" => format!("{kind}://127.0.0.1:0"),
+        "tcp" | "tls" | "ws" | "wss" | "quic" | "wt" => format!("{kind}://127.0.0.1:0"),
         http if http.starts_with("http") => {
             let (scheme, query) = http.split_once('?').unwrap_or((http, ""));
             format!("{scheme}://127.0.0.1:0/?{query}")

@@ -12,6 +12,7 @@ use sheetbend_core::carrier::quic::{ClientQuic, Endpoint};
 use super::endpoint_settings;
 use super::port::{CLIENT_PIECES, Port};
 use super::socket::{self, poll_first};
+use super::web::{self, Web};
 use super::wire::Wire;
 use crate::address::Address;
 use crate::alarm::Alarm;
@@ -31,10 +32,9 @@ pub(crate) async fn connect(
     address: Address,
     settings: Arc<Settings>,
 ) -> io::Result<Connection> {
-    let (Address::Over { host, port, .. }, Some(tls)) = (&address, &settings.tls) else {
+    let Address::Over { host, port, .. } = &address else {
         return Err(io::ErrorKind::Unsupported.into());
     };
-    let client = ClientQuic::new(tls, &settings.quic).map_err(io::Error::other)?;
     let mut places = runtime.resolve(host.clone(), *port).await?;
     places.truncate(MAX_ADDRESSES);
     // The next one is the last.
@@ -61,7 +61,8 @@ pub(crate) async fn connect(
             if now >= next
                 && let Some(place) = places.pop()
             {
-                let attempt = reach(runtime.clone(), client.clone(), place, host.clone());
+                let (client, web) = web::client(&address, &settings)?;
+                let attempt = reach(runtime.clone(), client, web, place, host.clone());
                 attempts.push(Box::pin(attempt));
                 next = now + STAGGER;
                 continue;
@@ -91,6 +92,7 @@ pub(super) fn any_address(place: SocketAddr) -> SocketAddr {
 async fn reach(
     runtime: Arc<dyn Runtime>,
     client: ClientQuic,
+    web: Web,
     place: SocketAddr,
     name: String,
 ) -> io::Result<Connection> {
@@ -100,7 +102,7 @@ async fn reach(
     let now = port.now();
     let begun = port.begin(|endpoint| endpoint.connect(now, &client, place, &name));
     let begun = begun.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let mut wire = Wire::new(port, begun, true);
+    let mut wire = Wire::new(port, begun, web, true);
     poll_fn(|cx| poll_first(&mut wire, cx, true)).await?;
     Ok(socket::connection(wire))
 }

@@ -17,8 +17,6 @@ const STOCK: u16 = 8;
 const HIGH_WATER: usize = 64 * 1024;
 /// Bytes that are taken off a stream before they go to the session, at most.
 const PIECE: usize = 96 * 1024;
-/// A number of a lane takes no more bytes.
-const MAX_NUMBER: usize = 8;
 
 /// A lane that this end sends on.
 struct Out {
@@ -53,17 +51,21 @@ pub(super) struct Lanes {
     /// The peer allows no more streams.
     exhausted: bool,
     lost: Vec<u16>,
-}
-
-/// The number of the lane that this end sends on by that stream: they are opened in order.
-pub(super) fn lane_of(id: QuicStreamId) -> u16 {
-    u16::try_from(id.index() + 1).unwrap_or(u16::MAX)
+    /// Streams that were opened before the first lane.
+    pub(super) before: u64,
 }
 
 impl Lanes {
-    pub(super) fn accept(&mut self, id: QuicStreamId) {
+    /// The number of the lane that this end sends on by that stream: they are opened in order.
+    pub(super) fn lane_of(&self, id: QuicStreamId) -> u16 {
+        u16::try_from((id.index() + 1).saturating_sub(self.before)).unwrap_or(u16::MAX)
+    }
+
+    /// A lane of the peer's, and what came on it already.
+    pub(super) fn accept(&mut self, id: QuicStreamId, early: &[u8]) {
         let lane = In {
             readable: true,
+            part: BytesMut::from(early),
             ..In::default()
         };
         self.incoming.insert(id.index(), lane);
@@ -115,7 +117,11 @@ impl Wire {
             // What is said on it is needed to go on with everything else.
             self.connection.prioritize(id, 1);
         }
-        while !self.lanes.exhausted && self.lane_count() < used.saturating_add(STOCK) {
+        let wanted = used.saturating_add(STOCK);
+        if self.lane_count() >= wanted || self.lane_header().is_none() {
+            return;
+        }
+        while !self.lanes.exhausted && self.lane_count() < wanted {
             match self.connection.open(Dir::Uni) {
                 Some(id) => self.lanes.out.push(Out {
                     id,
@@ -135,6 +141,16 @@ impl Wire {
         for run in runs.drain(..) {
             self.stock_lanes(run.lane);
             let mut left = run.len;
+            let is_new = self
+                .lanes
+                .out
+                .get(usize::from(run.lane))
+                .is_some_and(|lane| !lane.begun);
+            let head = if is_new {
+                self.lane_head(run.lane)
+            } else {
+                Bytes::new()
+            };
             let Some(lane) = self.lanes.out.get_mut(usize::from(run.lane)) else {
                 // There is none: the session was told how many there are.
                 output.advance(left);
@@ -145,11 +161,10 @@ impl Wire {
                 let (id, priority) = (lane.id, -i32::from(run.urgency));
                 self.connection.prioritize(id, priority);
             }
-            if !mem::replace(&mut lane.begun, true) {
-                let mut number = BytesMut::with_capacity(MAX_NUMBER);
-                put_lane_number(&mut number, run.lane);
-                self.lanes.waiting += number.len();
-                lane.waiting.push_back(number.freeze());
+            if is_new {
+                lane.begun = true;
+                self.lanes.waiting += head.len();
+                lane.waiting.push_back(head);
             }
             while left > 0 {
                 let piece = output.take(left);
@@ -162,6 +177,13 @@ impl Wire {
             }
             self.push_lane(run.lane.into());
         }
+    }
+
+    /// What a lane begins with.
+    fn lane_head(&mut self, number: u16) -> Bytes {
+        let mut head = BytesMut::from(&self.lane_header().unwrap_or_default()[..]);
+        put_lane_number(&mut head, number);
+        head.freeze()
     }
 
     /// Writes what waits for a lane, as far as there is room.

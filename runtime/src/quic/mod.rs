@@ -6,6 +6,12 @@ mod moves;
 mod port;
 mod server;
 mod socket;
+#[cfg(feature = "webtransport")]
+#[path = "http3.rs"]
+mod web;
+#[cfg(not(feature = "webtransport"))]
+#[path = "native.rs"]
+mod web;
 mod wire;
 
 use std::sync::{Arc, LazyLock};

@@ -37,9 +37,12 @@ impl Moves {
         }
     }
 
-    pub(super) fn take(&mut self) -> Option<(Option<Arc<str>>, Moved)> {
+    pub(super) fn take(&mut self, transport: &str) -> Option<(Option<Arc<str>>, Moved)> {
         let (address, how) = self.news.pop_front()?;
-        Some((address.map(|address| format!("quic://{address}").into()), how))
+        Some((
+            address.map(|address| format!("{transport}://{address}").into()),
+            how,
+        ))
     }
 
     fn tell(&mut self, address: Option<SocketAddr>, how: Moved) {

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
-use sheetbend_core::carrier::quic::{Endpoint, Protocol, QuicSettings, ServerQuic};
+use sheetbend_core::carrier::quic::{Endpoint, QuicSettings, ServerQuic};
 use sheetbend_core::carrier::tls::ServerTls;
 use sheetbend_core::session::{Incoming, PathInfo};
 
 use super::endpoint_settings;
 use super::port::{Accepted, Port, SERVER_PIECES};
 use super::socket::{self, poll_first};
+use super::web;
 use super::wire::Wire;
 use crate::arrive::Door;
 use crate::hub::Hub;
@@ -47,7 +48,7 @@ pub(crate) fn serve(hub: Arc<Hub>, port: Arc<Port>, door: Arc<Door>) -> impl Fut
 /// Shakes hands, and has what the connection speaks decide where it goes. Who takes too long is dropped.
 async fn welcome(hub: Arc<Hub>, port: Arc<Port>, door: Arc<Door>, accepted: Accepted) {
     let handle = accepted.connection.handle();
-    let mut wire = Wire::new(port.clone(), accepted, false);
+    let mut wire = Wire::new(port.clone(), accepted, web::server(&door), false);
     let info = PathInfo::new("", "quic", sheetbend_core::handshake::Security::Encrypted);
     let mut timer = hub.runtime.timer(Incoming::new(port.now(), info).deadline());
     let ready = poll_fn(|cx| {
@@ -59,7 +60,7 @@ async fn welcome(hub: Arc<Hub>, port: Arc<Port>, door: Arc<Door>, accepted: Acce
     })
     .await;
     port.settled(handle);
-    if ready && wire.connection.protocol() == Some(Protocol::Native) {
+    if ready {
         hub.welcome_path(socket::connection(wire), door);
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use sheetbend_core::carrier::quic::{Dir, Read, WriteError};
+use sheetbend_core::carrier::quic::{Read, WriteError};
 use sheetbend_core::session::{LaneRun, Moved};
 use sheetbend_core::wire::OutBuffer;
 
@@ -51,7 +51,7 @@ impl Lanes for OtherLanes {
     }
 
     fn max_datagram(&self) -> usize {
-        self.0.lock().connection.max_datagram().unwrap_or(0)
+        self.0.lock().max_datagram()
     }
 
     fn datagram_space(&self) -> usize {
@@ -59,12 +59,11 @@ impl Lanes for OtherLanes {
     }
 
     fn send_datagram(&self, datagram: Bytes) {
-        // One that has become too long meanwhile is lost, as it may be.
-        let _ = self.0.lock().connection.send_datagram(datagram);
+        self.0.lock().send_datagram(datagram);
     }
 
     fn recv_datagram(&self) -> Option<Bytes> {
-        self.0.lock().connection.recv_datagram()
+        self.0.lock().recv_datagram()
     }
 
     fn rebind(&self) {
@@ -72,7 +71,9 @@ impl Lanes for OtherLanes {
     }
 
     fn take_move(&self) -> Option<(Option<Arc<str>>, Moved)> {
-        self.0.lock().moves.take()
+        let mut wire = self.0.lock();
+        let transport = wire.transport();
+        wire.moves.take(transport)
     }
 
     fn has_room(&self) -> bool {
@@ -85,9 +86,10 @@ pub(super) fn connection(mut wire: Wire) -> Connection {
     wire.stock_lanes(0);
     let exporter = wire.connection.exporter();
     let peer = wire.connection.remote().to_string();
+    let transport = wire.transport();
     let wire = Arc::new(Mutex::new(wire));
     let facts = Facts {
-        transport: "quic",
+        transport,
         exporter,
         lanes: Arc::new(OtherLanes(wire.clone())),
     };
@@ -104,7 +106,7 @@ pub(super) fn poll_first(wire: &mut Wire, cx: &mut Context<'_>, opens: bool) -> 
         return Poll::Ready(Err(error));
     }
     if opens && wire.connected && wire.first.id.is_none() {
-        wire.first.id = wire.connection.open(Dir::Bi);
+        wire.open_first()?;
     }
     wire.send(cx);
     match wire.first.id {
@@ -125,6 +127,11 @@ impl Wire {
         };
         let before = buf.len();
         let mut room = buf.capacity() - before;
+        if !self.first.early.is_empty() {
+            let count = room.min(self.first.early.len());
+            buf.extend(self.first.early.drain(..count));
+            room -= count;
+        }
         if self.first.readable && room > 0 {
             let read = self.connection.read(id, room, |chunk| {
                 buf.put_slice(&chunk);

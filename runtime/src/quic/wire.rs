@@ -9,9 +9,10 @@ use sheetbend_core::carrier::quic::{
     Connection, ConnectionEvent, Dir, Event, QuicError, QuicStreamId, StreamEvent, Transmit,
 };
 
-use super::lanes::{Lanes, lane_of};
+use super::lanes::Lanes;
 use super::moves::Moves;
 use super::port::{Accepted, Inbox, Port};
+use super::web::Web;
 use crate::alarm::Alarm;
 
 /// Runs of datagrams that are sent before others get their turn.
@@ -21,6 +22,8 @@ const SENDS: usize = 32;
 #[derive(Default)]
 pub(super) struct First {
     pub(super) id: Option<QuicStreamId>,
+    /// What came on it before it was known to be this.
+    pub(super) early: Vec<u8>,
     /// There may be something to read.
     pub(super) readable: bool,
     /// The peer has ended its side, and all of it was read.
@@ -51,11 +54,12 @@ pub(super) struct Wire {
     pub(super) driven: bool,
     pub(super) lanes: Lanes,
     pub(super) moves: Moves,
+    pub(super) web: Web,
 }
 
 impl Wire {
     /// Drives a connection. `alone`: it receives from the port itself.
-    pub(super) fn new(port: Arc<Port>, accepted: Accepted, alone: bool) -> Wire {
+    pub(super) fn new(port: Arc<Port>, accepted: Accepted, web: Web, alone: bool) -> Wire {
         let Accepted { connection, inbox } = accepted;
         let remote = connection.remote();
         Wire {
@@ -73,6 +77,7 @@ impl Wire {
             driven: false,
             lanes: Lanes::default(),
             moves: Moves::new(remote),
+            web,
         }
     }
 
@@ -97,6 +102,7 @@ impl Wire {
             self.moves.look(&self.connection, true);
         }
         self.tell_endpoint();
+        self.agree();
         self.take_events();
     }
 
@@ -129,6 +135,9 @@ impl Wire {
     }
 
     fn take_stream_event(&mut self, event: StreamEvent) {
+        if !self.hears(&event) {
+            return;
+        }
         match event {
             StreamEvent::Opened { dir: Dir::Bi } => {
                 while let Some(id) = self.connection.accept(Dir::Bi) {
@@ -138,7 +147,7 @@ impl Wire {
             }
             StreamEvent::Opened { dir: Dir::Uni } => {
                 while let Some(id) = self.connection.accept(Dir::Uni) {
-                    self.lanes.accept(id);
+                    self.lanes.accept(id, &[]);
                 }
             }
             StreamEvent::Readable { id } if self.first.id == Some(id) => self.first.readable = true,
@@ -147,8 +156,10 @@ impl Wire {
                 self.first.blocked = false;
                 self.lanes.writable(0);
             }
-            StreamEvent::Writable { id } => self.lanes.writable(lane_of(id)),
-            StreamEvent::Stopped { id, .. } if self.first.id != Some(id) => self.lanes.lose(lane_of(id)),
+            StreamEvent::Writable { id } => self.lanes.writable(self.lanes.lane_of(id)),
+            StreamEvent::Stopped { id, .. } if self.first.id != Some(id) => {
+                self.lanes.lose(self.lanes.lane_of(id));
+            }
             _ => {}
         }
     }
@@ -191,6 +202,8 @@ impl Wire {
         let kind = match lost {
             QuicError::Closed { .. } | QuicError::Reset | QuicError::Local => io::ErrorKind::ConnectionReset,
             QuicError::Refused(_) => io::ErrorKind::ConnectionRefused,
+            #[cfg(feature = "webtransport")]
+            QuicError::NoSession(_) => io::ErrorKind::ConnectionRefused,
             QuicError::TimedOut => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::InvalidData,
         };
@@ -202,7 +215,7 @@ impl Drop for Wire {
     fn drop(&mut self) {
         let now = self.port.now();
         if !self.connection.is_closed() {
-            self.connection.close(now, 0, b"");
+            self.connection.close(now, self.close_code(), b"");
         }
         self.buffer.clear();
         // Once, to whoever may listen: what it would go on saying, resets say that the endpoint sends.

@@ -20,6 +20,7 @@ mod tcp;
 mod truth;
 mod tunnels;
 mod udp;
+mod webtransport;
 mod work;
 
 use std::sync::LazyLock;
@@ -94,6 +95,7 @@ pub fn all() -> &'static [Scenario] {
             tcp::ALL,
             udp::ALL,
             quic::ALL,
+            webtransport::ALL,
             boxes::ALL,
             proxies::ALL,
             carriers::ALL,

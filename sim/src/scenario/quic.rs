@@ -61,18 +61,28 @@ fn box_on_wifi(config: Option<Middlebox>) -> Fault {
 }
 
 fn over_quic(setup: &Setup) -> Stage {
+    over(setup, "quic")
+}
+
+/// A stage whose only endpoint is of that scheme.
+fn over(setup: &Setup, scheme: &str) -> Stage {
     let mut stage = Stage::one(setup);
-    stage.endpoints(&[&format!("quic://server.wifi:{PORT}")]);
+    stage.endpoints(&[&format!("{scheme}://server.wifi:{PORT}")]);
     stage
 }
 
 fn lossy(setup: &Setup) -> Outcome {
-    let mut stage = over_quic(setup);
+    lossy_over(setup, "quic")
+}
+
+pub(super) fn lossy_over(setup: &Setup, scheme: &str) -> Outcome {
+    let mut stage = over(setup, scheme);
     let at = stage.at;
     stage.link(at, "wifi", LinkConfig::with_delay(ms(5)).loss(0.02));
-    stage.run(|_, report| {
+    let prefix = format!("{scheme}://");
+    stage.run(move |_, report| {
         ensure!(report.downs() == 0, "{} paths ended", report.downs());
-        ensure!(report.ups("quic://") == 1, "it is not over QUIC");
+        ensure!(report.ups(&prefix) == 1, "it is not over {prefix}");
         let slowest = report.slowest(ms(0), ms(60_000));
         ensure!(slowest < ms(400), "a request waited for {slowest:?}");
         Ok(())
@@ -95,19 +105,24 @@ fn jumbled(setup: &Setup) -> Outcome {
 }
 
 fn blocked(setup: &Setup) -> Outcome {
-    let mut stage = over_quic(setup);
+    blocked_over(setup, "quic")
+}
+
+pub(super) fn blocked_over(setup: &Setup, scheme: &str) -> Outcome {
+    let mut stage = over(setup, scheme);
     let at = stage.at;
     let firewall = Middlebox {
         block_udp: true,
         ..Middlebox::default()
     };
     stage.endpoints(&[
-        &format!("quic://server.wifi:{PORT}"),
+        &format!("{scheme}://server.wifi:{PORT}"),
         &format!("tls://server.wifi:{PORT}"),
     ]);
     stage.fault(at, box_on_wifi(Some(firewall)));
+    let prefix = format!("{scheme}://");
     stage.run(move |_, report| {
-        ensure!(report.ups("quic://") >= 1, "QUIC never came up");
+        ensure!(report.ups(&prefix) >= 1, "{prefix} never came up");
         let switched = report.switched(at, "tls://");
         ensure!(switched.is_some(), "nothing moved to TCP");
         let slowest = report.slowest(ms(0), ms(60_000));
@@ -136,7 +151,11 @@ fn goes_on(report: &stage::Report, round_trip: Duration) -> Check {
 }
 
 fn rebinding(setup: &Setup) -> Outcome {
-    let mut stage = over_quic(setup);
+    rebinding_over(setup, "quic")
+}
+
+pub(super) fn rebinding_over(setup: &Setup, scheme: &str) -> Outcome {
+    let mut stage = over(setup, scheme);
     let at = stage.at;
     let nat = Middlebox {
         nat: true,
@@ -151,7 +170,11 @@ fn rebinding(setup: &Setup) -> Outcome {
 }
 
 fn migration(setup: &Setup) -> Outcome {
-    let mut stage = over_quic(setup);
+    migration_over(setup, "quic")
+}
+
+pub(super) fn migration_over(setup: &Setup, scheme: &str) -> Outcome {
+    let mut stage = over(setup, scheme);
     let at = stage.at;
     stage.rebinds = vec![at, at + ms(500), at + ms(900)];
     stage.run(|_, report| {
@@ -284,7 +307,11 @@ fn compare(setup: &Setup, scheme: &str, judge: impl FnOnce(Duration, Duration) -
 }
 
 fn lanes(setup: &Setup) -> Outcome {
-    compare(setup, "quic", |sound, lossy| {
+    lanes_over(setup, "quic")
+}
+
+pub(super) fn lanes_over(setup: &Setup, scheme: &str) -> Outcome {
+    compare(setup, scheme, |sound, lossy| {
         let most = sound.mul_f64(1.3);
         ensure!(lossy <= most, "{lossy:?} with loss, {sound:?} without");
         Ok(())

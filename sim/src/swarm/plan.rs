@@ -274,7 +274,7 @@ fn carry(endpoints: &mut [String], seed: u64, index: usize) {
     }
 }
 
-/// Endpoints over QUIC: some of them for one client in three that no proxy leads.
+/// Endpoints over QUIC, or WebTransport: some of them for one client in three that no proxy leads.
 fn datagrams(client: &mut ClientPlan, seed: u64, index: usize) {
     let mut bytes = *b"sheetbend swarm quic ..........!";
     bytes[21..29].copy_from_slice(&seed.to_le_bytes());
@@ -286,7 +286,8 @@ fn datagrams(client: &mut ClientPlan, seed: u64, index: usize) {
     for endpoint in some(&mut rng, &(0..client.endpoints.len()).collect::<Vec<_>>()) {
         let url = &mut client.endpoints[endpoint];
         let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next());
-        *url = format!("quic://{}", authority.unwrap_or("server:4433"));
+        let scheme = if rng.below(3) == 0 { "wt" } else { "quic" };
+        *url = format!("{scheme}://{}", authority.unwrap_or("server:4433"));
     }
 }
 

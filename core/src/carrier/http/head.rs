@@ -28,6 +28,12 @@ const MAX_FIELDS: usize = 128;
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
+    /// Fields that did not come in a head of HTTP/1.1; names are in lower case.
+    #[cfg(feature = "webtransport")]
+    pub(in crate::carrier) fn new(fields: Vec<(String, String)>) -> Headers {
+        Headers(fields)
+    }
+
     /// The fields.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))

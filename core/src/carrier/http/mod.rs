@@ -62,6 +62,9 @@ pub enum HttpError {
     /// Connections to the server cannot be made, or break.
     #[error("the server cannot be reached over HTTP")]
     Unreachable,
+    /// The server ended our request without an answer.
+    #[error("the server does not answer the request")]
+    Unanswered,
     /// The server switched to something that we did not ask for.
     #[error("the server's answer is no WebSocket handshake: {0}")]
     NotWebSocket(&'static str),
@@ -75,9 +78,10 @@ impl HttpError {
             HttpError::TooLarge => (431, "the head is too large"),
             HttpError::Malformed(what) => (400, what),
             HttpError::Sequence(_) => (409, "bytes are missing"),
-            HttpError::Status { .. } | HttpError::NotWebSocket(_) | HttpError::Unreachable => {
-                (400, "not for a server")
-            }
+            HttpError::Status { .. }
+            | HttpError::NotWebSocket(_)
+            | HttpError::Unreachable
+            | HttpError::Unanswered => (400, "not for a server"),
         }
     }
 }
@@ -100,7 +104,7 @@ pub fn refusal(error: &HttpError) -> Vec<u8> {
     .into_bytes()
 }
 
-fn reason(status: u16) -> &'static str {
+pub(in crate::carrier) fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         403 => "Forbidden",

@@ -99,7 +99,20 @@ impl ClientQuic {
     /// # Errors
     /// rustls has no cipher suite for it.
     pub fn new(tls: &ClientTls, settings: &QuicSettings) -> Result<ClientQuic, QuicError> {
-        let crypto = QuicClientConfig::try_from(tls.quic.clone()).map_err(no_suite)?;
+        ClientQuic::with(&tls.quic, settings)
+    }
+
+    /// The same for HTTP/3.
+    ///
+    /// # Errors
+    /// As [`ClientQuic::new`].
+    #[cfg(feature = "webtransport")]
+    pub fn http3(tls: &ClientTls, settings: &QuicSettings) -> Result<ClientQuic, QuicError> {
+        ClientQuic::with(&tls.http3, settings)
+    }
+
+    fn with(tls: &Arc<rustls::ClientConfig>, settings: &QuicSettings) -> Result<ClientQuic, QuicError> {
+        let crypto = QuicClientConfig::try_from(tls.clone()).map_err(no_suite)?;
         let mut config = quinn_proto::ClientConfig::new(Arc::new(crypto));
         config.token_store(Arc::new(NoneTokenStore));
         config.transport_config(Arc::new(settings.transport()));

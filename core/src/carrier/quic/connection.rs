@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quinn_proto::crypto::rustls::HandshakeData;
 use quinn_proto::{
     ConnectionEvent, ConnectionHandle, ConnectionStats, Dir, EndpointEvent, Event, ReadError,
-    SendDatagramError, StreamId, Transmit, VarInt, WriteError,
+    SendDatagramError, Side, StreamId, Transmit, VarInt, WriteError,
 };
 
 use super::clock::Clock;
@@ -82,6 +82,11 @@ impl Connection {
             refused: None,
             events: VecDeque::new(),
         }
+    }
+
+    /// Which end this is.
+    pub fn side(&self) -> Side {
+        self.inner.side()
     }
 
     /// By which its endpoint knows it.
@@ -198,11 +203,11 @@ impl Connection {
         self.inner.force_key_update();
     }
 
-    /// Closes it, with a code of the application.
-    pub fn close(&mut self, now: Timestamp, code: u32, reason: &'static [u8]) {
+    /// Closes it, with a code of the application below 2^62.
+    pub fn close(&mut self, now: Timestamp, code: u64, reason: &'static [u8]) {
         let instant = self.clock.instant(now);
         self.inner
-            .close(instant, VarInt::from_u32(code), Bytes::from_static(reason));
+            .close(instant, varint(code), Bytes::from_static(reason));
     }
 }
 
@@ -292,17 +297,17 @@ impl Connection {
         }
     }
 
-    /// Ends this end's side of a stream at once.
-    pub fn reset(&mut self, id: StreamId, code: u32) {
+    /// Ends this end's side of a stream at once, with a code below 2^62.
+    pub fn reset(&mut self, id: StreamId, code: u64) {
         if self.sends_on(id) {
-            let _ = self.inner.send_stream(id).reset(VarInt::from_u32(code));
+            let _ = self.inner.send_stream(id).reset(varint(code));
         }
     }
 
-    /// Wants no more of a stream.
-    pub fn stop(&mut self, id: StreamId, code: u32) {
+    /// Wants no more of a stream, for a reason below 2^62.
+    pub fn stop(&mut self, id: StreamId, code: u64) {
         if self.receives_on(id) {
-            let _ = self.inner.recv_stream(id).stop(VarInt::from_u32(code));
+            let _ = self.inner.recv_stream(id).stop(varint(code));
         }
     }
 
@@ -344,4 +349,8 @@ impl Connection {
     pub fn recv_datagram(&mut self) -> Option<Bytes> {
         self.inner.datagrams().recv()
     }
+}
+
+fn varint(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
 }

@@ -34,6 +34,14 @@ pub enum QuicError {
     /// The peer speaks no version of QUIC that we do.
     #[error("the peer speaks no version of QUIC that we do")]
     Version,
+    /// What came is not HTTP/3.
+    #[cfg(feature = "webtransport")]
+    #[error(transparent)]
+    Http3(#[from] crate::carrier::webtransport::Http3Error),
+    /// The server has no session of WebTransport for us.
+    #[cfg(feature = "webtransport")]
+    #[error(transparent)]
+    NoSession(#[from] crate::carrier::http::HttpError),
     /// This end closed it.
     #[error("closed")]
     Local,

@@ -27,6 +27,6 @@ pub use connection::{ALPN_HTTP3, Connection, Protocol, Read};
 pub use endpoint::{Arrival, Endpoint, EndpointSettings, From, prepare};
 pub use error::QuicError;
 pub use quinn_proto::{
-    ConnectionEvent, ConnectionHandle, Dir, EcnCodepoint, EndpointEvent, Event, ReadError, StreamEvent,
+    ConnectionEvent, ConnectionHandle, Dir, EcnCodepoint, EndpointEvent, Event, ReadError, Side, StreamEvent,
     StreamId as QuicStreamId, Transmit, VarInt, WriteError,
 };

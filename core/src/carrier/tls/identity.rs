@@ -7,6 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
 
 use super::base::base;
 use super::{Pin, TlsError};
@@ -44,6 +45,9 @@ impl ServerTls {
         let quic = {
             let mut quic = config.clone();
             quic.alpn_protocols = vec![super::ALPN_NATIVE.to_vec()];
+            #[cfg(feature = "webtransport")]
+            quic.alpn_protocols
+                .push(crate::carrier::quic::ALPN_HTTP3.to_vec());
             Arc::new(quic)
         };
         Ok(ServerTls {
@@ -68,6 +72,15 @@ impl ServerTls {
     pub fn pin(&self) -> Option<Pin> {
         let certified = self.identity.0.read().unwrap_or_else(PoisonError::into_inner);
         certified.cert.first().and_then(Pin::of)
+    }
+
+    /// The SHA-256 of the certificate, in base64: by it a page may have its browser know this server
+    /// (`serverCertificateHashes` of WebTransport). Browsers believe it only of a key on a curve, valid for 14 days
+    /// at most.
+    pub fn certificate_hash(&self) -> Option<String> {
+        let certified = self.identity.0.read().unwrap_or_else(PoisonError::into_inner);
+        let certificate = certified.cert.first()?;
+        Some(data_encoding::BASE64.encode(&Sha256::digest(certificate)))
     }
 }
 

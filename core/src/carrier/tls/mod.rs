@@ -50,6 +50,9 @@ pub struct ClientTls {
     /// Records over QUIC.
     #[cfg(feature = "quic")]
     pub(super) quic: Arc<ClientConfig>,
+    /// HTTP/3 over QUIC.
+    #[cfg(feature = "webtransport")]
+    pub(super) http3: Arc<ClientConfig>,
 }
 
 impl fmt::Debug for ClientTls {
@@ -82,8 +85,8 @@ impl ClientTls {
             Arc::new(config)
         };
         #[cfg(feature = "quic")]
-        let quic = {
-            let mut quic = ClientConfig::clone(&config(ALPN_NATIVE));
+        let over_quic = |protocol: &[u8]| {
+            let mut quic = ClientConfig::clone(&config(protocol));
             quic.dangerous()
                 .set_certificate_verifier(Arc::new(trust::Noting(verifier.clone())));
             Arc::new(quic)
@@ -92,7 +95,9 @@ impl ClientTls {
             native: config(ALPN_NATIVE),
             http1: config(ALPN_HTTP1),
             #[cfg(feature = "quic")]
-            quic,
+            quic: over_quic(ALPN_NATIVE),
+            #[cfg(feature = "webtransport")]
+            http3: over_quic(super::quic::ALPN_HTTP3),
         })
     }
 }

@@ -7,6 +7,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::{Limits, Violation, mask};
+use crate::carrier::budget::IdleBudget;
 use crate::time::Timestamp;
 
 /// How many PINGs wait for their answers.
@@ -59,8 +60,7 @@ pub(super) struct Decoder {
     message: Option<Open>,
     control: Vec<u8>,
     /// Frames without data that are allowed.
-    idle_left: u32,
-    refilled: Timestamp,
+    idle: IdleBudget,
     /// What the last PINGs held, until they are answered.
     pub(super) pings: Vec<Vec<u8>>,
     /// The peer has closed; with which code.
@@ -82,8 +82,7 @@ impl Decoder {
             frame: None,
             message: None,
             control: Vec::new(),
-            idle_left: limits.idle_frames,
-            refilled: Timestamp::ZERO,
+            idle: IdleBudget::new(limits.idle_frames),
             pings: Vec::new(),
             close: None,
             stops: false,
@@ -255,17 +254,9 @@ impl Decoder {
 
     /// Takes the price of a frame without data.
     fn spend(&mut self, now: Timestamp) -> Result<(), Violation> {
-        if self.idle_left == 0 {
-            let earned = now.since(self.refilled).as_millis() / 10;
-            self.idle_left = u32::try_from(earned)
-                .unwrap_or(u32::MAX)
-                .min(self.limits.idle_frames);
-            self.refilled = now;
+        if !self.idle.spend(now) {
+            return Err(Violation::new(CloseCode::Policy, "too many frames without data"));
         }
-        self.idle_left = self
-            .idle_left
-            .checked_sub(1)
-            .ok_or_else(|| Violation::new(CloseCode::Policy, "too many frames without data"))?;
         Ok(())
     }
 
