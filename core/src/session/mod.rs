@@ -69,7 +69,7 @@ pub use error::{Misbehaviour, OpenError, OpenPathError, PathError, SendError, St
 pub use establish::{EARLY_BYTES, EARLY_STREAMS};
 pub use event::{Delivery, DeliveryKind, Event, Message, MessageId, Moved, Outcome, PathEnd, SwitchCause};
 pub use keys::{PathKey, StreamKey};
-pub use lanes::{LaneRun, MAX_LANES};
+pub use lanes::{LaneRoom, LaneRun, MAX_LANES};
 pub use lifecycle::{Cause, State};
 pub use stats::{PathState, PathStats, Stats};
 pub use stream_ops::{Progress, Read, ReadInto};
