@@ -4,57 +4,33 @@
 //   node browser.mjs /usr/bin/chromium 8080 HASH https://127.0.0.1:4433/     by WebTransport, to who has that certificate
 //
 // With WebTransport each piece on TCP has the number of its stream, 0 for the first, and its length in front of it.
-// The page is served at http://localhost, at the port that is named. It is of this machine, as browsers keep pages of
-// others from reaching it.
-import { mkdtempSync } from 'node:fs';
-import http from 'node:http';
+// The page is served at http://localhost, at the port that is named.
 import net from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createRequire } from 'node:module';
 
-const { chromium } = createRequire(process.cwd() + '/')('playwright-core');
+import { open } from './chromium.mjs';
+
 const [executablePath, port, ...rest] = process.argv.slice(2);
 const [target] = rest.slice(-1);
 const hash = rest.length > 1 ? rest[0] : null;
 
-const site = http.createServer((_, answer) => {
-  answer.setHeader('Content-Type', 'text/html').end('<title>a page</title>');
-});
-await new Promise((listening) => site.listen(Number(port), 'localhost', listening));
-
-const context = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), 'sheetbend-')), {
-  executablePath,
-  headless: true,
-  args: [
-    '--no-sandbox',
-    '--disable-gpu',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-    '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1',
-  ],
-});
-const page = await context.newPage();
-
 const connections = new Map();
-await page.exposeFunction('said', (id, stream, base64) => {
-  const data = Buffer.from(base64, 'base64');
-  if (hash) {
-    const head = Buffer.alloc(6);
-    head.writeUInt16BE(stream, 0);
-    head.writeUInt32BE(data.length, 2);
-    connections.get(id)?.write(head);
-  }
-  connections.get(id)?.write(data);
+const page = await open(executablePath, port, async (page) => {
+  await page.exposeFunction('said', (id, stream, base64) => {
+    const data = Buffer.from(base64, 'base64');
+    if (hash) {
+      const head = Buffer.alloc(6);
+      head.writeUInt16BE(stream, 0);
+      head.writeUInt32BE(data.length, 2);
+      connections.get(id)?.write(head);
+    }
+    connections.get(id)?.write(data);
+  });
+  await page.exposeFunction('ended', (id, opened) => {
+    if (!opened) console.log('the page cannot open it');
+    connections.get(id)?.end();
+    connections.delete(id);
+  });
 });
-await page.exposeFunction('ended', (id, opened) => {
-  if (!opened) console.log('the page cannot open it');
-  connections.get(id)?.end();
-  connections.delete(id);
-});
-await page.goto(`http://localhost:${port}/`);
 await page.evaluate(() => {
   window.tell = (id, bytes, stream = 0) => {
     let text = '';
@@ -151,8 +127,4 @@ const server = net.createServer(async (tcp) => {
 server.listen(0, '127.0.0.1', () => {
   const at = server.address();
   console.log(`listening on ${at.address}:${at.port}`);
-});
-process.on('SIGTERM', async () => {
-  await context.close();
-  process.exit(0);
 });

@@ -108,18 +108,41 @@ fronts() {
       stop_relay
       stop_server
     done
+    holding_back
   else
     echo 'nginx and HAProxy: skipped, they cannot be installed'
   fi
 }
 
-# What goes through a proxy that speaks HTTP, at the port `web`, with TLS (wss) or without. Transports over HTTP belong
-# here.
+# What goes through a proxy that speaks HTTP, at the port `web`, with TLS (wss) or without: a WebSocket, and exchanges
+# with each form of the downlink and with that which the client finds.
 over_http() { # title, ws or wss
-  case $2 in
-    wss) carries "$1" "wss://127.0.0.1:$web/sheetbend" "${ca[@]}" --through-tls-proxy ;;
-    ws) carries "$1" "ws://127.0.0.1:$web/sheetbend" ;;
-  esac
+  local at=127.0.0.1:$web/sheetbend mode scheme=http options=()
+  if [ "$2" = wss ]; then
+    scheme=https options=("${ca[@]}" --through-tls-proxy)
+  fi
+  carries "$1" "$2://$at" "${options[@]}"
+  carries "$1" "$scheme://$at" "${options[@]}"
+  for mode in binary sse ndjson poll; do
+    carries "$1, $mode" "$scheme://$at?mode=$mode" "${options[@]}"
+  done
+}
+
+# An nginx that passes on what is whole, whatever it is told: the client finds out, and polls.
+holding_back() {
+  local title='nginx holds responses back'
+  serving "the server behind a proxy that holds back"
+  {
+    echo 'events {}'
+    guide 'nginx http' "listen 443 ssl=listen 127.0.0.1:$web" "127.0.0.1:4433=127.0.0.1:$port" \
+      "/etc/ssl/server.pem=$certificates/server.pem" "/etc/ssl/server.key=$certificates/server.key" |
+      sed -e 's/proxy_buffering off/proxy_buffering on; proxy_ignore_headers X-Accel-Buffering/' \
+        -e 's/proxy_request_buffering off/proxy_request_buffering on/'
+  } >"$scratch/nginx/holding.conf"
+  fronting "$web" nginx -p "$scratch/nginx" -c "$scratch/nginx/holding.conf" -g "$always"
+  carries "$title" "http://127.0.0.1:$web/sheetbend"
+  stop_relay
+  stop_server
 }
 
 fronts

@@ -168,7 +168,7 @@ pub struct SendArgs {
     pub json: bool,
 }
 
-/// `sheetbend probe`: which transports lead to a server.
+/// `sheetbend probe`: which transports lead to a server, and which one a session would use.
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
     /// The server: sheetbend://host:port for every transport, or the URL of one.
@@ -211,6 +211,16 @@ pub struct BenchArgs {
     /// what memory each takes at either end.
     #[arg(long, value_name = "N", conflicts_with_all = ["url", "rps"], value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub sessions: Option<u32>,
+    /// Break the path in use and see how long the receiver hears nothing, for every ordered pair of transports, by a
+    /// reset (hard) and by silence.
+    #[arg(long, conflicts_with_all = ["url", "rps", "sessions"])]
+    pub failover: bool,
+    /// How often each pair is broken in each way (1 to 1000).
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "failover", value_parser = parse_rounds)]
+    pub rounds: usize,
+    /// Only these transports: tcp, tls, ws, wss, unix, quic, wt, binary, sse, ndjson, poll.
+    #[arg(long, value_name = "SCHEMES", requires = "failover", value_delimiter = ',')]
+    pub only: Vec<String>,
     /// The transport of those sessions; binary, sse, ndjson and poll are ways down over HTTP.
     #[arg(long, value_name = "SCHEME", default_value = "ws", requires = "sessions",
         value_parser = ["tcp", "tls", "ws", "wss", "https", "quic", "wt", "binary", "sse", "ndjson", "poll"])]
@@ -221,6 +231,12 @@ pub struct BenchArgs {
     /// How long to measure, in seconds (1 to 600).
     #[arg(long, value_name = "S", default_value_t = 18, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
+}
+
+fn parse_rounds(text: &str) -> Result<usize, String> {
+    let count = text.parse::<usize>().ok();
+    let fits = count.filter(|count| (1..=1000).contains(count));
+    fits.ok_or_else(|| format!("`{text}` is not a number from 1 to 1000"))
 }
 
 /// `sheetbend proxy`: a relay with faults.

@@ -50,8 +50,8 @@ fn run(cli: args::Cli) -> Result<(), failure::Failure> {
             args::Command::Serve(args) => serve::run(args).await,
             args::Command::Send(args) => send::run(args).await,
             args::Command::Call(args) => call::run(args).await,
-            args::Command::Probe(args) => probe::run(args).await,
             args::Command::Bench(args) => bench::run(args).await,
+            args::Command::Probe(args) => probe::run(args).await,
             args::Command::Proxy(args) => proxy::command::run(args).await,
             args::Command::Sim(args) => sim::run(&args),
         }

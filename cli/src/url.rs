@@ -126,14 +126,18 @@ impl TrustArgs {
     /// The file of the authority cannot be used.
     pub fn apply(&self, mut client: ClientBuilder) -> Result<ClientBuilder, Failure> {
         if let Some(path) = &self.ca {
-            let pem = read(path)?;
-            let roots = certificates(&pem).map_err(|error| unusable(path, error))?;
-            client = client.trust(Trust::Roots(roots));
+            client = client.trust(authorities(path)?);
         } else if !self.pin.is_empty() {
             client = client.trust(Trust::Pins(self.pin.clone()));
         }
         Ok(client.through_tls_proxy(self.through_tls_proxy))
     }
+}
+
+/// The authorities of a PEM file.
+fn authorities(path: &Path) -> Result<Trust, Failure> {
+    let roots = certificates(&read(path)?).map_err(|error| unusable(path, error))?;
+    Ok(Trust::Roots(roots))
 }
 
 /// What leads to a server, as it is told on the command line.
@@ -159,19 +163,25 @@ impl FromStr for Through {
 /// What leads to a server.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ThroughArgs {
-    /// Reach the server through this proxy: http://user:password@host:port (CONNECT), socks5://host:port, or
-    /// socks5h://host:port, which resolves names itself; 'none' goes straight. By default what HTTPS_PROXY, HTTP_PROXY,
-    /// ALL_PROXY and NO_PROXY say.
+    /// Reach the server through this proxy: http://user:password@host:port (CONNECT), https://host:port (the same
+    /// inside TLS), socks5://host:port, or socks5h://host:port, which resolves names itself; 'none' goes straight. By
+    /// default what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say.
     #[arg(long, value_name = "URL")]
     pub proxy: Option<Through>,
+    /// Trust https proxies that an authority in this PEM file vouches for, instead of the system's authorities.
+    #[arg(long, value_name = "FILE")]
+    pub proxy_ca: Option<PathBuf>,
 }
 
 impl ThroughArgs {
     /// Tells a client.
     ///
     /// # Errors
-    /// The environment names what is no proxy.
-    pub fn apply(&self, client: ClientBuilder) -> Result<ClientBuilder, Failure> {
+    /// The environment names what is no proxy, or the file of the authority cannot be used.
+    pub fn apply(&self, mut client: ClientBuilder) -> Result<ClientBuilder, Failure> {
+        if let Some(path) = &self.proxy_ca {
+            client = client.proxy_trust(authorities(path)?);
+        }
         match &self.proxy {
             Some(Through::Nothing) => Ok(client),
             Some(Through::Proxy(proxy)) => Ok(client.proxies(ProxyRules::all(proxy.clone()))),

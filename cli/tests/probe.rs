@@ -84,3 +84,22 @@ fn what_does_not_open_is_said() {
         "{table}"
     );
 }
+
+#[test]
+fn why_one_would_be_used_is_said() {
+    let server = Server::start();
+    let mut command = sheetbend();
+    command.args(["probe", "--json", "--each", "50ms", "--pin", &server.pin]);
+    command.arg(format!("sheetbend://{}", server.authority));
+    let output = command.output().expect("the command runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    let outcome: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let path = outcome["choice"]["path"].as_str().expect("a URL");
+    let scheme = path.split_once("://").map_or("", |(scheme, _)| scheme);
+    assert!(["quic", "wt", "tls"].contains(&scheme), "{text}");
+    let candidates = outcome["choice"]["candidates"].as_array().expect("a list");
+    assert!(candidates.len() >= 2, "{text}");
+    let price = |index: usize| candidates[index]["price_ms"].as_f64().expect("a number");
+    assert!(price(0) < price(1), "{text}");
+}

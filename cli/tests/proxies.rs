@@ -149,8 +149,8 @@ fn proxies_that_cannot_be_used_are_one_clear_line() {
     assert_eq!(code, Some(2));
     assert_eq!(
         line,
-        "sheetbend: ALL_PROXY: proxies of the kind `socks4` are not spoken here: known are http, socks5 and socks5h; \
-         or go straight by --proxy none\n"
+        "sheetbend: ALL_PROXY: proxies of the kind `socks4` are not spoken here: known are http, https, socks5 and \
+         socks5h; or go straight by --proxy none\n"
     );
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let nobody = format!("socks5h://{}", listener.local_addr().expect("an address"));
@@ -175,10 +175,14 @@ fn calls_and_measurements_know_whom_to_believe() {
     let (code, text, _) = echo(&url, &["--pin", &server.pin], &[]);
     assert_eq!((code, text.as_str()), (Some(0), "x"));
 
-    // Whatever works: with a pin only what is encrypted.
+    // Whatever works is nothing plain where somebody answers whom nobody vouches for, nor with a pin.
     let any = format!("sheetbend://{}", server.place);
-    let (code, text, line) = echo(&any, &[], &[]);
-    assert_eq!((code, text.as_str()), (Some(0), "x"), "{line}");
+    let (code, _, line) = echo(&any, &[], &[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        line.contains("unknown issuer") && !line.contains("tcp://"),
+        "{line}"
+    );
     let (code, text, line) = echo(&any, &["--pin", &server.pin], &[]);
     assert_eq!((code, text.as_str()), (Some(0), "x"), "{line}");
     let (code, _, line) = echo(&any, &["--pin", &other], &[]);

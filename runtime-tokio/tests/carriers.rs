@@ -5,16 +5,13 @@ mod common;
 use std::sync::Arc;
 
 use common::{Relay, expired_tls, numbered_messages, pair, pattern, serve_echo, server_tls, test_roots};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 use sheetbend_tokio::{
     Address, BindError, Class, Client, ConnectError, Guard, PathMode, Server, ServerTls, Session, Trust,
-    certificates, runtime,
+    runtime,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_rustls::{TlsAcceptor, rustls};
 
 /// What a stream's transfer takes: several blocks, and a bit.
 const LONG: usize = 9_000_001;
@@ -267,14 +264,7 @@ struct TlsProxy {
 
 impl TlsProxy {
     async fn to(server: &Server) -> TlsProxy {
-        let chain = certificates(include_bytes!("../../core/tests/certs/server.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../core/tests/certs/server.key")).unwrap();
-        let mut config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = common::tls_acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, cuts) = watch::channel(0);

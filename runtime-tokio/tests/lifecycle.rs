@@ -3,17 +3,14 @@
 mod common;
 
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use common::{free_address, pair, serve_echo};
-use sheetbend_tokio::core::time::Timestamp;
 use sheetbend_tokio::{
-    Address, BoxFuture, CallError, Cause, Class, Client, Config, ConnectError, Delivery, ErrorCode, Listener,
-    OpenError, Outcome, Runtime, SendError, Server, Socket, State, Timer, connect, runtime,
+    Around, CallError, Cause, Class, Client, Config, ConnectError, Delivery, ErrorCode, OpenError, Outcome,
+    SendError, Server, State, connect, runtime,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -314,52 +311,12 @@ trait NowOrNever: Future + Sized {
 
 impl<F: Future> NowOrNever for F {}
 
-/// A runtime on which some things are not as they are.
-struct Odd {
-    inner: Arc<dyn Runtime>,
-    mute: bool,
-}
-
-impl Runtime for Odd {
-    fn now(&self) -> Timestamp {
-        self.inner.now()
-    }
-    fn timer(&self, deadline: Timestamp) -> Box<dyn Timer> {
-        self.inner.timer(deadline)
-    }
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.inner.spawn(task);
-    }
-    fn connect(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Socket>>> {
-        if self.mute {
-            Box::pin(std::future::pending())
-        } else {
-            self.inner.connect(address)
-        }
-    }
-    fn listen(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        self.inner.listen(address)
-    }
-    fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        self.inner.resolve(host, port)
-    }
-    fn unix_time(&self) -> Duration {
-        self.inner.unix_time()
-    }
-    fn seed(&self) -> [u8; 32] {
-        self.inner.seed()
-    }
-}
-
 /// A host that drops every SYN is an error once the connect timeout is over, not a wait without end.
 #[tokio::test(start_paused = true)]
 async fn an_address_that_never_answers_is_a_clear_error() {
-    let odd = Odd {
-        inner: runtime(),
-        mute: true,
-    };
+    let mute = Around::new(runtime()).on_connect(|_, _| Box::pin(std::future::pending()));
     let client = Client::builder().endpoint("tcp://127.0.0.1:1").unwrap();
-    let connecting = client.connect(Arc::new(odd));
+    let connecting = client.connect(Arc::new(mute));
     let outcome = tokio::time::timeout(Duration::from_secs(60), connecting).await;
     let error = outcome.expect("an answer in time").unwrap_err();
     assert!(error.to_string().contains("no answer in time"), "{error}");

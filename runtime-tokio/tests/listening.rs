@@ -4,7 +4,6 @@ mod common;
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -16,19 +15,12 @@ use sheetbend_tokio::core::handshake::Security;
 use sheetbend_tokio::core::session::{self, PathInfo};
 use sheetbend_tokio::core::time::Timestamp;
 use sheetbend_tokio::core::wire::OutBuffer;
-use sheetbend_tokio::{
-    Address, BoxFuture, Client, Config, Listener, Runtime, Server, Socket, Timer, mem_pair, runtime,
-};
+use sheetbend_tokio::{Address, Around, Client, Config, Listener, Server, Socket, mem_pair, runtime};
 
 /// How many connections the crowd makes.
 const CROWD: usize = 50_000;
 
-/// A runtime on which `mem://crowd` is an address where somebody connects without end.
-struct Crowded {
-    inner: Arc<dyn Runtime>,
-    accepted: Arc<AtomicUsize>,
-}
-
+/// Where somebody connects without end.
 struct Crowd(Arc<AtomicUsize>);
 
 impl Listener for Crowd {
@@ -44,46 +36,19 @@ impl Listener for Crowd {
     }
 }
 
-impl Runtime for Crowded {
-    fn now(&self) -> Timestamp {
-        self.inner.now()
-    }
-    fn timer(&self, deadline: Timestamp) -> Box<dyn Timer> {
-        self.inner.timer(deadline)
-    }
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.inner.spawn(task);
-    }
-    fn connect(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Socket>>> {
-        self.inner.connect(address)
-    }
-    fn listen(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        if address == Address::Mem("crowd".to_owned()) {
-            let crowd: Box<dyn Listener> = Box::new(Crowd(self.accepted.clone()));
-            return Box::pin(std::future::ready(Ok(crowd)));
-        }
-        self.inner.listen(address)
-    }
-    fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        self.inner.resolve(host, port)
-    }
-    fn unix_time(&self) -> Duration {
-        self.inner.unix_time()
-    }
-    fn seed(&self) -> [u8; 32] {
-        self.inner.seed()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_crowd_on_one_address_does_not_keep_others_out() {
     let dir = tempfile::tempdir().unwrap();
     let address = free_address("mem", &dir);
     let accepted = Arc::new(AtomicUsize::new(0));
-    let crowded = Crowded {
-        inner: runtime(),
-        accepted: accepted.clone(),
-    };
+    let counted = accepted.clone();
+    let crowded = Around::new(runtime()).on_listen(move |inner, address| {
+        if address == Address::Mem("crowd".to_owned()) {
+            let crowd: Box<dyn Listener> = Box::new(Crowd(counted.clone()));
+            return Box::pin(std::future::ready(Ok(crowd)));
+        }
+        inner.listen(address)
+    });
     let server = Server::builder()
         .listen("mem://crowd")
         .unwrap()

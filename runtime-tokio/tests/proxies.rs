@@ -6,8 +6,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use common::{free_address, serve_echo, server_tls, test_roots};
-use sheetbend_tokio::{Address, Client, ClientBuilder, ConnectError, Proxy, ProxyRules, Server, runtime};
+use common::{free_address, serve_echo, server_tls, test_roots, tls_acceptor};
+use sheetbend_tokio::{
+    Address, Client, ClientBuilder, ConnectError, Proxy, ProxyRules, Server, Trust, runtime,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -148,7 +150,27 @@ async fn server() -> (Server, u16) {
 fn client(url: &str, proxy: &str) -> ClientBuilder {
     let proxy: Proxy = proxy.parse().unwrap();
     let client = Client::builder().endpoint(url).unwrap().trust(test_roots());
-    client.proxies(ProxyRules::all(proxy))
+    client.proxies(ProxyRules::all(proxy)).proxy_trust(test_roots())
+}
+
+/// A proxy in front of which TLS is spoken.
+async fn inside_tls(proxy: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = tls_acceptor();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut near) = acceptor.accept(near).await else {
+                    return;
+                };
+                let mut far = TcpStream::connect(proxy).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    address
 }
 
 async fn why_not(client: ClientBuilder) -> String {
@@ -164,9 +186,13 @@ async fn goes_through(kind: &str, login: Login) {
     let proxy = TestProxy::start(login).await;
     let told = login.map_or(String::new(), |(user, password)| format!("{user}:{password}@"));
     let (server, port) = server().await;
+    let mut way = proxy.url(kind, &told);
+    if kind == "https" {
+        way = format!("https://{told}{}", inside_tls(proxy.address).await);
+    }
     for scheme in SCHEMES {
         let url = format!("{scheme}://localhost:{port}");
-        let client = client(&url, &proxy.url(kind, &told));
+        let client = client(&url, &way);
         let (session, peer) = tokio::join!(client.connect(runtime()), server.accept());
         let session = session.unwrap();
         let _echo = serve_echo(peer.unwrap());
@@ -191,6 +217,38 @@ async fn every_transport_goes_through_http_connect() {
 #[tokio::test]
 async fn every_transport_goes_through_http_connect_with_a_password() {
     goes_through("http", Some(("me", "secret"))).await;
+}
+
+#[tokio::test]
+async fn every_transport_goes_through_http_connect_inside_tls() {
+    goes_through("https", Some(("me", "secret"))).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_trusted_hears_no_password() {
+    let proxy = TestProxy::start(Some(("me", "secret"))).await;
+    let front = inside_tls(proxy.address).await;
+    let (_server, port) = server().await;
+    let of = |trust: Trust| {
+        let way: Proxy = format!("https://me:secret@{front}").parse().unwrap();
+        let client = Client::builder().endpoint(format!("tcp://localhost:{port}"));
+        let client = client.unwrap().proxies(ProxyRules::all(way));
+        client.proxy_trust(trust)
+    };
+    let others = common::other_roots().into_iter().map(Into::into).collect();
+    let why = why_not(of(Trust::Roots(others))).await;
+    assert!(
+        why.contains("through the proxy https://127.0.0.1:") && why.contains("unknown issuer"),
+        "{why}"
+    );
+    // One that speaks no TLS is told nothing either.
+    let plain: Proxy = format!("https://me:secret@{}", proxy.address).parse().unwrap();
+    let client = Client::builder()
+        .endpoint(format!("tcp://localhost:{port}"))
+        .unwrap();
+    let client = client.proxies(ProxyRules::all(plain)).proxy_trust(test_roots());
+    assert!(client.connect(runtime()).await.is_err());
+    assert_eq!(proxy.asked(), [""; 0]);
 }
 
 #[tokio::test]

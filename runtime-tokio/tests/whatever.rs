@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{serve_echo, server_tls, test_roots};
-use sheetbend_tokio::{Client, ConnectError, Server, Session, Trust, runtime};
+use sheetbend_tokio::{Around, Client, ConnectError, Server, Session, Trust, runtime};
 
 async fn server(encrypted: bool) -> Server {
     let mut server = Server::builder().listen("sheetbend://127.0.0.1:0").unwrap();
@@ -61,4 +63,25 @@ async fn who_says_whom_to_trust_gets_nothing_plain() {
         .map(|(url, _)| url.split(':').next().unwrap())
         .collect();
     assert_eq!(tried, ["tls", "wss", "https"]);
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_not_answered_with_plain_text() {
+    let server = server(true).await;
+    // Authorities there are, and this server's is none of them: as with the platform's.
+    let roots = common::other_roots();
+    let runtime = Arc::new(Around::new(runtime()).roots(roots));
+    let client = Client::builder().endpoint(&server.addresses()[0]).unwrap();
+    let Err(ConnectError::Unreachable(why)) = client.connect(runtime).await else {
+        panic!("it went on without TLS")
+    };
+    let tried: Vec<&str> = why
+        .iter()
+        .map(|(url, _)| url.split(':').next().unwrap())
+        .collect();
+    assert!(tried.contains(&"tls") && !tried.contains(&"tcp"), "{why:?}");
+    assert!(
+        why.iter().any(|(_, why)| why.contains("unknown issuer")),
+        "{why:?}"
+    );
 }

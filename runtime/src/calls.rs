@@ -17,6 +17,7 @@ use sheetbend_core::request::{
 use sheetbend_core::session::StreamKey;
 use sheetbend_core::time::Timestamp;
 
+use crate::body::Usual;
 use crate::intake::Arrived;
 use crate::pool::take_batch;
 use crate::shared::store;
@@ -412,6 +413,8 @@ impl Calls {
 /// What the driver knows of the requests that it sends.
 #[derive(Default)]
 pub(crate) struct Carried {
+    /// How long long answers are.
+    pub(crate) usual: Usual,
     /// On their way back to the handles.
     pub(crate) answered: Vec<Answered>,
     /// The streams of requests under way, or their places in line, by [`CallId`].

@@ -8,7 +8,7 @@ use sheetbend_core::carrier::proxy::{ProxyRules, VariableError};
 #[cfg(feature = "tls")]
 use sheetbend_core::carrier::tls::{ClientTls, Trust};
 use sheetbend_core::client::RedirectLimit;
-use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Mode};
+use sheetbend_core::client::connector::{Config as ConnectorConfig, Connector, Kind, Mode};
 use sheetbend_core::handshake::Security;
 use sheetbend_core::rng::Rng;
 use sheetbend_core::session::{self, Cause, ClassError, ClassSettings, Config, PathMode};
@@ -18,6 +18,7 @@ use crate::address::{Address, AddressError, Scheme, ToAddress};
 use crate::dial::{Dialer, Endpoint, security};
 use crate::driver::{Driver, Role};
 use crate::intake::RequestLimits;
+use crate::known::Known;
 use crate::reach::Settings;
 use crate::redirect::{Guide, RedirectRule};
 use crate::rt::Runtime;
@@ -70,6 +71,7 @@ pub struct ClientBuilder {
     config: Option<Arc<Config>>,
     connector: Option<ConnectorConfig>,
     standby: Option<usize>,
+    memory: Option<std::path::PathBuf>,
     max_request: Option<usize>,
     max_unaccepted: Option<usize>,
     keep_trying: bool,
@@ -78,14 +80,16 @@ pub struct ClientBuilder {
     carriers: Arc<Settings>,
     #[cfg(feature = "tls")]
     trust: Option<Trust>,
+    #[cfg(all(feature = "proxy", feature = "tls"))]
+    proxy_trust: Option<Trust>,
 }
 
 impl ClientBuilder {
     /// Adds an endpoint of the server. Those added first are preferred.
     ///
     /// `sheetbend://host:port` is whatever works there: TLS and WebSocket over it are tried first, TCP and WebSocket
-    /// without it once these have failed or two seconds have passed. The session keeps to the security of its first
-    /// path. Where an attacker may block TLS that is no protection: say whom to trust (`ClientBuilder::trust`), or set
+    /// without it once these have failed or two seconds have passed; but not where TLS is spoken and the certificate is
+    /// not trusted: that is an error. The session keeps to the security of its first path. Where an attacker may block TLS that is no protection: say whom to trust (`ClientBuilder::trust`), or set
     /// [`Config::security_floor`], and only what is encrypted is tried.
     ///
     /// # Errors
@@ -134,6 +138,13 @@ impl ClientBuilder {
     /// When endpoints are tried, and tried again. Its number of endpoints and mode are filled in.
     pub fn connector(mut self, config: ConnectorConfig) -> ClientBuilder {
         self.connector = Some(config);
+        self
+    }
+
+    /// Keeps what is learnt about endpoints in this file: which are broken on which network, and which worked last, so
+    /// that the next process begins with that. A file that cannot be read or written is as good as none.
+    pub fn remember(mut self, file: impl Into<std::path::PathBuf>) -> ClientBuilder {
+        self.memory = Some(file.into());
         self
     }
 
@@ -201,6 +212,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Whom to believe to be a proxy behind `https://`; by default those whom one of the platform's certificate
+    /// authorities vouches for.
+    #[cfg(all(feature = "proxy", feature = "tls"))]
+    pub fn proxy_trust(mut self, trust: Trust) -> ClientBuilder {
+        self.proxy_trust = Some(trust);
+        self
+    }
+
     /// The proxies that the environment names, as [`ProxyRules::from_variables`] reads it: `HTTPS_PROXY`,
     /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
     ///
@@ -222,6 +241,8 @@ impl ClientBuilder {
         let weakest = weakest.ok_or(ConnectError::NoEndpoint)?;
         #[cfg(feature = "tls")]
         self.make_tls(&*runtime)?;
+        #[cfg(all(feature = "proxy", feature = "tls"))]
+        self.make_proxy_tls(&*runtime)?;
         let config = self.config.take().unwrap_or_else(|| DEFAULTS.0.clone());
         let connector = match self.connector.take() {
             None if self.endpoints.len() == 1 => DEFAULTS.1.clone(),
@@ -229,6 +250,7 @@ impl ClientBuilder {
                 let mut own = own.unwrap_or_else(|| ConnectorConfig::new(0));
                 own.endpoints = self.endpoints.len();
                 own.last_resorts = last_resorts.unwrap_or(own.last_resorts);
+                own.kinds = kinds(&self.endpoints);
                 Arc::new(own)
             }
         };
@@ -241,6 +263,7 @@ impl ClientBuilder {
             self.endpoints.clone(),
             floor,
         );
+        let known = Arc::new(Known::new(self.memory.clone()));
         Ok(Client {
             floor: (!open).then_some(floor),
             settings: self,
@@ -249,6 +272,7 @@ impl ClientBuilder {
             connector,
             runtime,
             current: Mutex::new(None),
+            known,
         })
     }
 
@@ -310,16 +334,17 @@ impl ClientBuilder {
         if !self.endpoints.iter().any(encrypted) {
             return Ok(());
         }
-        let trust = match self.trust.take() {
-            Some(trust) => trust,
-            None => {
-                let roots = runtime.trusted_roots();
-                let roots = roots.map_err(|error| ConnectError::Trust(error.to_string()))?;
-                Trust::Roots(roots.into_iter().map(Into::into).collect())
-            }
-        };
-        let tls = ClientTls::new(&trust).map_err(|error| ConnectError::Trust(error.to_string()))?;
+        let tls = client_tls(self.trust.take(), runtime)?;
         Arc::make_mut(&mut self.carriers).tls = Some(tls);
+        Ok(())
+    }
+
+    #[cfg(all(feature = "proxy", feature = "tls"))]
+    fn make_proxy_tls(&mut self, runtime: &dyn Runtime) -> Result<(), ConnectError> {
+        if self.carriers.proxies.has_encrypted() {
+            let tls = client_tls(self.proxy_trust.take(), runtime)?;
+            Arc::make_mut(&mut self.carriers).proxy_tls = Some(tls);
+        }
         Ok(())
     }
 
@@ -330,6 +355,42 @@ impl ClientBuilder {
     pub async fn connect(self, runtime: Arc<dyn Runtime>) -> Result<Session, ConnectError> {
         self.build(runtime)?.connect().await
     }
+}
+
+/// What endpoints have in common: transports and hosts, numbered as they come.
+fn kinds(endpoints: &[Address]) -> Vec<Kind> {
+    let place = |at: Option<usize>, index: usize| u32::try_from(at.unwrap_or(index)).unwrap_or(u32::MAX);
+    let host = |address: &Address| match address.socket() {
+        Address::Tcp { host, .. } => Some(host),
+        _ => None,
+    };
+    let kind = |(index, address): (usize, &Address)| {
+        let mut known = endpoints.iter();
+        let transport = known.position(|other| other.transport() == address.transport());
+        let own = host(address);
+        let same = endpoints
+            .iter()
+            .position(|other| own.is_some() && host(other) == own);
+        Kind {
+            transport: place(transport, index),
+            host: place(same, index),
+        }
+    };
+    endpoints.iter().enumerate().map(kind).collect()
+}
+
+/// TLS with those who are trusted: those of the platform, unless it was said whom.
+#[cfg(feature = "tls")]
+fn client_tls(trust: Option<Trust>, runtime: &dyn Runtime) -> Result<ClientTls, ConnectError> {
+    let trust = match trust {
+        Some(trust) => trust,
+        None => {
+            let roots = runtime.trusted_roots();
+            let roots = roots.map_err(|error| ConnectError::Trust(error.to_string()))?;
+            Trust::Roots(roots.into_iter().map(Into::into).collect())
+        }
+    };
+    ClientTls::new(&trust).map_err(|error| ConnectError::Trust(error.to_string()))
 }
 
 /// The settings that most clients have, once in a process: for sessions, and for one endpoint.
@@ -346,12 +407,21 @@ pub struct Client {
     floor: Option<Security>,
     runtime: Arc<dyn Runtime>,
     current: Mutex<Option<Session>>,
+    known: Arc<Known>,
 }
 
 impl Client {
     /// A builder with defaults.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
+    }
+
+    /// The machine is on another network than before, which has this name: that of a wireless network, the address of
+    /// a gateway, or whatever tells it from others. What failed on the old one says nothing about this one, what is
+    /// remembered of this one counts again, and every path is asked whether it still leads anywhere. For all
+    /// sessions of this client. Until it is said otherwise the network is called `""`.
+    pub fn network_changed(&self, network: &str) {
+        self.known.network_changed(network);
     }
 
     /// Makes a new session and waits until it is established. From then on it reconnects by itself,
@@ -409,7 +479,7 @@ impl Client {
             .collect();
         let mode = match self.config.mode {
             PathMode::Single => Mode::Single,
-            PathMode::Standby => Mode::Standby {
+            PathMode::Standby | PathMode::Redundant => Mode::Standby {
                 paths: settings.standby.unwrap_or(settings.endpoints.len().min(2)),
             },
         };
@@ -423,12 +493,29 @@ impl Client {
         connector.set_target(mode);
         let carriers = settings.carriers.clone();
         let guide = self.guide.clone();
-        let mut dialer = Dialer::new(connector, endpoints, guide, self.runtime.clone(), carriers);
+        let known = self.known.clone();
+        known.enlist(&shared);
+        let mut dialer = Dialer::new(
+            connector,
+            endpoints,
+            guide,
+            self.runtime.clone(),
+            carriers,
+            known.clone(),
+        );
         if self.floor.is_none() {
             dialer.keep_security();
         }
         let driver = Driver::new(shared.clone(), Role::Client(Box::new(dialer)));
-        self.runtime.spawn(Box::pin(driver));
+        if settings.memory.is_some() {
+            let runtime = self.runtime.clone();
+            self.runtime.spawn(Box::pin(async move {
+                known.load(&*runtime).await;
+                driver.await;
+            }));
+        } else {
+            self.runtime.spawn(Box::pin(driver));
+        }
         Arc::new(Owner(shared))
     }
 

@@ -6,11 +6,13 @@ use std::task::{Context, Poll};
 
 use sheetbend_core::client::connector::{self, AttemptId, Connector, Down, Verdict};
 use sheetbend_core::handshake::Security;
+use sheetbend_core::policy::ConnectFailure;
 use sheetbend_core::session::{Event, PathEnd, PathError, PathInfo, PathKey};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::RejectCode;
 
 use crate::address::Address;
+use crate::known::Known;
 use crate::layers::Connection;
 use crate::link::Link;
 use crate::reach::{Settings, connect};
@@ -42,6 +44,10 @@ impl Endpoint {
     }
 }
 
+/// What exchanges of HTTP cost, beside carriers of one connection (`Capabilities::cost`).
+#[cfg(feature = "http")]
+const HTTP_COST: u32 = 30;
+
 /// What protects the bytes on a transport, as this end sees it.
 pub(crate) fn security(address: &Address) -> Security {
     match address {
@@ -62,20 +68,66 @@ impl Endpoint {
         if let Some(layers) = &connection.layers {
             let capabilities = layers.carrier.capabilities();
             info.security = capabilities.security;
+            info.offer = capabilities.offer();
             info.exporter = capabilities.exporter.filter(|_| settings.binds);
         }
         #[cfg(feature = "http")]
         if let Some(facts) = &connection.http {
             info.exporter = facts.exporter.filter(|_| settings.binds);
+            info.offer.cost = HTTP_COST;
         }
         #[cfg(feature = "quic")]
         if let Some(facts) = &connection.quic {
             info.exporter = facts.exporter.filter(|_| settings.binds);
             info.lanes = facts.lanes.count();
+            info.offer.lanes = info.lanes > 0;
+            info.offer.datagrams = true;
         }
         info.rank = self.rank;
         info
     }
+}
+
+/// What the end of a path, or of the attempt at one, means for its endpoint.
+fn failure(end: PathEnd, error: Option<&PathError>, up: bool) -> ConnectFailure {
+    match error {
+        Some(PathError::Rejected { code, .. }) => ConnectFailure::Rejected(*code),
+        Some(PathError::Abandoned(_)) => ConnectFailure::Abandoned,
+        Some(PathError::Silent) => ConnectFailure::Silent,
+        Some(PathError::HandshakeTimeout) => ConnectFailure::TimedOut,
+        Some(_) => ConnectFailure::Corrupt,
+        None if up && end == PathEnd::Local => ConnectFailure::Abandoned,
+        // That a connection which worked is cut says nothing about its transport.
+        None if up => ConnectFailure::Silent,
+        None => match end {
+            PathEnd::Eof | PathEnd::Reset | PathEnd::Local => ConnectFailure::Cut,
+            PathEnd::Io(kind) => ConnectFailure::of_io(kind),
+        },
+    }
+}
+
+/// Whether a connection failed because its peer's certificate is not trusted.
+#[cfg(feature = "tls")]
+fn is_distrust(error: &io::Error) -> bool {
+    use sheetbend_core::carrier::CarrierError;
+    #[cfg(feature = "quic")]
+    use sheetbend_core::carrier::quic::QuicError;
+
+    let Some(inner) = error.get_ref() else {
+        return false;
+    };
+    #[cfg(feature = "quic")]
+    if let Some(QuicError::Tls(error)) = inner.downcast_ref() {
+        return error.is_distrust();
+    }
+    inner
+        .downcast_ref()
+        .is_some_and(|error: &CarrierError| error.is_distrust())
+}
+
+#[cfg(not(feature = "tls"))]
+fn is_distrust(_: &io::Error) -> bool {
+    false
 }
 
 /// Where an attempt stands.
@@ -119,6 +171,9 @@ pub(crate) struct Dialer {
     succeeded: bool,
     /// No endpoint is used that is weaker than that of the first path.
     keeps_security: bool,
+    known: Arc<Known>,
+    /// Changes of the network that the connector has heard of; `None` before it was told what is remembered.
+    changes: Option<u64>,
 }
 
 impl Dialer {
@@ -132,6 +187,7 @@ impl Dialer {
         guide: Arc<Guide>,
         runtime: Arc<dyn Runtime>,
         settings: Arc<Settings>,
+        known: Arc<Known>,
     ) -> Dialer {
         Dialer {
             connector,
@@ -146,6 +202,8 @@ impl Dialer {
             errors: Vec::new(),
             succeeded: false,
             keeps_security: false,
+            known,
+            changes: None,
         }
     }
 
@@ -163,15 +221,35 @@ impl Dialer {
     /// Polls the connections under way.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         self.fresh = false;
+        let mut impostor = None;
         for attempt in &mut self.attempts {
             if let Progress::Connecting(future) = &mut attempt.progress {
                 match future.as_mut().poll(cx) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(connection)) => attempt.progress = Progress::Connected(connection),
                     Poll::Ready(Err(error)) => {
-                        attempt.progress = Progress::Failed(error.to_string(), Down::Failed)
+                        if is_distrust(&error) {
+                            impostor = Some(attempt.endpoint);
+                        }
+                        let down = Down::of(ConnectFailure::of_io(error.kind()));
+                        attempt.progress = Progress::Failed(error.to_string(), down)
                     }
                 }
+            }
+        }
+        if let Some(endpoint) = impostor.filter(|_| self.keeps_security) {
+            self.retire_resorts(endpoint);
+        }
+    }
+
+    /// Who answers at that host and port speaks TLS and is not trusted: nothing plain goes there instead, though
+    /// whatever works was asked for.
+    fn retire_resorts(&mut self, endpoint: usize) {
+        let place = self.endpoints[endpoint].address.socket();
+        for (index, other) in self.endpoints.iter_mut().enumerate() {
+            let resort = self.connector.is_last_resort(index) && other.address.socket() == place;
+            if resort && !std::mem::replace(&mut other.retired, true) {
+                self.connector.retire_endpoint(index);
             }
         }
     }
@@ -221,6 +299,7 @@ impl Dialer {
                     self.unwanted.push(*path);
                 }
                 let endpoint = attempt.endpoint;
+                self.known.won(&self.runtime, &self.endpoints[endpoint].name);
                 self.forget_unreachable(endpoint);
                 self.settle_at(endpoint);
                 if std::mem::take(&mut self.keeps_security) {
@@ -246,15 +325,12 @@ impl Dialer {
                 let Some(index) = self.attempts.iter().position(|attempt| attempt.is(*path)) else {
                     return;
                 };
-                let down = match error {
-                    Some(PathError::Rejected { .. }) => Down::Rejected,
-                    Some(PathError::Abandoned(_)) => Down::Abandoned,
-                    _ => Down::Failed,
-                };
+                let up = matches!(self.attempts[index].progress, Progress::Path { up: true, .. });
+                let down = Down::of(failure(*end, error.as_ref(), up));
                 if let Some(PathError::Rejected { code, address, .. }) = error {
                     self.redirected(now, self.attempts[index].endpoint, *code, address);
                 }
-                if matches!(self.attempts[index].progress, Progress::Path { up: true, .. }) {
+                if up {
                     let attempt = self.attempts.swap_remove(index);
                     if *delivered > 0 {
                         self.connector.handle_path_worked(attempt.id);
@@ -356,6 +432,7 @@ impl Dialer {
 
     /// Does what the connector wants. Tells whether, before there was any path, an endpoint failed.
     pub(crate) fn dial(&mut self, now: Timestamp, state: &mut State, links: &mut [Link]) -> bool {
+        self.follow_network(now, state);
         let mut news = self.report_failures(now);
         if let Some(why) = self.refused.take() {
             state.core.refuse_redirect(now, &why);
@@ -374,6 +451,12 @@ impl Dialer {
             match event {
                 connector::Event::GiveUp(attempt) | connector::Event::Surplus(attempt) => {
                     news |= self.give_up(attempt.attempt_id);
+                }
+                connector::Event::Brokenness { endpoint } => {
+                    if let Some(known) = self.endpoints.get(endpoint).filter(|known| !known.learned) {
+                        self.known
+                            .note(&self.runtime, now, &self.connector, endpoint, &known.name);
+                    }
                 }
                 connector::Event::Exhausted => {
                     let list = self.failures();
@@ -404,11 +487,28 @@ impl Dialer {
             });
             self.fresh = true;
         }
+        self.known.save(&self.runtime);
         if news {
             state.unreachable = self.failures();
-            state.exhausted = state.unreachable.len() == self.endpoints.len();
+            let open = self.endpoints.iter().filter(|endpoint| !endpoint.retired).count();
+            state.exhausted = state.unreachable.len() >= open;
         }
         news
+    }
+
+    /// Tells connector and session what is remembered of the network that the machine is on, when it has changed.
+    fn follow_network(&mut self, now: Timestamp, state: &mut State) {
+        let changes = self.known.changes();
+        if self.changes == Some(changes) {
+            return;
+        }
+        if self.changes.is_some() {
+            self.connector.handle_network_change(now);
+            state.core.handle_network_change(now);
+        }
+        self.changes = Some(changes);
+        let names = self.endpoints.iter().map(|endpoint| &*endpoint.name);
+        self.known.recall(&*self.runtime, now, &mut self.connector, names);
     }
 
     fn report_failures(&mut self, now: Timestamp) -> bool {

@@ -1,12 +1,13 @@
 //! What the driver does for requests: it carries out the commands that handles left, writes on where a
 //! stream was full, reads answers until they are whole, and hands them over.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sheetbend_core::request::{AnswerError, CallError, CallKind, Cause, ResetCode, Sent};
 use sheetbend_core::session::{OpenError, StreamError, StreamKey};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, Kind};
 
+use crate::body::Body;
 use crate::calls::{Batch, CallId, Calls, Due, Place, Task};
 use crate::intake::{Step, Work};
 use crate::open::Waiting;
@@ -45,7 +46,7 @@ pub(crate) struct LongCall {
     id: CallId,
     /// `None` once all of it is written.
     parts: Option<Parts>,
-    answer: BytesMut,
+    answer: Body,
 }
 
 /// A request that stands in line for its stream.
@@ -139,7 +140,7 @@ impl State {
         match self.core.write(key, head) {
             Ok(count) => {
                 let parts = Some(Parts::new(&head[count..], rest));
-                let answer = BytesMut::new();
+                let answer = Body::expecting(self.carried.usual);
                 self.slot(key).work = Work::LongCall(Box::new(LongCall { id, parts, answer }));
                 self.pump_call(key);
             }
@@ -153,7 +154,7 @@ impl State {
             return;
         };
         let (id, answer) = match work {
-            Work::Call(id) => (id, BytesMut::new()),
+            Work::Call(id) => (id, Body::expecting(self.carried.usual)),
             Work::LongCall(mut long) => {
                 if let Some(parts) = &mut long.parts {
                     match self.write_parts(key, parts) {
@@ -180,6 +181,7 @@ impl State {
         };
         match self.read_on(self.now, key, answer, self.limits.max_request) {
             Step::Whole(answer) => {
+                self.carried.usual.note(answer.len());
                 self.core.release(key);
                 self.carried.answer(id, Ok(answer));
             }

@@ -50,6 +50,8 @@ pub(crate) struct Driver {
     unjudged: usize,
     orphan_until: Option<Timestamp>,
     observer: Option<Box<dyn Observer>>,
+    #[cfg(feature = "tracing")]
+    traced: crate::traced::Traced,
 }
 
 /// The states that the session passed through in one turn: it may have begun and ended.
@@ -76,6 +78,8 @@ impl Driver {
             unjudged: 0,
             orphan_until: None,
             observer,
+            #[cfg(feature = "tracing")]
+            traced: crate::traced::Traced::new(),
         }
     }
 
@@ -226,12 +230,16 @@ impl Driver {
             links,
             role,
             observer,
+            #[cfg(feature = "tracing")]
+            traced,
             ..
         } = self;
         state.take_events(wakes, |core, event| {
             if let Some(observer) = observer {
                 observer.event(now, core, event);
             }
+            #[cfg(feature = "tracing")]
+            traced.event(core, event);
             match event {
                 Event::State { to, cause, .. } => moved.push((*to, cause.clone())),
                 Event::PathDown { path, .. } => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sheetbend_core::session::{
-    self, Cause, Event, MAX_PATHS, Moved, PathEnd, PathKey, State as Lifecycle, SwitchCause,
+    self, Cause, Event, MAX_PATHS, Moved, PathEnd, PathKey, State as Lifecycle, SwitchCause, SwitchEvidence,
 };
 use sheetbend_core::wire::{Class, ErrorCode};
 
@@ -70,7 +70,11 @@ pub enum SessionEvent {
         to: Arc<str>,
         /// Why.
         cause: SwitchCause,
+        /// By what evidence.
+        evidence: Box<SwitchEvidence>,
     },
+    /// Something moves again: for so long nothing that was sent was acknowledged, though there was something to send.
+    Standstill(std::time::Duration),
     /// The peer takes nothing new.
     GoAway {
         /// Why.
@@ -179,11 +183,18 @@ impl Subscribers {
                 path: self.name(core, path),
                 how,
             },
-            Event::Switched { from, to, cause } => SessionEvent::Switched {
+            Event::Switched {
+                from,
+                to,
+                cause,
+                evidence,
+            } => SessionEvent::Switched {
                 from: from.map(|key| self.name(core, key)),
                 to: self.name(core, to),
                 cause,
+                evidence,
             },
+            Event::Standstill(time) => SessionEvent::Standstill(time),
             Event::GoAway {
                 code,
                 reason,

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use sheetbend_core::request::{
     CallHead, CallKind, Code, Deadline, Failure, HeadError, MAX_HEAD, Metadata, PeerMethods, Reason,
@@ -15,6 +15,7 @@ use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::{Class, Kind};
 use smallvec::SmallVec;
 
+use crate::body::{Body, Usual};
 use crate::calls::{CallId, Calls, READY_BYTES};
 use crate::dispatch::{LongCall, Writing};
 use crate::shared::State;
@@ -65,9 +66,8 @@ pub(crate) enum Work {
 }
 
 /// A request that is not whole.
-#[derive(Default)]
 pub(crate) struct Collecting {
-    body: BytesMut,
+    body: Body,
     /// When its head was there.
     head_came: Option<Timestamp>,
 }
@@ -112,6 +112,8 @@ pub(crate) struct Intake {
     /// Whether there is more to collect; `None` while nothing is wanted.
     more: Option<bool>,
     unfinished: usize,
+    /// How long long requests are.
+    usual: Usual,
     /// Accepted from the core and not read on, for now.
     stalled: VecDeque<StreamKey>,
     /// Reads on although too much is unfinished, so that something gets finished.
@@ -123,7 +125,7 @@ pub(crate) struct Intake {
 /// What came of reading on.
 pub(crate) enum Step {
     Whole(Bytes),
-    Unfinished(BytesMut),
+    Unfinished(Body),
     Gone(StreamError),
     TooLarge {
         body: Bytes,
@@ -199,6 +201,11 @@ impl Intake {
         self.ready.len()
     }
 
+    /// The session is quiet. Tells whether there were long requests before.
+    pub(crate) fn rest(&mut self) -> bool {
+        self.usual.rest()
+    }
+
     /// Gives back what an idle session does not need.
     pub(crate) fn shrink(&mut self) {
         self.collected.shrink_to_fit();
@@ -249,7 +256,8 @@ impl State {
             if self.intake.unfinished > MAX_UNFINISHED {
                 self.intake.privileged = Some(key);
             }
-            let step = self.read_on(now, key, BytesMut::new(), self.longest_request());
+            let body = Body::expecting(self.intake.usual);
+            let step = self.read_on(now, key, body, self.longest_request());
             if let Some(arrived) = self.take_step(key, step, None) {
                 return Some(arrived);
             }
@@ -262,7 +270,10 @@ impl State {
         let max = self.limits.max_request;
         let came = head_came.unwrap_or(self.now);
         let (body, finished) = match step {
-            Step::Whole(body) => (body, true),
+            Step::Whole(body) => {
+                self.intake.usual.note(body.len());
+                (body, true)
+            }
             Step::Unfinished(body) if head_came.is_some() || body.is_empty() => {
                 self.keep_collecting(key, body, head_came);
                 return None;
@@ -276,7 +287,7 @@ impl State {
                     self.keep_collecting(key, body, Some(came));
                     return None;
                 }
-                Ok(Some(_)) => (body.freeze(), false),
+                Ok(Some(_)) => (body.into_bytes(), false),
                 Err(error) => {
                     self.intake.settled(key);
                     self.refuse(key, &error.failure());
@@ -318,7 +329,7 @@ impl State {
         Ok(Some(head.kind))
     }
 
-    fn keep_collecting(&mut self, key: StreamKey, body: BytesMut, head_came: Option<Timestamp>) {
+    fn keep_collecting(&mut self, key: StreamKey, body: Body, head_came: Option<Timestamp>) {
         self.intake.unfinished += body.len();
         self.slot(key).work = Work::Request(Box::new(Collecting { body, head_came }));
     }
@@ -340,7 +351,7 @@ impl State {
     }
 
     /// Reads a stream on until it ends, is empty, or exceeds `max` bytes.
-    pub(crate) fn read_on(&mut self, now: Timestamp, key: StreamKey, mut body: BytesMut, max: usize) -> Step {
+    pub(crate) fn read_on(&mut self, now: Timestamp, key: StreamKey, mut body: Body, max: usize) -> Step {
         if body.is_empty()
             && let Some(whole) = self.core.read_last(now, key)
         {
@@ -358,21 +369,21 @@ impl State {
             match self.core.read(now, key, usize::MAX) {
                 Ok(Read::Data(data)) if first.is_empty() && body.is_empty() => first = data,
                 Ok(Read::Data(data)) => {
-                    body.put(std::mem::take(&mut first));
-                    body.put(data);
+                    body.push(&std::mem::take(&mut first));
+                    body.push(&data);
                 }
                 Ok(Read::Finished) if body.is_empty() => return Step::Whole(first),
-                Ok(Read::Finished) => return Step::Whole(body.freeze()),
+                Ok(Read::Finished) => return Step::Whole(body.into_bytes()),
                 Ok(Read::Blocked) => {
-                    body.put(first);
+                    body.push(&first);
                     return Step::Unfinished(body);
                 }
                 Err(error) => return Step::Gone(error),
             }
             if body.len().max(first.len()) > max {
-                body.put(first);
+                body.push(&first);
                 return Step::TooLarge {
-                    body: body.freeze(),
+                    body: body.into_bytes(),
                     finished: false,
                 };
             }

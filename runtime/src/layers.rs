@@ -243,7 +243,11 @@ pub(crate) fn poll_handshake(
         if let Err(error) = layers.decode(now, input) {
             layers.carrier.close(&mut sending.0);
             sending.write_some(&**socket);
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            let kind = match error.is_distrust() {
+                true => io::ErrorKind::PermissionDenied,
+                false => io::ErrorKind::InvalidData,
+            };
+            return Poll::Ready(Err(io::Error::new(kind, error)));
         }
     }
 }

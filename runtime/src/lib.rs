@@ -34,8 +34,10 @@
 
 mod address;
 mod alarm;
+mod around;
 mod arrive;
 mod blocking;
+mod body;
 mod call;
 mod caller;
 mod calls;
@@ -50,6 +52,7 @@ mod files;
 mod http;
 mod hub;
 mod intake;
+mod known;
 #[cfg(feature = "quic")]
 mod laned;
 mod layers;
@@ -64,6 +67,7 @@ mod pooling;
 mod proxied;
 #[cfg(feature = "quic")]
 mod quic;
+mod race;
 mod reach;
 mod redirect;
 mod request;
@@ -76,12 +80,19 @@ mod stream;
 mod stream_io;
 #[cfg(feature = "tower")]
 mod tower;
+#[cfg(feature = "tracing")]
+mod traced;
+#[cfg(all(feature = "proxy", feature = "tls"))]
+mod tunnelled;
 #[cfg(any(feature = "json", feature = "postcard"))]
 mod typed;
 mod wait;
 mod waits;
+#[cfg(any(feature = "http", all(feature = "proxy", feature = "tls")))]
+mod wire;
 
 pub use address::{Address, AddressError, MAX_ADDRESS_LEN, Scheme, ToAddress};
+pub use around::Around;
 pub use blocking::Blocking;
 pub use call::{Answers, CallBuilder, Cancelled, Context, ItemSender, Items, Reply, StreamingRequest};
 pub use caller::{
@@ -132,8 +143,12 @@ pub use sheetbend_core::handshake::StreamLimits;
 pub use sheetbend_core::policy::backoff::BackoffPolicy;
 pub use sheetbend_core::policy::breaker::{Config as BreakerConfig, State as BreakerState};
 pub use sheetbend_core::policy::budget::BudgetPolicy;
+pub use sheetbend_core::policy::health::{Evidence, Standing};
 pub use sheetbend_core::policy::hedge::{HedgeDelay, HedgePolicy};
 pub use sheetbend_core::policy::retry::RetryPolicy;
+pub use sheetbend_core::policy::selection::{
+    Config as SelectionConfig, Explanation, Needs, Price, Reason as Choice, Weights,
+};
 pub use sheetbend_core::request::idempotency::Config as KeyConfig;
 pub use sheetbend_core::request::limiter::Config as CallLimits;
 pub use sheetbend_core::request::{
@@ -145,6 +160,7 @@ pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
     Cause, ClassConfig, ClassError, ClassSettings, Config, Delivery, DeliveryKind, Message, Moved, OpenError,
     Outcome, PathEnd, PathMode, PathStats, Progress, SendError, State, Stats, StreamError, SwitchCause,
+    SwitchEvidence,
 };
 pub use sheetbend_core::time::Timestamp;
 pub use sheetbend_core::wire::{Class, ErrorCode, RejectCode, Side, StreamId};

@@ -73,8 +73,7 @@ impl Opening<'_> {
         let any = matches!(address.socket(), Address::Tcp { port: 0, .. });
         let mut opened = self.listen(address).await?;
         for _ in 0..TRIES {
-            let bound = opened.listener.as_ref().map(|listener| listener.local_address());
-            let Some(twin) = bound.as_ref().and_then(socket_address) else {
+            let Some(twin) = self.twin(&opened).await else {
                 break;
             };
             match crate::quic::bind(self.runtime, twin, tls, self.quic) {
@@ -93,6 +92,20 @@ impl Opening<'_> {
         Ok(opened)
     }
 
+    /// Where the UDP socket beside a listening TCP socket is to be.
+    #[cfg(feature = "quic")]
+    async fn twin(&self, opened: &Opened) -> Option<SocketAddr> {
+        let Address::Tcp { host, port } = opened.listener.as_ref()?.local_address() else {
+            return None;
+        };
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Some(SocketAddr::new(ip, port));
+        }
+        // Not every runtime tells the address that a name stands for.
+        let places = self.runtime.resolve(host, port).await.ok()?;
+        places.first().copied()
+    }
+
     #[cfg(feature = "quic")]
     async fn open_udp(&self, address: &Address, host: &str, port: u16) -> io::Result<Opened> {
         let tls = self.tls.ok_or(io::ErrorKind::Unsupported)?;
@@ -108,14 +121,5 @@ impl Opening<'_> {
             listener: None,
             port: Some(port),
         })
-    }
-}
-
-/// The address of a listening TCP socket.
-#[cfg(feature = "quic")]
-fn socket_address(bound: &Address) -> Option<SocketAddr> {
-    match bound {
-        Address::Tcp { host, port } => Some(SocketAddr::new(host.parse::<IpAddr>().ok()?, *port)),
-        _ => None,
     }
 }

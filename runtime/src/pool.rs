@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::{MutexGuard, PoisonError};
 use std::thread::LocalKey;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use sheetbend_core::wire::OutBuffer;
+use smallvec::SmallVec;
 
 use crate::calls::Batch;
 
@@ -141,6 +142,80 @@ pub(crate) fn make_room(input: &mut BytesMut, size: &mut usize, room: usize) {
         block.extend_from_slice(input);
         give_block(std::mem::replace(input, block), before);
     }
+}
+
+/// Memory of long payloads that is kept for others, in bytes.
+const KEPT_BODIES: usize = 16 * 1024 * 1024;
+/// What is longer is not worth keeping.
+const MAX_KEPT_BODY: usize = KEPT_BODIES / 4;
+
+/// The memory of long payloads that were handed over, to be used again when nobody holds them any more: fresh
+/// memory would be faulted in page by page.
+struct Bodies {
+    handed: VecDeque<(BytesMut, usize)>,
+    /// Bytes of all of them.
+    bytes: usize,
+}
+
+static BODIES: Mutex<Bodies> = Mutex::new(Bodies {
+    handed: VecDeque::new(),
+    bytes: 0,
+});
+
+/// An empty buffer with room for a payload of `room` bytes.
+pub(crate) fn take_body(room: usize) -> BytesMut {
+    let mut bodies = BODIES.lock();
+    // What was handed over last is used up last, most often.
+    for index in 0..bodies.handed.len() {
+        let (body, size) = &mut bodies.handed[index];
+        let suits = *size >= room && *size / 2 <= room;
+        if suits && body.try_reclaim(*size) {
+            if let Some((body, size)) = bodies.handed.remove(index) {
+                bodies.bytes -= size;
+                return body;
+            }
+        }
+    }
+    drop(bodies);
+    BytesMut::with_capacity(room)
+}
+
+/// Hands a payload over. A small part of its buffer is copied out of it, so as not to keep all of it.
+pub(crate) fn give_body(mut body: BytesMut) -> Bytes {
+    let size = body.capacity();
+    if size < BLOCK || size > MAX_KEPT_BODY {
+        return body.freeze();
+    }
+    let whole = if body.len() < size / 4 {
+        let copy = Bytes::copy_from_slice(&body);
+        body.clear();
+        copy
+    } else {
+        body.split().freeze()
+    };
+    let mut surplus = SmallVec::<[BytesMut; 4]>::new();
+    let mut bodies = BODIES.lock();
+    bodies.bytes += size;
+    bodies.handed.push_back((body, size));
+    while bodies.bytes > KEPT_BODIES {
+        let Some((oldest, size)) = bodies.handed.pop_front() else {
+            break;
+        };
+        bodies.bytes -= size;
+        surplus.push(oldest);
+    }
+    drop(bodies);
+    drop(surplus);
+    whole
+}
+
+/// Keeps no memory for payloads any more.
+pub(crate) fn forget_bodies() {
+    let mut bodies = BODIES.lock();
+    bodies.bytes = 0;
+    let handed = std::mem::take(&mut bodies.handed);
+    drop(bodies);
+    drop(handed);
 }
 
 /// An empty output buffer.

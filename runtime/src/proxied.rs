@@ -1,7 +1,8 @@
 //! How a client reaches an endpoint through a proxy. PROTOCOL 14.6.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sheetbend_core::carrier::proxy::{Proxy, ProxyError, ProxyKind, Tunnel, TunnelLimits};
@@ -29,7 +30,12 @@ fn target(address: &Address) -> Option<(&str, u16)> {
 }
 
 /// A connection that the proxy has led to the address.
-pub(crate) async fn reach(runtime: &dyn Runtime, address: &Address, proxy: &Proxy) -> io::Result<Connection> {
+pub(crate) async fn reach(
+    runtime: &Arc<dyn Runtime>,
+    address: &Address,
+    proxy: &Proxy,
+    settings: &Settings,
+) -> io::Result<Connection> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("through the proxy {proxy}: {error}"));
     let Some((host, port)) = target(address) else {
@@ -44,7 +50,7 @@ pub(crate) async fn reach(runtime: &dyn Runtime, address: &Address, proxy: &Prox
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{host}` has no address"));
     for host in hosts.iter().take(MAX_ADDRESSES) {
-        match open(runtime, proxy, host, port).await {
+        match open(runtime, proxy, host, port, settings).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = named(error),
         }
@@ -52,23 +58,32 @@ pub(crate) async fn reach(runtime: &dyn Runtime, address: &Address, proxy: &Prox
     Err(last)
 }
 
-async fn open(runtime: &dyn Runtime, proxy: &Proxy, host: &str, port: u16) -> io::Result<Connection> {
-    let own = Address::Tcp {
-        host: proxy.host().to_owned(),
-        port: proxy.port(),
-    };
-    let mut connection = Connection::native(runtime.connect(own).await?);
+async fn open(
+    runtime: &Arc<dyn Runtime>,
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+    settings: &Settings,
+) -> io::Result<Connection> {
     let tunnel = Tunnel::new(proxy, host, port, TunnelLimits::default(), runtime.now());
     let mut tunnel = tunnel.map_err(refused)?;
     let Some(deadline) = tunnel.poll_timeout() else {
-        return Ok(connection);
+        return Err(refused(tunnel.handle_end()));
     };
     let mut timer = runtime.timer(deadline);
+    let mut connection = {
+        let mut connecting = std::pin::pin!(connect(runtime, proxy, settings));
+        poll_fn(|cx| match timer.poll_expired(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(refused(ProxyError::TimedOut))),
+            Poll::Pending => connecting.as_mut().poll(cx),
+        })
+        .await?
+    };
     let mut sending = Sending::default();
     poll_fn(|cx| {
         poll_open(
             cx,
-            runtime,
+            &**runtime,
             &mut tunnel,
             &mut connection,
             &mut sending,
@@ -77,6 +92,53 @@ async fn open(runtime: &dyn Runtime, proxy: &Proxy, host: &str, port: u16) -> io
     })
     .await?;
     Ok(connection)
+}
+
+/// A connection on which the proxy is spoken to.
+async fn connect(runtime: &Arc<dyn Runtime>, proxy: &Proxy, settings: &Settings) -> io::Result<Connection> {
+    let own = Address::Tcp {
+        host: proxy.host().to_owned(),
+        port: proxy.port(),
+    };
+    let connection = Connection::native(crate::race::connect(&**runtime, &own, &settings.winners).await?);
+    match proxy.kind() {
+        ProxyKind::Https => encrypted(runtime, proxy, settings, connection).await,
+        _ => Ok(connection),
+    }
+}
+
+/// The proxy proves its name before it is told any, or a password.
+#[cfg(feature = "tls")]
+async fn encrypted(
+    runtime: &Arc<dyn Runtime>,
+    proxy: &Proxy,
+    settings: &Settings,
+    mut connection: Connection,
+) -> io::Result<Connection> {
+    use sheetbend_core::carrier::Carrier;
+    use sheetbend_core::carrier::tls::{Inner, Tls};
+    use sheetbend_core::handshake::Security;
+    use sheetbend_core::rng::Rng;
+
+    use crate::layers::{Layers, epoch, poll_handshake};
+
+    let Some(config) = &settings.proxy_tls else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let rng = Rng::from_seed(runtime.seed());
+    let tls = Tls::client(config, proxy.host(), Inner::Http1, rng, epoch(&**runtime));
+    let tls = tls.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let carrier = Carrier::records(Security::Plain).over_tls(tls);
+    connection.layers = Some(Box::new(Layers::new(carrier)));
+    let mut sending = Sending::default();
+    poll_fn(|cx| poll_handshake(cx, runtime.now(), &mut connection, &mut sending)).await?;
+    Ok(crate::tunnelled::inside(runtime.clone(), connection))
+}
+
+#[cfg(not(feature = "tls"))]
+async fn encrypted(_: &Arc<dyn Runtime>, _: &Proxy, _: &Settings, _: Connection) -> io::Result<Connection> {
+    let what = "built without support for proxies inside TLS";
+    Err(io::Error::new(io::ErrorKind::Unsupported, what))
 }
 
 /// Ready when the connection is the target's. What it said already is in the input.

@@ -28,8 +28,13 @@ pub(crate) struct Settings {
     /// What leads to servers that are not reached straight.
     #[cfg(feature = "proxy")]
     pub(crate) proxies: sheetbend_core::carrier::proxy::ProxyRules,
+    /// For proxies that are spoken to inside TLS.
+    #[cfg(all(feature = "proxy", feature = "tls"))]
+    pub(crate) proxy_tls: Option<sheetbend_core::carrier::tls::ClientTls>,
     /// JOINs are bound to TLS.
     pub(crate) binds: bool,
+    /// Which address of a name answered last.
+    pub(crate) winners: Arc<crate::race::Winners>,
 }
 
 impl Default for Settings {
@@ -45,7 +50,10 @@ impl Default for Settings {
             quic: Default::default(),
             #[cfg(feature = "proxy")]
             proxies: Default::default(),
+            #[cfg(all(feature = "proxy", feature = "tls"))]
+            proxy_tls: None,
             binds: true,
+            winners: Arc::default(),
         }
     }
 }
@@ -85,7 +93,7 @@ pub(crate) fn connect_bare(
     settings: Arc<Settings>,
 ) -> BoxFuture<'static, io::Result<Connection>> {
     Box::pin(async move {
-        let mut connection = reach(&*runtime, &address, &settings).await?;
+        let mut connection = reach(&runtime, &address, &settings).await?;
         if let Some(carrier) = carrier(&*runtime, &address, &settings)? {
             let mut layers = Box::new(Layers::new(carrier));
             if !connection.input.is_empty() {
@@ -106,16 +114,21 @@ pub(crate) fn connect_bare(
 
 /// A connection on which nothing has been spoken with the server.
 #[cfg(feature = "proxy")]
-async fn reach(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Connection> {
+async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, settings: &Settings) -> io::Result<Connection> {
     match crate::proxied::proxy(address, settings) {
-        Some(proxy) => crate::proxied::reach(runtime, address, proxy).await,
-        None => Ok(Connection::native(runtime.connect(address.socket()).await?)),
+        Some(proxy) => crate::proxied::reach(runtime, address, proxy, settings).await,
+        None => straight(&**runtime, address, settings).await,
     }
 }
 
 #[cfg(not(feature = "proxy"))]
-async fn reach(runtime: &dyn Runtime, address: &Address, _: &Settings) -> io::Result<Connection> {
-    Ok(Connection::native(runtime.connect(address.socket()).await?))
+async fn reach(runtime: &Arc<dyn Runtime>, address: &Address, settings: &Settings) -> io::Result<Connection> {
+    straight(&**runtime, address, settings).await
+}
+
+async fn straight(runtime: &dyn Runtime, address: &Address, settings: &Settings) -> io::Result<Connection> {
+    let socket = crate::race::connect(runtime, address, &settings.winners).await?;
+    Ok(Connection::native(socket))
 }
 
 #[cfg(feature = "http")]

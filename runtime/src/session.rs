@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sheetbend_core::policy::selection::Explanation;
 use sheetbend_core::request::{CallKind, Code, Failure, Reason};
 use sheetbend_core::session::{
     Cause, Delivery, Message, MessageId, OpenError, Outcome, PathStats, SendError, State as Lifecycle, Stats,
@@ -334,6 +335,12 @@ impl Session {
     /// Counters of the session.
     pub fn stats(&self) -> Stats {
         self.shared().lock().core.stats()
+    }
+
+    /// Which path carries the data and why, in words and numbers; `None` while none does.
+    pub fn explain(&self) -> Option<Explanation> {
+        let state = self.shared().lock();
+        state.core.explain(self.shared().runtime.now())
     }
 
     /// The paths attached, the one in use first.

@@ -15,7 +15,7 @@ use crate::events::Subscribers;
 use crate::intake::{Intake, RequestLimits, Work};
 use crate::layers::Connection;
 use crate::open::Openers;
-use crate::pool::give_batch;
+use crate::pool::{forget_bodies, give_batch};
 use crate::rt::Runtime;
 use crate::waits::{Interest, Ticket, Waits, WakeList};
 
@@ -233,6 +233,10 @@ impl State {
         self.slots.truncate(used);
         self.slots.shrink_to_fit();
         self.inbox.shrink_to_fit();
+        let long = self.carried.usual.rest() | self.intake.rest();
+        if long {
+            forget_bodies();
+        }
         self.carried.shrink();
         self.intake.shrink();
         self.waits.shrink();

@@ -262,7 +262,7 @@ impl Onlooker {
                 let what = self.path_record(state, &gone, Some(why));
                 state.trace.record(now, || what);
             }
-            Event::Switched { from, to, cause } => {
+            Event::Switched { from, to, cause, .. } => {
                 let heard_at = self.heard_at;
                 self.scan(state, session);
                 let Some(number) = self.number(*to) else { return };

@@ -20,7 +20,8 @@
 //! "rpc" are tonic (gRPC), tarpc, h2, jsonrpsee (over WebSocket) and velo.
 //!
 //! Both ends of every real load run in one process over loopback TCP, on one tokio runtime that is made for that
-//! measurement alone. Before the rounds, every peer's variants (buffer sizes, windows, stream per request or
+//! measurement alone. Ratios are medians of those of single rounds, with the interval in which the median lies at 95 %
+//! (from six rounds on; of fewer the report says how sure it is). Before the rounds, every peer's variants (buffer sizes, windows, stream per request or
 //! per caller, …) run briefly and the best one is kept; the settings are part of the report. Each file of a
 //! test family says what it measures; `peer` is the seam that a peer implements.
 
@@ -29,6 +30,7 @@ mod bulk;
 mod case;
 mod h2;
 mod idle;
+mod interval;
 mod items;
 mod jsonrpsee;
 mod large;

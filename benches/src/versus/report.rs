@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::interval::Paired;
 use super::ours;
 use super::runner::{CaseOutcome, Entry, Outcome, Sample, median};
 
@@ -24,6 +25,8 @@ struct Row {
     op: &'static str,
     ours: Option<f64>,
     peers: BTreeMap<&'static str, f64>,
+    /// Ours as a multiple of each peer's, in the same rounds.
+    ratios: BTreeMap<&'static str, Paired>,
     min_max: BTreeMap<&'static str, [f64; 2]>,
     cpu_us_per_op: BTreeMap<&'static str, CpuPerOp>,
     settings: BTreeMap<&'static str, String>,
@@ -68,6 +71,7 @@ fn rows(outcome: &CaseOutcome, rounds: u32, seconds: f64) -> Vec<Row> {
             op: case.op,
             ours: None,
             peers: BTreeMap::new(),
+            ratios: BTreeMap::new(),
             min_max: BTreeMap::new(),
             cpu_us_per_op: BTreeMap::new(),
             settings: BTreeMap::new(),
@@ -78,6 +82,7 @@ fn rows(outcome: &CaseOutcome, rounds: u32, seconds: f64) -> Vec<Row> {
         for entry in outcome.entries.iter().filter(|entry| !entry.samples.is_empty()) {
             row.add(entry, index);
         }
+        row.compare(&outcome.entries, index);
         row
     };
     (0..case.metrics.len()).map(row).collect()
@@ -111,6 +116,26 @@ impl Row {
         self.settings.insert(entry.key, entry.variant.clone());
     }
 
+    /// Round by round, so that what disturbs a whole round disturbs both.
+    fn compare(&mut self, entries: &[Entry], index: usize) {
+        let values = |entry: &'_ Entry| -> Vec<f64> {
+            let values = entry.samples.iter().map(|sample| sample.values[index]);
+            values.collect()
+        };
+        let Some(ours) = entries.iter().find(|entry| entry.key == ours::KEY).map(values) else {
+            return;
+        };
+        for entry in entries.iter().filter(|entry| entry.key != ours::KEY) {
+            let theirs = values(entry);
+            // A round that one of them failed has no partner.
+            if theirs.len() == ours.len()
+                && let Some(paired) = Paired::of(ours.iter().copied(), theirs.into_iter())
+            {
+                self.ratios.insert(entry.key, paired);
+            }
+        }
+    }
+
     /// Ours first, then the peers.
     fn keys(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(ours::KEY).chain(self.peers.keys().copied())
@@ -122,11 +147,6 @@ impl Row {
         } else {
             self.peers.get(key).copied()
         }
-    }
-
-    /// Ours as a multiple of a peer's.
-    fn ratio(&self, key: &str) -> Option<f64> {
-        Some(self.ours? / self.peers.get(key)?)
     }
 }
 
@@ -143,8 +163,8 @@ fn table(rows: &[Row], rounds: u32, seconds: f64, out: &mut impl Write) -> io::R
         )?;
         writeln!(
             out,
-            "  {:<12} {:>12} {:>12} {:>12} {:>11} {:>11} {:>9}  settings",
-            "", "median", "min", "max", "user us/op", "sys us/op", "ours is"
+            "  {:<12} {:>12} {:>12} {:>12} {:>11} {:>11} {:>27}  settings",
+            "", "median", "min", "max", "user us/op", "sys us/op", "ours is, in the same rounds"
         )?;
         for key in row.keys() {
             line(row, key, out)?;
@@ -161,14 +181,19 @@ fn line(row: &Row, key: &'static str, out: &mut impl Write) -> io::Result<()> {
     };
     writeln!(
         out,
-        "  {key:<12} {:>12} {:>12} {:>12} {:>11.2} {:>11.2} {:>9}  {}",
+        "  {key:<12} {:>12} {:>12} {:>12} {:>11.2} {:>11.2} {:>27}  {}",
         figure(value, row.unit),
         figure(*min, row.unit),
         figure(*max, row.unit),
         cpu.user,
         cpu.system,
-        row.ratio(key)
-            .map_or_else(String::new, |ratio| format!("{ratio:.2} x")),
+        row.ratios.get(key).map_or_else(String::new, |paired| {
+            let sure = paired.confidence * 100.0;
+            format!(
+                "{:.2} x [{:.2}, {:.2}] {sure:.0} %",
+                paired.median, paired.low, paired.high
+            )
+        }),
         row.settings.get(key).map_or("", String::as_str),
     )
 }

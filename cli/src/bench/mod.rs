@@ -1,6 +1,7 @@
 //! `sheetbend bench`: how fast sessions are on this machine, client and server in one process; or requests to a
-//! server elsewhere; or how much memory many sessions take.
+//! server elsewhere; or how much memory many sessions take; or how long a change of transport is noticed.
 
+pub mod failover;
 mod measure;
 mod sessions;
 
@@ -57,6 +58,9 @@ struct Reached {
 /// A session cannot be made, or fails on the way.
 pub async fn run(args: BenchArgs) -> Result<(), Failure> {
     let start = std::time::Instant::now();
+    if args.failover {
+        return failover::run(&args).await;
+    }
     if let Some(count) = args.sessions {
         return sessions::run(&args, count as usize).await;
     }

@@ -57,7 +57,7 @@ pub(super) async fn note_switches(
         note(&first.name);
     }
     while let Some(event) = events.next().await {
-        if let SessionEvent::Switched { from, to, cause } = event {
+        if let SessionEvent::Switched { from, to, cause, .. } = event {
             let from = from
                 .and_then(|path| note(&path))
                 .unwrap_or_else(|| "none".to_owned());

@@ -17,4 +17,4 @@ pub mod summary;
 pub mod table;
 mod traffic;
 mod watch;
-mod world;
+pub(crate) mod world;

@@ -33,19 +33,44 @@ pub(super) struct Way {
 impl Way {
     /// The proxy's address as the session names the path.
     pub(super) fn path_name(&self) -> String {
-        match self.proxy.address() {
-            Address::Tcp { .. } => {
-                let text = self.proxy.address().to_string();
-                let authority = text.strip_prefix("tcp://").unwrap_or(&text);
-                match self.transport {
-                    mode if HTTP.contains(&mode) => format!("http://{authority}/?mode={mode}"),
-                    web if web.starts_with('w') => format!("{web}://{authority}/"),
-                    other => format!("{other}://{authority}"),
-                }
-            }
-            socket => socket.to_string(),
-        }
+        url_over(self.transport, self.proxy.address())
     }
+}
+
+/// The URL of a transport, or of a way down over HTTP, at a proxy's address.
+pub(crate) fn url_over(transport: &str, address: &Address) -> String {
+    match address {
+        Address::Tcp { .. } => {
+            let text = address.to_string();
+            let authority = text.strip_prefix("tcp://").unwrap_or(&text);
+            match transport {
+                mode if HTTP.contains(&mode) => format!("http://{authority}/?mode={mode}"),
+                web if web.starts_with('w') => format!("{web}://{authority}/"),
+                other => format!("{other}://{authority}"),
+            }
+        }
+        socket => socket.to_string(),
+    }
+}
+
+/// A proxy before a server, for that transport; `socket` is where it listens for Unix sockets.
+///
+/// # Errors
+/// A socket cannot be bound.
+pub(crate) async fn proxy_for(transport: &str, server: &Server, socket: &str) -> Result<Proxy, Failure> {
+    let unix = transport == "unix";
+    let target = server.addresses()[usize::from(unix)].to_string();
+    let target: Address = target.parse().map_err(trouble)?;
+    let listen = if unix { socket } else { "127.0.0.1:0" };
+    let listen: ListenAddress = listen.parse().map_err(trouble)?;
+    let proxy = match (transport, &target) {
+        ("quic" | "wt", Address::Tcp { host, port }) => {
+            let server = SocketAddr::new(host.parse().map_err(trouble)?, *port);
+            Proxy::start_udp((Ipv4Addr::LOCALHOST, 0).into(), server).await
+        }
+        _ => Proxy::start(&listen.0, &target).await,
+    };
+    proxy.map_err(trouble)
 }
 
 /// Everything that the demo runs on. Dropping it leaves nothing behind.
@@ -82,22 +107,7 @@ impl World {
         let mut ways = Vec::new();
         for (index, transport) in WAYS.into_iter().enumerate() {
             let number = WAYS[..=index].iter().filter(|kind| **kind == transport).count();
-            let unix = transport == "unix";
-            let target = server.addresses()[usize::from(unix)].to_string();
-            let target: Address = target.parse().map_err(trouble)?;
-            let listen = match unix {
-                false => "127.0.0.1:0".to_owned(),
-                true => socket(format!("{number}.sock")),
-            };
-            let listen: ListenAddress = listen.parse().map_err(trouble)?;
-            let proxy = match (transport, &target) {
-                ("quic" | "wt", Address::Tcp { host, port }) => {
-                    let server = SocketAddr::new(host.parse().map_err(trouble)?, *port);
-                    Proxy::start_udp((Ipv4Addr::LOCALHOST, 0).into(), server).await
-                }
-                _ => Proxy::start(&listen.0, &target).await,
-            };
-            let proxy = proxy.map_err(trouble)?;
+            let proxy = proxy_for(transport, &server, &socket(format!("{number}.sock"))).await?;
             ways.push(Way {
                 name: format!("{transport} {number}"),
                 transport,

@@ -1,5 +1,7 @@
-//! `sheetbend probe`: which transports lead to a server from here, and what each is worth.
+//! `sheetbend probe`: which transports lead to a server from here, what each is worth, and which one a session would
+//! use.
 
+mod explain;
 mod measure;
 
 use crate::args::ProbeArgs;
@@ -36,6 +38,9 @@ struct Row {
 struct Outcome<'a> {
     ok: bool,
     transports: &'a [Row],
+    /// What a session over all of them uses, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: Option<explain::Choice>,
 }
 
 /// Tries every transport that the URL stands for, one after another.
@@ -47,16 +52,26 @@ pub async fn run(args: ProbeArgs) -> Result<(), Failure> {
     for address in args.url.0.alternatives() {
         rows.push(probe(&args, address).await?);
     }
-    let ok = rows.iter().any(|row| row.opens);
+    let opening = rows.iter().filter(|row| row.opens).count();
+    let ok = opening > 0;
+    let told = match ok {
+        true => explain::explain(&args, opening).await?,
+        false => None,
+    };
     if args.json {
         let outcome = Outcome {
             ok,
             transports: &rows,
+            choice: told.as_ref().and_then(explain::Choice::of),
         };
         let text = serde_json::to_string(&outcome).map_err(|error| Failure::failed(error.to_string()))?;
         output::line(&text)?;
     } else {
         table(&rows).iter().try_for_each(|line| output::line(line))?;
+        if let Some(told) = told {
+            output::line("")?;
+            told.to_string().lines().try_for_each(output::line)?;
+        }
     }
     match ok {
         true => Ok(()),

@@ -21,3 +21,15 @@ pub enum CarrierError {
     #[error(transparent)]
     Http(#[from] super::http::HttpError),
 }
+
+impl CarrierError {
+    /// Whether the peer is not to be trusted.
+    pub fn is_distrust(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            CarrierError::Tls(error) => error.is_distrust(),
+            #[allow(unreachable_patterns, reason = "what there is depends on the features")]
+            _ => false,
+        }
+    }
+}

@@ -43,6 +43,7 @@ pub use error::CarrierError;
 pub use sniff::{HTTP2_REFUSAL, Sniffed, sniff};
 
 use crate::handshake::{Exporter, Security};
+use crate::policy::selection::Offer;
 use crate::time::Timestamp;
 use crate::wire::OutBuffer;
 
@@ -66,6 +67,19 @@ pub struct Capabilities {
     pub largest_record: usize,
     /// What it costs, to choose among carriers about which nothing else is known: lower is better, 0 is TCP.
     pub cost: u32,
+}
+
+impl Capabilities {
+    /// What selection is told of it.
+    pub fn offer(&self) -> Offer {
+        Offer {
+            datagrams: self.datagrams,
+            lanes: self.lanes > 0,
+            realtime: self.realtime,
+            record: self.largest_record,
+            cost: self.cost,
+        }
+    }
 }
 
 impl fmt::Debug for Capabilities {

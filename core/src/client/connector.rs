@@ -7,7 +7,9 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::marks::{Marks, sometimes};
-use crate::policy::{Backoff, BackoffPolicy};
+use crate::policy::health::{Evidence, Health};
+use crate::policy::memory::Brokenness;
+use crate::policy::{Backoff, BackoffPolicy, ConnectFailure, Reaction, Rtt};
 use crate::rng::{Rng, SparseRng};
 use crate::time::Timestamp;
 
@@ -17,7 +19,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, Mode};
+pub use config::{Config, Kind, Mode};
 pub use learned::MAX_LEARNED;
 
 /// The most paths that a session may have, and so the most that a connector keeps up. PROTOCOL 6.2.
@@ -49,12 +51,32 @@ pub struct Attempt {
 /// Why a path or attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Down {
-    /// It failed: closed, reset, timed out.
+    /// It failed: refused, closed, silent. It is tried again.
     Failed,
+    /// Its transport does not get through. Another is to be tried first.
+    Blocked,
+    /// Its host cannot be reached, by whatever transport.
+    Away,
+    /// Only somebody's hand mends it: a certificate that nobody vouches for, no common version.
+    Hopeless,
     /// The server sent REJECT. PROTOCOL 5.7.
     Rejected,
     /// This end gave it up, by its own choice or at the server's wish.
     Abandoned,
+}
+
+impl Down {
+    /// What a failure means for its endpoint.
+    pub fn of(failure: ConnectFailure) -> Down {
+        match (failure, failure.reaction()) {
+            (ConnectFailure::Abandoned, _) => Down::Abandoned,
+            (_, Reaction::GiveUp) => Down::Hopeless,
+            (ConnectFailure::Rejected(_), _) => Down::Rejected,
+            (_, Reaction::RetryHere) => Down::Failed,
+            (_, Reaction::SwitchTransport) => Down::Blocked,
+            (_, Reaction::SwitchEndpoint) => Down::Away,
+        }
+    }
 }
 
 /// What becomes of a path whose handshake is proven.
@@ -73,6 +95,11 @@ pub enum Verdict {
 pub enum Event {
     /// Stop this attempt: it took too long or is not needed. Nothing is to be reported back.
     GiveUp(Attempt),
+    /// Whether this endpoint is broken has changed: [`Connector::brokenness`].
+    Brokenness {
+        /// The endpoint's index.
+        endpoint: usize,
+    },
     /// More paths are up than wanted: abandon this one, then report it down as usual.
     Surplus(Attempt),
     /// Nothing is up or under way, and every endpoint's backoff has reached its limit. Only
@@ -84,12 +111,15 @@ struct Endpoint {
     backoff: Backoff,
     /// `Timestamp::MAX` once the backoff has reached its limit.
     not_before: Timestamp,
-    /// In a row, without a proven path between them.
-    failures: u32,
-    /// Its last answer was REJECT: not to be hurried.
+    health: Health,
+    /// It failed while another worked.
+    brokenness: Brokenness<Timestamp>,
+    /// It was the last to work on this network.
+    won: bool,
+    /// Its last answer was REJECT, or it is hopeless: not to be hurried.
     rejected: bool,
-    /// How long its handshakes take: the slowest of late.
-    took: Option<Duration>,
+    /// How long its handshakes take.
+    took: Rtt,
     /// Learnt from the server; greater the later. 0 for those that were configured.
     learned: u32,
     /// The session does not live there: it is not tried any more.
@@ -101,12 +131,26 @@ impl Endpoint {
         Endpoint {
             backoff: Backoff::new(backoff),
             not_before: now,
-            failures: 0,
+            health: Health::new(),
+            brokenness: Brokenness::default(),
+            won: false,
             rejected: false,
-            took: None,
+            took: Rtt::new(),
             learned,
             retired: false,
         }
+    }
+}
+
+impl Endpoint {
+    /// Failures in a row, without a proven path between them.
+    fn failures(&self) -> u32 {
+        self.health.consecutive_failures()
+    }
+
+    /// How long its handshakes take, at the longest of late; `None` while that is not known.
+    fn took(&self, now: Timestamp) -> Option<Duration> {
+        self.took.smoothed().map(|_| self.took.peak(now))
     }
 }
 
@@ -206,12 +250,9 @@ impl Connector {
         };
         let endpoint = &mut self.endpoints[attempt.endpoint];
         endpoint.rejected = false;
-        let took = now.since(started);
-        endpoint.took = Some(
-            endpoint
-                .took
-                .map_or(took, |before| took.max(before / 4 * 3 + took / 4)),
-        );
+        endpoint.took.sample(now, now.since(started), Duration::ZERO);
+        endpoint.health.on_up(now);
+        self.mend(attempt.endpoint);
         self.paths.push(Path {
             attempt,
             since: now,
@@ -286,7 +327,7 @@ impl Connector {
         if proven || worked {
             let endpoint = &mut self.endpoints[attempt.endpoint];
             endpoint.backoff.reset();
-            endpoint.failures = 0;
+            endpoint.health.on_up(now);
             endpoint.not_before = now;
         }
         if self.paths_up() == 0 && self.outage.is_none() {
@@ -294,6 +335,11 @@ impl Connector {
         }
         if !proven || cause == Down::Rejected {
             self.back_off(now, attempt.endpoint, cause);
+            if !worked && cause != Down::Abandoned && cause != Down::Rejected {
+                self.break_down(now, attempt.endpoint);
+            }
+        } else if cause != Down::Abandoned {
+            self.endpoints[attempt.endpoint].health.on_failure(now);
         }
         self.check_exhausted();
     }
@@ -304,9 +350,13 @@ impl Connector {
         for endpoint in &mut self.endpoints {
             endpoint.backoff.reset();
             endpoint.not_before = now;
-            endpoint.failures = 0;
+            endpoint.health.forgive(now);
             endpoint.rejected = false;
-            endpoint.took = None;
+            endpoint.took = Rtt::new();
+            endpoint.won = false;
+        }
+        for index in 0..self.endpoints.len() {
+            self.mend(index);
         }
         self.exhausted = false;
         self.gate = now;
@@ -324,9 +374,34 @@ impl Connector {
             sometimes!(self.marks, AttemptGivenUp);
             self.events.push_back(Event::GiveUp(late));
             self.gate = now;
-            self.back_off(now, late.endpoint, Down::Failed);
+            self.back_off(now, late.endpoint, Down::Blocked);
+            self.break_down(now, late.endpoint);
+        }
+        if self.settling_until().is_some_and(|at| at <= now) {
+            self.trim();
         }
         self.check_exhausted();
+    }
+
+    /// What is remembered of an endpoint, before anything is started: whether it is broken on this network, and
+    /// whether it was the last to work there, so that it goes first.
+    pub fn recall(&mut self, index: usize, brokenness: Brokenness<Timestamp>, won: bool) {
+        if let Some(endpoint) = self.endpoints.get_mut(index) {
+            endpoint.brokenness = brokenness;
+            endpoint.won = won;
+        }
+    }
+
+    /// Whether an endpoint is broken.
+    pub fn brokenness(&self, index: usize) -> Brokenness<Timestamp> {
+        let endpoint = self.endpoints.get(index);
+        endpoint.map_or_else(Brokenness::default, |endpoint| endpoint.brokenness)
+    }
+
+    /// What is known of an endpoint from the attempts to connect to it; its round trip is the time of a handshake.
+    pub fn evidence(&self, now: Timestamp, index: usize) -> Option<Evidence> {
+        let endpoint = self.endpoints.get(index)?;
+        Some(endpoint.health.evidence(now, &endpoint.took))
     }
 
     /// Changes how many paths to keep up.
@@ -373,7 +448,9 @@ impl Connector {
             attempt,
             started: now,
         });
-        self.gate = now + self.config.stagger;
+        let took = self.endpoints[endpoint].took(now).unwrap_or_default();
+        let most = self.config.max_stagger.max(self.config.stagger);
+        self.gate = now + (took / 4 * 3).clamp(self.config.stagger, most);
         Some(attempt)
     }
 
@@ -388,7 +465,7 @@ impl Connector {
             .in_flight
             .iter()
             .map(|a| a.started + self.config.connect_timeout);
-        give_up.chain(start).min()
+        give_up.chain(start).chain(self.settling_until()).min()
     }
 
     /// How many paths are up, those not counted that are to go or silent.
@@ -430,7 +507,17 @@ impl Connector {
         if up == 0 {
             return;
         }
-        while self.in_flight.len() > target.saturating_sub(up) {
+        let best = self.best_up();
+        let better = |connector: &Connector| {
+            let mut better = connector.in_flight.iter();
+            better.any(|a| best.is_some_and(|best| connector.preference(a.attempt.endpoint) < best))
+        };
+        // One that would be better may go on: it takes over when it has come up.
+        let wanted = |connector: &Connector| {
+            let missing = target.saturating_sub(up);
+            missing + usize::from(missing == 0 && connector.config.upgrade && better(connector))
+        };
+        while self.in_flight.len() > wanted(self) {
             // First those to an endpoint that is served already, then the least preferred, then the newest.
             let loads = self.loads();
             let worst = (0..self.in_flight.len()).max_by_key(|at| {
@@ -444,6 +531,9 @@ impl Connector {
             let Some(worst) = worst else { break };
             self.events
                 .push_back(Event::GiveUp(self.in_flight.remove(worst).attempt));
+        }
+        if self.settling_until().is_some_and(|at| at > self.now) {
+            return;
         }
         for _ in target..up {
             sometimes!(self.marks, SurplusPath);
@@ -486,10 +576,10 @@ impl Connector {
             _ => Duration::MAX,
         };
         let endpoint = &mut self.endpoints[index];
-        endpoint.rejected = cause == Down::Rejected;
+        endpoint.rejected = matches!(cause, Down::Rejected | Down::Hopeless);
         sometimes!(self.marks, AttemptRejected, endpoint.rejected);
         if cause != Down::Abandoned {
-            endpoint.failures = endpoint.failures.saturating_add(1);
+            endpoint.health.on_failure(now);
         }
         let delay = self.rng.draw(|rng| endpoint.backoff.next_within(now, rng, cap));
         let Some(mut delay) = delay else {
@@ -497,10 +587,65 @@ impl Connector {
             return;
         };
         if endpoint.rejected {
-            let least = self.config.rejected_delay;
+            let least = match cause {
+                Down::Hopeless => self.config.hopeless_delay,
+                _ => self.config.rejected_delay,
+            };
             delay = delay.max(self.rng.draw(|rng| rng.duration(least / 2, least)));
         }
-        endpoint.not_before = now + delay;
+        let not_before = now + delay;
+        endpoint.not_before = not_before;
+        if cause == Down::Away {
+            self.leave_host(index, not_before);
+        }
+    }
+
+    /// Nothing came of an attempt. If a path is up to another endpoint, this one is broken.
+    fn break_down(&mut self, now: Timestamp, index: usize) {
+        let mut others = self.paths.iter();
+        if others.any(|path| path.counts() && path.attempt.endpoint != index) {
+            self.endpoints[index].brokenness.broke(now);
+            self.events.push_back(Event::Brokenness { endpoint: index });
+        }
+    }
+
+    /// Its host cannot be reached: its other transports wait like this one, if there are other hosts.
+    fn leave_host(&mut self, index: usize, not_before: Timestamp) {
+        let host = self.config.kind(index).host;
+        let of_host = |index: usize| self.config.kind(index).host == host;
+        if (0..self.endpoints.len()).all(of_host) {
+            return;
+        }
+        for index in (0..self.endpoints.len()).filter(|&index| of_host(index)) {
+            let endpoint = &mut self.endpoints[index];
+            endpoint.not_before = endpoint.not_before.max(not_before);
+        }
+    }
+
+    fn mend(&mut self, index: usize) {
+        let brokenness = &mut self.endpoints[index].brokenness;
+        if brokenness.times() > 0 {
+            brokenness.mended();
+            self.events.push_back(Event::Brokenness { endpoint: index });
+        }
+    }
+
+    /// The preference of the most preferred endpoint that has a path.
+    fn best_up(&self) -> Option<(std::cmp::Reverse<u32>, usize)> {
+        let counting = self.paths.iter().filter(|path| path.counts());
+        counting.map(|path| self.preference(path.attempt.endpoint)).min()
+    }
+
+    /// Until when the newest path has to prove itself before it displaces one that is less preferred.
+    fn settling_until(&self) -> Option<Timestamp> {
+        if self.paths_up() <= self.mode.paths() {
+            return None;
+        }
+        let counting = || self.paths.iter().filter(|path| path.counts());
+        let newest = counting().max_by_key(|path| (path.since, path.attempt.attempt_id))?;
+        let own = self.preference(newest.attempt.endpoint);
+        let displaces = counting().any(|path| self.preference(path.attempt.endpoint) > own);
+        displaces.then_some(newest.since + self.config.proven_after)
     }
 
     fn check_exhausted(&mut self) {

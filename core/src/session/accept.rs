@@ -271,7 +271,7 @@ impl Session {
         self.begin_accepted(now, slot, incoming.bytes, hello.params().in_flight, frame);
         if first {
             self.paths[slot].max_record = self.peer.max_record as usize;
-            self.choose_active(SwitchCause::First);
+            self.choose_active(now, SwitchCause::First);
         }
         Ok(self.path_key(slot))
     }

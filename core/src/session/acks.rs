@@ -123,10 +123,12 @@ impl Session {
         let path = &mut self.paths[slot];
         let recovered = path.take_rtt(now, now.since(newest.sent_at), delay);
         path.rate.on_delivered(now, bytes, &newest, &mut path.rtt);
-        self.progress(now, slot);
-        if recovered {
-            self.choose_active(SwitchCause::Preferred);
+        let (usual, more) = (path.rtt.get() + self.peer.max_ack_delay, self.buffered > 0);
+        if let Some(took) = self.standstill.moved(now, usual, more) {
+            self.events.push_back(Event::Standstill(took));
         }
+        self.progress(now, slot);
+        self.reconsider(now, recovered);
     }
 
     fn ack_unsettled(&mut self, id: u64, lane: u64, count: u64) -> Result<(), PathError> {
@@ -207,7 +209,7 @@ impl Session {
         if recovered {
             sometimes!(self.marks, SuspicionCleared);
             self.events.push_back(Event::PathRecovered(self.path_key(slot)));
-            self.choose_active(SwitchCause::Preferred);
+            self.choose_active(now, SwitchCause::Preferred);
             // Whether the others are dead their next probe tells: the peer may just have woken up.
             for suspect in self.suspects() {
                 self.reinject_if_elsewhere(now, suspect);
@@ -224,9 +226,7 @@ impl Session {
             sometimes!(self.marks, PongReceived);
             let recovered = path.take_rtt(now, now.since(sent), Duration::ZERO);
             self.progress(now, slot);
-            if recovered {
-                self.choose_active(SwitchCause::Preferred);
-            }
+            self.reconsider(now, recovered);
         }
     }
 

@@ -26,6 +26,8 @@ pub struct ClassConfig {
     pub max_stream_window: Option<u64>,
     /// Its part of [`Config::max_message_queue`] at most, in bytes; `None`: all that the other classes leave.
     pub max_queue: Option<u64>,
+    /// Its streams and reliable messages go on two paths at once, where there are two.
+    pub redundant: bool,
 }
 
 impl ClassConfig {
@@ -39,6 +41,7 @@ impl ClassConfig {
             max_window: None,
             max_stream_window: None,
             max_queue: None,
+            redundant: false,
         }
     }
 }
@@ -100,6 +103,7 @@ pub struct ClassSettings {
     window: Option<u64>,
     stream_window: Option<u64>,
     queue: Option<u64>,
+    redundant: Option<bool>,
 }
 
 impl ClassSettings {
@@ -113,6 +117,7 @@ impl ClassSettings {
             window: None,
             stream_window: None,
             queue: None,
+            redundant: None,
         }
     }
 
@@ -155,6 +160,14 @@ impl ClassSettings {
     #[must_use]
     pub fn queue(mut self, bytes: u64) -> ClassSettings {
         self.queue = Some(bytes);
+        self
+    }
+
+    /// Its streams and reliable messages go on two paths at once, where there are two: twice the bytes, and no gap when
+    /// either dies.
+    #[must_use]
+    pub fn redundant(mut self, yes: bool) -> ClassSettings {
+        self.redundant = Some(yes);
         self
     }
 
@@ -206,6 +219,7 @@ impl Config {
         own.max_window = settings.window.or(own.max_window);
         own.max_stream_window = settings.stream_window.or(own.max_stream_window);
         own.max_queue = settings.queue.or(own.max_queue);
+        own.redundant = settings.redundant.unwrap_or(own.redundant);
         let params = &mut self.params;
         params.max_streams[index] = settings.streams.unwrap_or(params.max_streams[index]);
         params.max_data[index] = settings.window.unwrap_or(params.max_data[index]);

@@ -215,12 +215,18 @@ impl Classes {
     /// The class's state, made when it is first asked for.
     #[inline]
     pub(super) fn at(&mut self, index: usize) -> &mut ClassState {
-        let Classes {
-            slots,
-            config,
-            credit,
-        } = self;
-        slots[index].get_or_insert_with(|| Box::new(new_class(config, credit, index)))
+        if self.slots[index].is_none() {
+            self.begin(index);
+        }
+        match &mut self.slots[index] {
+            Some(class) => class,
+            None => unreachable!("it was made"),
+        }
+    }
+
+    #[cold]
+    fn begin(&mut self, index: usize) {
+        self.slots[index] = Some(Box::new(new_class(&self.config, &self.credit, index)));
     }
 
     /// The class's state, if it was ever used.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::class_config::ClassConfig;
 use crate::handshake::{Params, Security};
+use crate::policy::selection::{self, Offer};
 use crate::wire::Class;
 
-/// How a session uses several paths (DESIGN "Scheduling"). A seam: *aggregate* and *redundant* join it.
+/// How a session uses several paths (DESIGN "Scheduling"). A seam: *aggregate* joins it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PathMode {
     /// One path; another is opened when it fails.
@@ -15,6 +16,9 @@ pub enum PathMode {
     /// One path carries the data and a second is kept warm.
     #[default]
     Standby,
+    /// What streams carry goes on two paths at once, so that there is no gap when either dies. It costs twice the
+    /// bytes; [`ClassConfig::redundant`] has single classes go so, on any two paths that there are.
+    Redundant,
 }
 
 /// Configuration of a session; one end's wishes. What the ends agree on is in PROTOCOL 5.5.
@@ -24,6 +28,8 @@ pub struct Config {
     pub params: Params,
     /// How several paths are used.
     pub mode: PathMode,
+    /// Client: which of several paths carries the data.
+    pub selection: selection::Config,
     /// Treatment of each class, by its number. [`Config::class`] sets one up whole.
     pub classes: [ClassConfig; Class::COUNT],
     /// The weakest carrier that the session accepts. `None`: whatever its first path offers.
@@ -63,6 +69,7 @@ impl Default for Config {
         Config {
             params: Params::default(),
             mode: PathMode::default(),
+            selection: selection::Config::default(),
             classes: Class::ALL.map(ClassConfig::new),
             security_floor: None,
             early_data: false,
@@ -88,8 +95,10 @@ pub struct PathInfo {
     pub transport: &'static str,
     /// What protects the bytes on it, as this end sees it.
     pub security: Security,
-    /// Lower is preferred where evidence does not decide.
+    /// The place in the order of preference; 0 is preferred most.
     pub rank: u32,
+    /// What the carrier can do, and what it costs.
+    pub offer: Offer,
     /// The TLS exporter's 32 bytes, where this end itself ends TLS.
     pub exporter: Option<[u8; 32]>,
     /// Lanes beyond the first that this end may open on it; 0 where the connection is one sequence of bytes.
@@ -104,6 +113,7 @@ impl PathInfo {
             transport,
             security,
             rank: 0,
+            offer: Offer::default(),
             exporter: None,
             lanes: 0,
         }
@@ -118,6 +128,7 @@ impl std::fmt::Debug for PathInfo {
             .field("transport", &self.transport)
             .field("security", &self.security)
             .field("rank", &self.rank)
+            .field("offer", &self.offer)
             .field("bound", &self.exporter.is_some())
             .field("lanes", &self.lanes)
             .finish()

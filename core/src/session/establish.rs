@@ -3,6 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::choose::Left;
 use super::classes::{OPENING_KINDS, class_at};
 use super::config::{MAX_PATHS, PathInfo};
 use super::error::{Misbehaviour, OpenPathError, PathError};
@@ -17,6 +18,7 @@ use crate::handshake::{
     Routing, SessionId, SessionKeys, Welcome,
 };
 use crate::marks::sometimes;
+use crate::policy::Health;
 use crate::time::Timestamp;
 use crate::wire::{Class, Frame, HandshakeKind, Kind, RejectCode, Side};
 
@@ -108,6 +110,7 @@ impl Session {
             stage,
             self.config.params.in_flight,
         );
+        path.health = Health::with_damping(self.damped.recall(&path.info.name));
         path.timers
             .set(TimerKind::Handshake, now + self.config.handshake_timeout);
         self.paths.insert(Box::new(path))
@@ -333,7 +336,12 @@ impl Session {
         let items: Vec<_> = lanes.flat_map(|lane| lane.sent.forget_items()).collect();
         if self.active == Some(first) {
             self.active = None;
-            self.switch_from = Some((self.path_key(first), SwitchCause::Preferred));
+            let path = &self.paths[first];
+            self.left = Some(Left {
+                key: self.path_key(first),
+                cause: SwitchCause::Preferred,
+                evidence: path.health.evidence(now, &path.rtt),
+            });
         }
         for item in items {
             self.item_lost(now, item);

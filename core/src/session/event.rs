@@ -6,6 +6,8 @@ use super::config::PathInfo;
 use super::error::PathError;
 use super::keys::{PathKey, StreamKey};
 use super::lifecycle::{Cause, State};
+use crate::policy::health::Evidence;
+use crate::policy::selection::Reason;
 use crate::wire::{Class, ErrorCode, Kind};
 
 /// Names a message that its sender wants to hear of again.
@@ -97,6 +99,17 @@ pub enum SwitchCause {
     Preferred,
 }
 
+/// What was known when data moved to another path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchEvidence {
+    /// Why the path was chosen.
+    pub reason: Reason,
+    /// Of the path in use before, if there was one.
+    pub from: Option<Evidence>,
+    /// Of the path in use.
+    pub to: Evidence,
+}
+
 /// What became of a path whose address has changed (PROTOCOL 14.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {
@@ -150,7 +163,12 @@ pub enum Event {
         to: PathKey,
         /// Why.
         cause: SwitchCause,
+        /// By what evidence.
+        evidence: Box<SwitchEvidence>,
     },
+    /// Something moves again: for so long nothing that was sent was acknowledged, though there was something to send.
+    /// It is told of from 50 ms and twice the round trip on.
+    Standstill(std::time::Duration),
     /// The address of a path's end has changed; the path goes on.
     PathMoved {
         /// Which.

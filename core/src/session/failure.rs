@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::choose::Left;
 use super::error::PathError;
 use super::event::{Event, PathEnd, SwitchCause};
 use super::keys::PathKey;
@@ -15,10 +16,12 @@ use super::{Abandon, Session};
 use crate::handshake::PathCount;
 use crate::marks::sometimes;
 use crate::time::Timestamp;
-use crate::wire::{Side, WireError};
+use crate::wire::WireError;
 
 /// Probes without an answer before a suspect path is dead.
 const PROBES: u32 = 3;
+/// No probe is given longer than this for what the path's answers took of late.
+const MAX_PROBE_WAIT: Duration = Duration::from_secs(5);
 /// How many counts of dead paths are kept for JOINED and CONFIRM (PROTOCOL 6.3).
 pub(super) const MAX_DEAD_COUNTS: usize = 32;
 /// How many dead paths' unacknowledged records are kept for the peer's counts.
@@ -29,7 +32,7 @@ impl Session {
 
     /// The path made no progress for its suspicion time.
     pub(super) fn suspect(&mut self, now: Timestamp, slot: usize) {
-        let interval = self.probe_interval(slot);
+        let interval = self.probe_interval(now, slot);
         let path = &mut self.paths[slot];
         if path.suspicion.is_some() || !path.may_send() {
             return;
@@ -42,9 +45,10 @@ impl Session {
             outlived: false,
         });
         path.ping_due = true;
+        path.health.on_stall(now);
         path.timers.set(TimerKind::Probe, now + interval);
         self.events.push_back(Event::PathSuspect(self.path_key(slot)));
-        self.choose_active(SwitchCause::Suspect);
+        self.choose_active(now, SwitchCause::Suspect);
         self.reinject_if_elsewhere(now, slot);
         self.probe_idle(slot);
     }
@@ -61,17 +65,19 @@ impl Session {
 
     /// A probe timeout. What stalls did to the variance does not stretch it without end: a path that is silent is
     /// to be replaced in time.
-    fn probe_interval(&self, slot: usize) -> Duration {
+    fn probe_interval(&self, now: Timestamp, slot: usize) -> Duration {
         let rtt = &self.paths[slot].rtt;
-        let most = rtt.get().saturating_mul(2).max(self.config.min_death);
-        let timeout = rtt.pto(self.peer.max_ack_delay).min(most);
+        // Where queues made answers late a moment ago, they may do so again: a busy path is not dead.
+        let longest = rtt.peak(now).min(MAX_PROBE_WAIT);
+        let most = longest.saturating_mul(2).max(self.config.min_death);
+        let timeout = rtt.pto(self.peer.max_ack_delay).max(longest).min(most);
         // Not a nanosecond less than the whole, all of them together.
         timeout.max(self.config.min_death / PROBES + Duration::from_nanos(1))
     }
 
     /// A probe was not answered in time.
     pub(super) fn probe_unanswered(&mut self, now: Timestamp, slot: usize) {
-        let interval = self.probe_interval(slot);
+        let interval = self.probe_interval(now, slot);
         let min_death = self.config.min_death;
         let Some(since) = self.paths[slot].suspicion.map(|suspicion| suspicion.since) else {
             return;
@@ -203,6 +209,7 @@ impl Session {
         let cause = switch_cause(end, error.as_ref());
         if live {
             self.remember_counts(id, &lanes);
+            self.remember_damping(now, slot, end != PathEnd::Local || error.is_some());
         }
         self.events.push_back(Event::PathDown {
             path: key,
@@ -213,12 +220,14 @@ impl Session {
         });
         if self.active == Some(slot) {
             self.active = None;
-            self.switch_from = Some((key, cause));
+            let path = &self.paths[slot];
+            let evidence = path.health.evidence(now, &path.rtt);
+            self.left = Some(Left { key, cause, evidence });
         }
         if self.state.is_terminal() {
             return;
         }
-        self.choose_active(cause);
+        self.choose_active(now, cause);
         if beside {
             self.lose_datagrams(now, generation);
         }
@@ -311,6 +320,10 @@ impl Session {
     pub(super) fn paths_lost(&mut self, now: Timestamp) {
         match self.state {
             State::Connected => {
+                if self.buffered > 0 {
+                    self.standstill.waits(now);
+                }
+                self.drop_copies();
                 self.transition(Cause::PathsLost);
                 let timeout = self.config.params.resume_timeout.min(self.peer.resume_timeout);
                 self.timers.set(TimerKind::Resume, now + timeout);
@@ -325,71 +338,6 @@ impl Session {
         }
     }
 
-    // ---- which path carries the data ----
-
-    /// Decides which path carries the data (DESIGN "Scheduling": *single* and *standby*). A sound
-    /// path before a suspect one, one as quick as ever before one that has become slow (which alone is no
-    /// reason to leave it), the lower rank, the one in use, the quicker one, the older one.
-    pub(super) fn choose_active(&mut self, cause: SwitchCause) {
-        let current = self.active;
-        let best = self
-            .paths
-            .iter()
-            .filter(|(_, path)| path.may_send())
-            .min_by_key(|(slot, path)| {
-                (
-                    path.suspicion.is_some(),
-                    path.peer_wants_leave,
-                    current != Some(*slot) && path.rtt.is_degraded(),
-                    path.info.rank,
-                    std::cmp::Reverse(path.peer_sends),
-                    current != Some(*slot),
-                    path.rtt.get(),
-                    path.id,
-                )
-            })
-            .map(|(slot, _)| slot);
-        if best == current {
-            return;
-        }
-        let Some(slot) = best else {
-            self.active = None;
-            return;
-        };
-        let (from, cause) = match (current, self.switch_from.take()) {
-            (Some(old), _) => (Some(self.path_key(old)), cause),
-            (None, Some((key, why))) => (Some(key), why),
-            (None, None) => (None, SwitchCause::First),
-        };
-        match cause {
-            SwitchCause::Suspect => sometimes!(self.marks, SwitchedFromSuspect),
-            SwitchCause::Reset | SwitchCause::Closed => sometimes!(self.marks, SwitchedFromDead),
-            SwitchCause::Preferred => sometimes!(self.marks, SwitchedByPreference),
-            _ => {}
-        }
-        self.active = Some(slot);
-        self.switches += 1;
-        self.tell_switch(current, slot);
-        self.events.push_back(Event::Switched {
-            from,
-            to: self.path_key(slot),
-            cause,
-        });
-    }
-
-    /// PROTOCOL 4.7: the server learns which path the client sends on, so that it follows.
-    fn tell_switch(&mut self, from: Option<usize>, to: usize) {
-        if self.side == Side::Server || self.paths.len() < 2 {
-            return;
-        }
-        for slot in from.into_iter().chain([to]) {
-            if let Some(path) = self.paths.get_mut(slot) {
-                path.status_seq += 1;
-                path.status_due = true;
-            }
-        }
-    }
-
     /// A path has proven itself.
     pub(super) fn path_live(&mut self, now: Timestamp, slot: usize) {
         let heartbeat = self.heartbeat();
@@ -398,6 +346,7 @@ impl Session {
         path.stage = Stage::Live;
         path.progress_at = now;
         path.proven_at = now;
+        path.health.on_up(now);
         path.timers.clear(TimerKind::Handshake);
         path.timers.set(TimerKind::Heartbeat, now + heartbeat);
         // The proof answers what this end sent. What else is under way, early data or what followed WELCOME,
@@ -412,7 +361,7 @@ impl Session {
         sometimes!(self.marks, Resumed, self.state == State::Reconnecting);
         sometimes!(self.marks, SuspicionCleared, recovered);
         self.settle_all(now);
-        self.choose_active(SwitchCause::Preferred);
+        self.choose_active(now, SwitchCause::Preferred);
         self.timers.clear(TimerKind::Resume);
         self.transition(Cause::Established);
         // A sound path stands: the dead are dead, and it carries what the suspect hold.

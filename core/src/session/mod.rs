@@ -23,6 +23,7 @@ mod accept;
 mod acks;
 mod audit;
 mod audit_paths;
+mod choose;
 mod class_config;
 mod classes;
 mod close;
@@ -32,16 +33,19 @@ mod error;
 mod establish;
 mod event;
 mod failure;
+mod ids;
 mod keys;
 mod lanes;
 mod lifecycle;
 mod messages;
 mod messages_in;
+mod mirror;
 mod path;
 mod rare;
 mod receive;
 mod rtt;
 mod sent;
+mod standstill;
 mod stats;
 mod stream_frames;
 mod stream_ops;
@@ -67,7 +71,9 @@ pub use class_config::{ClassConfig, ClassError, ClassSettings, MAX_CLASS_NAME};
 pub use config::{Config, MAX_PATHS, PathInfo, PathMode};
 pub use error::{Misbehaviour, OpenError, OpenPathError, PathError, SendError, StreamError};
 pub use establish::{EARLY_BYTES, EARLY_STREAMS};
-pub use event::{Delivery, DeliveryKind, Event, Message, MessageId, Moved, Outcome, PathEnd, SwitchCause};
+pub use event::{
+    Delivery, DeliveryKind, Event, Message, MessageId, Moved, Outcome, PathEnd, SwitchCause, SwitchEvidence,
+};
 pub use keys::{PathKey, StreamKey};
 pub use lanes::{LaneRoom, LaneRun, MAX_LANES};
 pub use lifecycle::{Cause, State};
@@ -78,15 +84,20 @@ pub use transmit::Transmit;
 
 use crate::handshake::{Params, PathCount, PathIdWindow, Security};
 use crate::marks::{Marks, sometimes};
+use crate::policy::Selector;
+use crate::policy::rtt::INITIAL_RTT;
 use crate::rng::SparseRng;
 use crate::time::Timestamp;
 use crate::wire::{Class, Compressor, ErrorCode, Kind, Side};
+use choose::{Damped, Left, Place};
 use classes::{ClassState, Classes};
 use datagrams::Datagrams;
 use establish::{Handshake, Identity};
 use messages::Messages;
+use mirror::Copies;
 use path::{Path, Stage, Unsettled};
 use rare::Rare;
+use standstill::Standstill;
 use streams::{Ready, RecvWindow, StreamTable};
 use timers::Timers;
 
@@ -149,8 +160,12 @@ pub struct Session {
     paths: Slab<Box<Path>>,
     next_generation: u32,
     active: Option<usize>,
-    /// The path that carried data last, while none does, and why it ended.
-    switch_from: Option<(PathKey, SwitchCause)>,
+    /// The path that carried data last, while none does.
+    left: Option<Left>,
+    selector: Selector<Place>,
+    damped: Damped,
+    /// When paths were last compared.
+    compared_at: Timestamp,
     switches: u64,
     /// PATH_STATUS frames heard.
     statuses: u64,
@@ -172,9 +187,13 @@ pub struct Session {
     class_dropped: u8,
     /// Bytes that all send halves hold.
     buffered: u64,
+    /// A writer may stand in some class's list.
+    writers_wait: bool,
     messages: Option<Box<Messages>>,
     datagrams: Rare<Datagrams>,
     datagram_sender_blocked: bool,
+    copies: Rare<Copies>,
+    standstill: Standstill,
 
     peer_draining: bool,
     drain_address: Option<String>,
@@ -226,7 +245,10 @@ impl Session {
             paths: Slab::with_capacity(1),
             next_generation: 0,
             active: None,
-            switch_from: None,
+            left: None,
+            selector: Selector::new(),
+            damped: Damped::default(),
+            compared_at: Timestamp::ZERO,
             switches: 0,
             statuses: 0,
             next_path_id: 0,
@@ -242,9 +264,12 @@ impl Session {
             class_control: false,
             class_dropped: 0,
             buffered: 0,
+            writers_wait: false,
             messages: None,
             datagrams: Rare::new(),
             datagram_sender_blocked: false,
+            copies: Rare::new(),
+            standstill: Standstill::default(),
             peer_draining: false,
             drain_address: None,
             drain_moved: 0,
@@ -352,6 +377,9 @@ impl Session {
         let slots: SmallVec<[usize; 8]> = self.paths.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.path_timeout(now, slot);
+        }
+        if self.timers.take_due(TimerKind::Choose, now) {
+            self.choose_again(now);
         }
         if self.timers.take_due(TimerKind::Ttl, now) {
             self.expire_datagrams(now);
@@ -515,7 +543,7 @@ impl Session {
     fn best_rtt(&self) -> Duration {
         self.active
             .and_then(|slot| self.paths.get(slot))
-            .map_or(rtt::INITIAL_RTT, |path| path.rtt.base())
+            .map_or(INITIAL_RTT, |path| path.rtt.base())
     }
 
     fn consume_class(&mut self, class: Class, bytes: u64) {

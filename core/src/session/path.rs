@@ -10,10 +10,11 @@ use super::error::PathError;
 use super::keys::StreamKey;
 use super::lanes::Pool;
 use super::rare::{Blank, Rare};
-use super::rtt::{Rate, Rtt};
+use super::rtt::Rate;
 use super::sent::SentLog;
 use super::timers::{TimerKind, Timers};
 use crate::handshake::PathCount;
+use crate::policy::{Health, Rtt};
 use crate::time::Timestamp;
 
 /// How far a path has come (PROTOCOL 6).
@@ -114,6 +115,8 @@ impl ControlBudget {
 /// How long a path that has become slow rests before it is looked at again; twice as long each time.
 const RECHECK: Duration = Duration::from_millis(10);
 const MAX_RECHECK: Duration = Duration::from_secs(2);
+/// The longest between two looks at a path on trial.
+const MAX_LOOK: Duration = Duration::from_secs(1);
 
 /// What is kept of a handshake between its messages.
 #[derive(Debug, Default)]
@@ -148,6 +151,9 @@ pub(super) struct Path {
     pub(super) pool: Option<Box<Pool>>,
     pub(super) rtt: Rtt,
     pub(super) rate: Rate,
+    pub(super) health: Health,
+    /// It failed of late and has to answer all along until then before it is preferred again.
+    trial_until: Timestamp,
     pub(super) crc: bool,
     /// The largest body that the peer takes.
     pub(super) max_record: usize,
@@ -210,6 +216,8 @@ impl Path {
             pool: Pool::of(&info),
             rtt: Rtt::new(),
             rate: Rate::new(now, in_flight),
+            health: Health::new(),
+            trial_until: Timestamp::ZERO,
             crc: true,
             max_record: crate::handshake::MAX_HANDSHAKE_RECORD,
             peer_in_flight: in_flight,
@@ -277,19 +285,24 @@ impl Path {
 
     /// Time without progress after which the path is suspect (PROTOCOL 6.6).
     pub(super) fn suspicion_time(&self, max_ack_delay: Duration, floor: Duration) -> Duration {
-        let queue = self.rate.excuse_for(self.in_flight());
-        let judged = self.rtt.get() * 3 + self.rtt.variance * 4 + max_ack_delay + queue;
+        let queue = self.rate.excuse_for(self.in_flight(), self.rtt.get());
+        let judged = self.rtt.get() * 3 + self.rtt.variance() * 4 + max_ack_delay + queue;
         judged.max(floor)
     }
 
     /// Takes in a round trip. Tells whether the path, having been slow, is itself again.
     pub(super) fn take_rtt(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) -> bool {
-        let was_degraded = self.rtt.is_degraded();
+        let was_degraded = self.rtt.is_late();
         self.rtt.sample(now, measured, ack_delay);
         if self.in_flight() == 0 {
             self.rtt.renew_minimum(now);
         }
-        if self.rtt.is_degraded() {
+        self.health.on_answer(now, self.rtt.is_late());
+        if self.trial_until > now {
+            self.timers.set(TimerKind::Recheck, now + self.look_every());
+            return was_degraded && !self.rtt.is_late();
+        }
+        if self.rtt.is_late() {
             if !self.timers.is_set(TimerKind::Recheck) {
                 self.timers.set(TimerKind::Recheck, now + self.recheck);
                 self.recheck = (self.recheck * 2).min(MAX_RECHECK);
@@ -301,15 +314,33 @@ impl Path {
         was_degraded
     }
 
+    /// The path failed of late: it is asked often until then whether it is well.
+    pub(super) fn begin_trial(&mut self, now: Timestamp, until: Timestamp) {
+        self.trial_until = until;
+        if !self.timers.is_set(TimerKind::Recheck) {
+            self.timers.set(TimerKind::Recheck, now + self.look_every());
+        }
+    }
+
+    fn look_every(&self) -> Duration {
+        let often = self.health.damping().look_every().min(MAX_LOOK);
+        often.max(self.rtt.get() * 2)
+    }
+
     /// A slow path that carries nothing would stay slow for ever, as far as this end knows.
     pub(super) fn recheck(&mut self, now: Timestamp) {
-        if !self.is_live() || !self.rtt.is_degraded() {
+        if !self.is_live() || !(self.rtt.is_late() || self.trial_until > now) {
             return;
         }
         if self.in_flight() == 0 && self.ping_sent.is_none() {
             self.ping_due = true;
         } else {
-            self.timers.set(TimerKind::Recheck, now + self.recheck);
+            let wait = if self.trial_until > now {
+                self.look_every()
+            } else {
+                self.recheck
+            };
+            self.timers.set(TimerKind::Recheck, now + wait);
         }
     }
 

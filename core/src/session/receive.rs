@@ -304,7 +304,7 @@ impl Session {
                 in_flight,
             } => {
                 self.spend_budget(now, slot, "PATH_STATUS")?;
-                self.take_path_status(path, seq, status, in_flight);
+                self.take_path_status(now, path, seq, status, in_flight);
             }
             Frame::Advertise(_) => self.spend_budget(now, slot, "ADVERTISE")?,
             Frame::PathAbandon { path, code, counts } => {
@@ -344,7 +344,7 @@ impl Session {
 
     // ---- the rest ----
 
-    fn take_path_status(&mut self, id: u64, seq: u64, status: PathStatus, in_flight: u64) {
+    fn take_path_status(&mut self, now: Timestamp, id: u64, seq: u64, status: PathStatus, in_flight: u64) {
         let Some(slot) = self.slot_of_path_id(id) else {
             return;
         };
@@ -356,7 +356,7 @@ impl Session {
         path.peer_in_flight = in_flight.max(4096);
         path.peer_wants_leave = status == PathStatus::Leave;
         if path.peer_wants_leave {
-            self.choose_active(SwitchCause::Abandoned);
+            self.choose_active(now, SwitchCause::Abandoned);
         }
         if self.side == Side::Server {
             // PROTOCOL 4.7: a server follows its client to the path that this sends on.
@@ -365,7 +365,7 @@ impl Session {
                 PathStatus::Active => self.statuses,
                 _ => 0,
             };
-            self.choose_active(SwitchCause::Preferred);
+            self.choose_active(now, SwitchCause::Preferred);
         }
     }
 

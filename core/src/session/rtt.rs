@@ -1,19 +1,18 @@
-//! What a path's acknowledgements say about it: round-trip time, delivery rate, and from both the
+//! What a path's acknowledgements say about its delivery rate, and from it and the round-trip time the
 //! bound on bytes in flight (DESIGN "Scheduling").
 
 use std::time::Duration;
 
 use super::sent::SentRecord;
+use crate::policy::rtt::{INITIAL_RTT, Rtt};
 use crate::time::Timestamp;
 
-/// Assumed before the first sample (RFC 9002 §6.2.2).
-pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
-/// What a round trip may grow by before its path counts as degraded, besides a multiple of itself.
-const DEGRADED: Duration = Duration::from_millis(20);
 /// How much longer a path may be silent for what is in flight on it, at most.
 const MAX_EXCUSE: Duration = Duration::from_secs(10);
 /// The same where its rate is not known.
 const MAX_GUESSED_EXCUSE: Duration = Duration::from_secs(1);
+/// The first flight of a TCP connection (RFC 6928 §2).
+const INITIAL_WINDOW: u64 = 14_600;
 const MIN_LIMIT: u64 = 16 * 1024;
 const MAX_SLACK: u64 = 128 * 1024;
 const MAX_LIMIT: u64 = 64 * 1024 * 1024;
@@ -22,123 +21,6 @@ const MIN_RECORD: usize = 1400;
 /// stay in a core's cache and to delay an urgent frame little.
 pub(super) const FULL_RECORD: usize = 63 * 1024;
 const UNKNOWN_RECORD: usize = 16 * 1024;
-
-/// Smoothed round-trip time (RFC 9002 §5).
-#[derive(Clone, Debug)]
-pub(super) struct Rtt {
-    pub(super) smoothed: Option<Duration>,
-    pub(super) variance: Duration,
-    pub(super) minimum: Duration,
-    minimum_at: Timestamp,
-    /// The shortest since the last draining began.
-    fresh: Duration,
-    /// The newest.
-    latest: Duration,
-}
-
-impl Rtt {
-    pub(super) fn new() -> Rtt {
-        Rtt {
-            smoothed: None,
-            variance: INITIAL_RTT / 2,
-            minimum: Duration::MAX,
-            minimum_at: Timestamp::ZERO,
-            fresh: Duration::MAX,
-            latest: Duration::ZERO,
-        }
-    }
-
-    pub(super) fn get(&self) -> Duration {
-        self.smoothed.unwrap_or(INITIAL_RTT)
-    }
-
-    /// What the handshake took, until there is a sample. It says little about the shortest round trip.
-    pub(super) fn guess(&mut self, measured: Duration) {
-        if self.smoothed.is_none() {
-            self.smoothed = Some(measured);
-            self.variance = measured / 2;
-        }
-    }
-
-    /// The shortest seen of late, or what is assumed.
-    pub(super) fn base(&self) -> Duration {
-        self.minimum.min(self.get())
-    }
-
-    pub(super) fn sample(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) {
-        // What the handshake took was a guess: packets that it lost are no part of the round trip.
-        let first = self.minimum == Duration::MAX;
-        self.fresh = self.fresh.min(measured);
-        if measured <= self.minimum {
-            self.minimum = measured;
-            self.minimum_at = now;
-        }
-        // RFC 9002 §5.3: the delay is only taken off while the result stays plausible.
-        let adjusted = match measured.checked_sub(ack_delay) {
-            Some(rest) if rest >= self.minimum => rest,
-            _ => measured,
-        };
-        let was_degraded = self.is_degraded();
-        self.latest = adjusted;
-        match self.smoothed.filter(|_| !first) {
-            None => {
-                self.smoothed = Some(adjusted);
-                self.variance = adjusted / 2;
-            }
-            // The path is itself again: what a stall took is no part of its round trip. That such things
-            // happen on it, the variance tells for a while.
-            Some(_) if was_degraded && !self.is_degraded() => {
-                self.smoothed = Some(adjusted);
-                self.variance = (self.variance / 2).max(adjusted / 2);
-            }
-            Some(smoothed) => {
-                let difference = smoothed.abs_diff(adjusted);
-                self.variance = (self.variance * 3 + difference) / 4;
-                self.smoothed = Some((smoothed * 7 + adjusted) / 8);
-            }
-        }
-    }
-
-    /// Whether the newest round trip took much longer than the path's own shortest of late.
-    pub(super) fn is_degraded(&self) -> bool {
-        self.latest > self.base().saturating_mul(4).saturating_add(DEGRADED)
-    }
-
-    /// Whether it took longer than the way and a queue of the path's own explain.
-    fn exceeds(&self, queue: Duration) -> bool {
-        let usual = self.base().saturating_mul(2).saturating_add(DEGRADED);
-        self.latest > usual.saturating_add(queue)
-    }
-
-    /// Whether the path may have become longer since its shortest round trip was seen.
-    fn minimum_is_old(&self, now: Timestamp) -> bool {
-        now.since(self.minimum_at) > Duration::from_secs(10)
-    }
-
-    /// Nothing waited for the path: what round trips take is its own, if the shortest is long ago.
-    pub(super) fn renew_minimum(&mut self, now: Timestamp) {
-        if self.minimum_is_old(now) {
-            self.minimum = self.get();
-            self.minimum_at = now;
-        }
-    }
-
-    /// What was seen while the queue was drained is the path's round trip from here on.
-    fn adopt_fresh(&mut self, now: Timestamp) {
-        if self.fresh != Duration::MAX {
-            self.minimum = self.fresh;
-        }
-        self.minimum_at = now;
-    }
-
-    /// Probe timeout (RFC 9002 §6.2.1).
-    pub(super) fn pto(&self, max_ack_delay: Duration) -> Duration {
-        match self.smoothed {
-            None => INITIAL_RTT,
-            Some(rtt) => rtt + (self.variance * 4).max(Duration::from_millis(1)) + max_ack_delay,
-        }
-    }
-}
 
 /// How the bound on bytes in flight is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +83,7 @@ impl Rate {
     pub(super) fn on_delivered(&mut self, now: Timestamp, bytes: u64, record: &SentRecord, rtt: &mut Rtt) {
         self.delivered = self.delivered.saturating_add(bytes);
         self.delivered_at = now;
-        let interval = now.since(record.delivered_at).max(rtt.minimum.min(INITIAL_RTT));
+        let interval = now.since(record.delivered_at).max(rtt.minimum().min(INITIAL_RTT));
         let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
         if micros == 0 {
             return;
@@ -274,11 +156,11 @@ impl Rate {
 
     fn drain(&mut self, now: Timestamp, rtt: &mut Rtt) {
         self.phase = Phase::Drain(now + rtt.get() * 2 + Duration::from_millis(10));
-        rtt.fresh = Duration::MAX;
+        rtt.begin_fresh();
     }
 
     fn product(&self, rtt: &Rtt) -> u64 {
-        let micros = u64::try_from(rtt.minimum.as_micros())
+        let micros = u64::try_from(rtt.minimum().as_micros())
             .unwrap_or(u64::MAX)
             .min(10_000_000);
         self.bytes_per_second().saturating_mul(micros) / 1_000_000
@@ -320,13 +202,14 @@ impl Rate {
         }
     }
 
-    /// Time that `bytes` may take. Where the path was never full the rate is known from below only, and a few
-    /// small messages would excuse a long silence.
-    pub(super) fn excuse_for(&self, bytes: u64) -> Duration {
-        let most = if self.was_full {
-            MAX_EXCUSE
-        } else {
-            MAX_GUESSED_EXCUSE
+    /// Time that `bytes` may take beside a round trip. Where the path was never full the rate is known from below only,
+    /// and a few small messages would excuse a long silence: what TCP itself would send at once (RFC 6928) excuses
+    /// another round trip at most.
+    pub(super) fn excuse_for(&self, bytes: u64, round_trip: Duration) -> Duration {
+        let most = match self.was_full {
+            true => MAX_EXCUSE,
+            false if bytes <= INITIAL_WINDOW => round_trip,
+            false => MAX_GUESSED_EXCUSE,
         };
         self.time_for(bytes).min(most)
     }

@@ -63,6 +63,12 @@ pub struct Stats {
     pub streams: usize,
     /// Times that data moved to another path, the first included.
     pub switches: u64,
+    /// Times that nothing moved while there was something to send, as [`super::Event::Standstill`] has it.
+    pub standstills: u64,
+    /// The longest of them.
+    pub longest_standstill: Duration,
+    /// All of them together.
+    pub time_at_standstill: Duration,
     /// Bytes written and not yet acknowledged.
     pub buffered: u64,
     /// Unreliable messages and datagrams dropped because nobody read them.
@@ -76,6 +82,9 @@ impl Session {
             paths: self.paths.len(),
             streams: self.streams.len(),
             switches: self.switches,
+            standstills: self.standstill.count,
+            longest_standstill: self.standstill.longest,
+            time_at_standstill: self.standstill.total,
             buffered: self.buffered,
             datagrams_dropped: self.datagrams.dropped,
         }
@@ -107,9 +116,9 @@ impl Session {
             transport: path.info.transport,
             id: path.id,
             state,
-            rtt: path.rtt.smoothed,
-            rtt_min: path.rtt.smoothed.map(|_| path.rtt.minimum),
-            rtt_variance: path.rtt.variance,
+            rtt: path.rtt.smoothed(),
+            rtt_min: path.rtt.smoothed().map(|_| path.rtt.minimum()),
+            rtt_variance: path.rtt.variance(),
             bytes_sent: path.bytes_sent,
             bytes_received: path.bytes_received,
             records_sent: path.records_sent,

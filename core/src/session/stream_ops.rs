@@ -208,6 +208,7 @@ impl Session {
                 sometimes!(self.marks, BufferFull, full);
                 if full && !stream.flags.has(Flags::IN_WAITERS) {
                     stream.flags.set(Flags::IN_WAITERS);
+                    self.writers_wait = true;
                     self.classes.at(class.index()).waiters.push_back(key);
                 }
             }
@@ -566,6 +567,9 @@ impl Session {
         if ordered_messages {
             self.messages_freed(class, freed);
         }
+        if !self.writers_wait {
+            return;
+        }
         let half = self.config.max_send_buffer / 2;
         if before > half && self.buffered <= half {
             for index in self.classes.all_used() {
@@ -596,6 +600,7 @@ impl Session {
     }
 
     fn wake_first_writers(&mut self) {
+        self.writers_wait = false;
         for index in 0..Class::COUNT {
             if self
                 .classes
@@ -609,6 +614,7 @@ impl Session {
                     break;
                 }
             }
+            self.writers_wait |= !self.classes.at(index).waiters.is_empty();
         }
     }
 

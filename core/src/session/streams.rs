@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use super::error::Misbehaviour;
-use super::keys::{IdMap, StreamKey};
+use super::ids::Ids;
+use super::keys::StreamKey;
 use super::rare::{Blank, Rare};
 use crate::stream::{RecvHalf, SendHalf};
 use crate::wire::{Kind, Side, StreamId};
@@ -106,7 +107,7 @@ pub(super) struct StreamTable {
     /// A vacant place has generation 0, and halves that are gone.
     slots: Vec<Stream>,
     vacant: Vec<u32>,
-    ids: IdMap<u32>,
+    ids: Ids,
     next_generation: u32,
     /// Live bidirectional streams that this end opened.
     local_bi: usize,
@@ -240,7 +241,7 @@ impl StreamTable {
 
     #[inline]
     pub(super) fn find(&self, id: StreamId) -> Option<u32> {
-        self.ids.get(&id.value()).copied()
+        self.ids.get(id.value())
     }
 
     /// Whether this end waits for the answer on a stream that it opened both ways.
@@ -259,7 +260,7 @@ impl StreamTable {
     pub(super) fn shrink(&mut self) {
         if self.len() == 0 {
             self.slots = Vec::new();
-            self.ids = IdMap::default();
+            self.ids = Ids::default();
         }
         self.vacant.retain(|&slot| (slot as usize) < self.slots.len());
         self.vacant.shrink_to_fit();
@@ -287,19 +288,21 @@ impl StreamTable {
         let Some(stream) = self.slot_mut(slot) else { return };
         let id = stream.id;
         stream.generation = 0;
-        if let Some(mut send) = stream.send.take() {
+        // Where they lie: the halves are large.
+        if let Some(send) = &mut stream.send {
             stream.spare = send.take_block();
         }
+        stream.send = None;
         stream.recv = None;
         if id.kind() == Kind::Bi && id.initiator() == side {
             self.local_bi -= 1;
         }
-        self.ids.remove(&id.value());
+        self.ids.remove(id.value());
         self.vacant.push(slot);
         if self.len() == 0 && self.slots.len() > 256 {
             self.slots = Vec::new();
             self.vacant = Vec::new();
-            self.ids.shrink_to_fit();
+            self.ids = Ids::default();
         }
     }
 

@@ -14,6 +14,8 @@ pub enum TimerKind {
     Probe,
     /// A path that has become slow, and carries nothing for that, is looked at again (PROTOCOL 6.6).
     Recheck,
+    /// Another path has been better for long enough to carry the data, if it still is.
+    Choose,
     /// A path has been idle for the heartbeat interval (PROTOCOL 6.7).
     Heartbeat,
     /// A path's or a session's handshake is overdue (PROTOCOL 5).
@@ -28,13 +30,14 @@ pub enum TimerKind {
     Tidy,
 }
 
-pub(super) const TIMERS: usize = 10;
+pub(super) const TIMERS: usize = 11;
 
 const KINDS: [TimerKind; TIMERS] = [
     TimerKind::Ack,
     TimerKind::Suspect,
     TimerKind::Probe,
     TimerKind::Recheck,
+    TimerKind::Choose,
     TimerKind::Heartbeat,
     TimerKind::Handshake,
     TimerKind::Resume,

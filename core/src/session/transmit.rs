@@ -138,7 +138,8 @@ impl Session {
                     .abandons
                     .iter()
                     .any(|abandon| !abandon.told.contains(&path.id)));
-        if !(control || data || own || (carries && self.foreign_ack_due(slot))) {
+        let copies = room && self.carries_copies(slot);
+        if !(control || data || own || copies || (carries && self.foreign_ack_due(slot))) {
             return false;
         }
         let crc = path.crc || stage_early;
@@ -170,12 +171,18 @@ impl Session {
                 self.put_streams(slot, limit - in_flight, &mut draft);
             }
         }
+        if copies {
+            self.put_copies(slot, limit - in_flight, &mut draft);
+        }
         self.finish_record(now, slot, draft)
     }
 
     pub(super) fn finish_record(&mut self, now: Timestamp, slot: usize, mut draft: Draft<'_>) -> bool {
         let idle = self.ready.is_empty() && !self.datagrams.has_outgoing();
         let lz4 = self.lz4();
+        if draft.eliciting {
+            self.standstill.waits(now);
+        }
         let path = &mut self.paths[slot];
         let size = draft.builder.body_len() as u64;
         if draft.eliciting {
@@ -419,13 +426,14 @@ impl Session {
         if over {
             self.unblock_class(id.class());
         }
+        self.copy_later(id.class(), item);
         Some(chunk.len as u64 + 1)
     }
 }
 
 /// Small data is copied into the record, large pieces go by reference.
 #[inline]
-fn put_data(send: &SendHalf, offset: u64, len: usize, builder: &mut RecordBuilder<'_>) {
+pub(super) fn put_data(send: &SendHalf, offset: u64, len: usize, builder: &mut RecordBuilder<'_>) {
     if len == 0 {
         return;
     }

@@ -190,6 +190,7 @@ class Http:
         self.url = urllib.parse.urlsplit(url)
         self.mode = dict(urllib.parse.parse_qsl(self.url.query)).get("mode", "sse")
         self.up, self.down, self.command = self.connection(), None, None
+        self.reader = os.environ.get("SHEETBEND_DOWNLINK")
         self.token, self.key, self.uploads, self.downlinks = None, None, 0, 0
         self.sent = self.received = 0
         self.inbox = b""
@@ -225,17 +226,17 @@ class Http:
         while not self.inbox:
             if self.down is None:
                 self.downlinks += 1
-                self.open(self.target("down", self.downlinks, self.received))
+                operation = "events" if self.mode == "sse" and self.reader else "down"
+                self.open(self.target(operation, self.downlinks, self.received))
             if not {"binary": self.block, "sse": self.event, "ndjson": self.line}[self.mode](self.down):
                 return b""
         data, self.inbox = self.inbox, b""
         return data
 
     def open(self, target):
-        reader = os.environ.get("SHEETBEND_DOWNLINK")
-        if reader:  # a command: the header field and the URL follow
+        if self.reader:  # a command: the header field and the URL follow
             url = f"http://{self.url.netloc}{target}"
-            command = [*reader.split(), "-H", f"Accept: {self.ACCEPT[self.mode]}", url]
+            command = [*self.reader.split(), "-H", f"Accept: {self.ACCEPT[self.mode]}", url]
             self.command = subprocess.Popen(command, stdout=subprocess.PIPE)
             self.down = self.command.stdout
             return

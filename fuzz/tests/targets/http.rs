@@ -7,7 +7,7 @@ use bolero::check;
 use bytes::{Buf, BytesMut};
 use sheetbend_core::carrier::http::{
     Action, Asked, BodyDecoder, BodyLength, ClientConfig, ClientPath, ExchangeKey, HeadLimits, HttpError,
-    Item, ItemDecoder, Mode, Operation, RequestHead, ServerConfig, ServerPath, Slot, Token, Uploaded,
+    Item, ItemDecoder, Mode, Note, Operation, RequestHead, ServerConfig, ServerPath, Slot, Token, Uploaded,
 };
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
@@ -181,12 +181,12 @@ fn answers() {
                     path.handle_connected(now, slot);
                 }
             }
-            for slot in [Slot::Up, Slot::Down, Slot::Stream] {
+            for slot in Slot::ALL {
                 out.clear();
                 path.poll_transmit(now, slot, &mut out);
             }
-            let slot = [Slot::Up, Slot::Down, Slot::Stream][usize::from(choice % 3)];
-            match choice / 3 % 8 {
+            let slot = Slot::ALL[usize::from(choice % 4)];
+            match choice / 4 % 8 {
                 0 => path.handle_closed(now, slot),
                 1 => now = path.poll_timeout().unwrap_or(now).max(now),
                 2 => {
@@ -260,9 +260,16 @@ impl Model {
             2 => {
                 let number = self.numbers[1] + 1;
                 let bytes = bytes(from);
-                if self.begin(Operation::Stream, number, from, 0).is_ok() {
+                let turns = choice & 8 != 0;
+                let operation = if turns { Operation::Both } else { Operation::Stream };
+                if self.begin(operation, number, from, 0).is_ok() {
                     self.numbers[1] = number;
                     let _ = self.path.take_streamed(self.now, number, &bytes);
+                    if value % 2 == 1 {
+                        let turned = self.path.take_note(self.now, number, Note::Turn);
+                        assert_eq!(turned.is_ok(), turns);
+                        assert_eq!(self.path.is_turned(number), turns);
+                    }
                 }
             }
             3 => {
@@ -279,6 +286,7 @@ impl Model {
             5 => {
                 let mut out = OutBuffer::new();
                 self.path.poll_down(self.now, self.numbers[2], &mut out);
+                self.path.poll_turned(self.now, self.numbers[1], &mut out);
             }
             6 => {
                 self.now = self.path.poll_timeout().unwrap_or(self.now).max(self.now);

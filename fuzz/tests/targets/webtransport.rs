@@ -9,8 +9,7 @@ use bytes::Bytes;
 use sheetbend_core::carrier::http::Guard;
 use sheetbend_core::carrier::quic::{Dir, QuicStreamId as StreamId, Side};
 use sheetbend_core::carrier::webtransport::{
-    ClientHandshake, Dir, Event, Http3Error, Output, ServerHandshake, Side, StreamId, WebTransport,
-    from_http3, to_http3,
+    ClientHandshake, Event, Http3Error, Output, ServerHandshake, WebTransport, from_http3, to_http3,
 };
 use sheetbend_core::time::Timestamp;
 use sheetbend_fuzz::input::Input;
@@ -112,13 +111,15 @@ impl Under {
             2 => {
                 let id = self.pick(input);
                 let kind = input.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0x0d, 0x21, 0x3f]);
-                let value = input.take(usize::from(input.byte() % 64));
+                let len = usize::from(input.byte() % 64);
+                let value = input.take(len);
                 let frame = [&[kind, value.len() as u8][..], value].concat();
                 self.machine.handle_stream(self.now, id, frame.into())?;
             }
             3 => {
                 let id = self.pick(input);
-                let bytes = input.take(usize::from(input.byte()));
+                let len = usize::from(input.byte());
+                let bytes = input.take(len);
                 self.machine
                     .handle_stream(self.now, id, Bytes::copy_from_slice(bytes))?;
             }
@@ -133,7 +134,8 @@ impl Under {
                 self.machine.handle_stopped(id, code)?;
             }
             7 => {
-                let datagram = input.take(usize::from(input.byte() % 16));
+                let len = usize::from(input.byte() % 16);
+                let datagram = input.take(len);
                 let taken = self.machine.handle_datagram(Bytes::copy_from_slice(datagram))?;
                 assert!(taken.is_none() || self.machine.is_open());
             }

@@ -85,6 +85,26 @@ pub fn test_roots() -> Trust {
     Trust::Roots(certificates(cert!("ca.pem")).unwrap())
 }
 
+/// An authority that vouches for nobody here.
+pub fn other_roots() -> Vec<Vec<u8>> {
+    let roots = certificates(cert!("other-ca.pem")).unwrap();
+    roots.iter().map(|root| root.to_vec()).collect()
+}
+
+/// Ends TLS as somebody else would, with the certificate of [`server_tls`].
+pub fn tls_acceptor() -> tokio_rustls::TlsAcceptor {
+    use tokio_rustls::rustls::{ServerConfig, pki_types::PrivateKeyDer, pki_types::pem::PemObject};
+
+    let chain = certificates(cert!("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(cert!("server.key")).unwrap();
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    std::sync::Arc::new(config).into()
+}
+
 /// Answers every request with its payload.
 pub fn serve_echo(peer: Session) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {

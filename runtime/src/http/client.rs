@@ -1,4 +1,4 @@
-//! The client's end of a path over HTTP: up to three connections in one socket.
+//! The client's end of a path over HTTP: up to four connections in one socket.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use sheetbend_core::carrier::http::{Action, ClientConfig, ClientPath, ExchangeKey, Mode, Slot};
 use sheetbend_core::time::Timestamp;
 
-use super::wire::Wire;
 use super::{Facts, Keyed, take_waiting};
 use crate::address::Address;
 use crate::alarm::Alarm;
@@ -17,8 +16,8 @@ use crate::dial::security;
 use crate::layers::Connection;
 use crate::reach::{Settings, connect_bare};
 use crate::rt::{BoxFuture, Runtime, Socket};
+use crate::wire::Wire;
 
-const SLOTS: [Slot; 3] = [Slot::Up, Slot::Down, Slot::Stream];
 /// Nothing more is read while so much waits for the session.
 const HIGH_WATER: usize = 256 * 1024;
 /// Rounds of reading and writing before others get their turn.
@@ -42,7 +41,7 @@ pub(crate) fn open(
     let state = State {
         mode: config.mode.unwrap_or(config.first),
         path: ClientPath::new(config, runtime.now()),
-        slots: [Place::Open(wire), Place::Closed, Place::Closed],
+        slots: [Place::Open(wire), Place::Closed, Place::Closed, Place::Closed],
         runtime,
         address,
         settings,
@@ -63,7 +62,9 @@ pub(crate) fn open(
     connection
 }
 
+#[derive(Default)]
 enum Place {
+    #[default]
     Closed,
     Connecting(BoxFuture<'static, io::Result<Connection>>),
     Open(Wire),
@@ -73,7 +74,7 @@ struct State {
     path: ClientPath,
     /// The way down that others are to begin with, as they were told.
     mode: Mode,
-    slots: [Place; 3],
+    slots: [Place; Slot::ALL.len()],
     runtime: Arc<dyn Runtime>,
     address: Address,
     settings: Arc<Settings>,
@@ -97,13 +98,14 @@ impl State {
         for _ in 0..ROUNDS {
             let now = self.runtime.now();
             let mut again = false;
-            for slot in SLOTS {
+            for slot in Slot::ALL {
                 again |= self.read(cx, now, slot);
             }
             again |= self.send(cx, now);
             let due = self.path.poll_timeout();
             again |= self.alarm.poll_soonest(&*self.runtime, due, cx).is_ready();
-            if !again || self.path.is_over() {
+            // What came is to be taken first. Whoever takes it asks again.
+            if !again || self.path.is_over() || self.path.held() > 0 {
                 return;
             }
         }
@@ -115,7 +117,7 @@ impl State {
         self.path.handle_timeout(now);
         self.remember(self.path.mode());
         let mut again = false;
-        for slot in SLOTS {
+        for slot in Slot::ALL {
             again |= self.write(cx, now, slot);
         }
         while let Some(action) = self.path.poll_action() {
@@ -305,7 +307,7 @@ impl Drop for HttpSocket {
         let mut state = self.shared.state.lock();
         state.part();
         // Whoever keeps what lies under the socket keeps no connection.
-        state.slots = [Place::Closed, Place::Closed, Place::Closed];
+        state.slots = Default::default();
         state.waker = None;
     }
 }

@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use sheetbend_core::carrier::http::{
-    Asked, BodyDecoder, Exchange, HeadLimits, HttpError, Mode, Operation, RequestHead, Token, Uploaded,
-    refusal,
+    Asked, BodyDecoder, Exchange, HeadLimits, HttpError, Mode, Note, Operation, RequestHead, Token, Uploaded,
+    begin_down, put_note, refusal,
 };
 use sheetbend_core::rng::Rng;
 use sheetbend_core::time::Timestamp;
 
 use super::Facts;
 use super::port::Port;
-use super::wire::Wire;
 use crate::arrive::Door;
 use crate::hub::Hub;
 use crate::layers::Connection;
 use crate::rt::Timer;
+use crate::wire::Wire;
 
 /// How long a connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(75);
@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(75);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a refused connection may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a client may take to see whether a way down gets through.
+const TRIAL: Duration = Duration::from_secs(20);
 /// The longest body that makes a path, in bytes.
 const MAX_CREATE: usize = 64 * 1024;
 /// What an upload brings is handed on in pieces of about this size.
@@ -257,12 +259,23 @@ impl Serving {
                     }
                     Operation::Poll => self.poll(wire, &port, &exchange, &cors).await,
                     // RFC 9112 §7.1: what asks in HTTP/1.0 takes no chunks.
-                    Operation::Down if !head.is_http11 => Err(Failure::Refused(HttpError::Refused {
-                        status: 505,
-                        why: "a response without end needs HTTP/1.1",
-                    })),
-                    Operation::Down => {
-                        let mode = Mode::accepted(head);
+                    Operation::Down | Operation::Events | Operation::Try | Operation::Both
+                        if !head.is_http11 =>
+                    {
+                        Err(Failure::Refused(HttpError::Refused {
+                            status: 505,
+                            why: "a response without end needs HTTP/1.1",
+                        }))
+                    }
+                    Operation::Try => {
+                        port.begin(&exchange, Mode::Binary, None)?;
+                        self.trial(wire, &port, Mode::accepted(head), &cors).await
+                    }
+                    Operation::Down | Operation::Events => {
+                        let mode = match exchange.operation {
+                            Operation::Events => Mode::Sse,
+                            _ => Mode::accepted(head),
+                        };
                         let last = last_event(head)?;
                         port.begin(&exchange, mode, last)?;
                         *held = Some(HandOver {
@@ -272,12 +285,13 @@ impl Serving {
                         });
                         Ok(Next::Gone)
                     }
-                    Operation::Stream => {
+                    Operation::Stream | Operation::Both => {
                         port.begin(&exchange, Mode::Binary, None)?;
+                        let answers = exchange.operation == Operation::Both;
                         *held = Some(HandOver {
                             port,
                             number: exchange.number,
-                            kind: Kind::Stream(body),
+                            kind: Kind::Stream(body, answers.then_some(cors)),
                         });
                         Ok(Next::Gone)
                     }
@@ -390,6 +404,19 @@ impl Serving {
         answered
     }
 
+    /// Says what a downlink begins with, and waits until the client has seen enough: what ends, gets through in any
+    /// case.
+    async fn trial(&mut self, wire: &mut Wire, port: &Port, mode: Mode, cors: &str) -> Result<Next, Failure> {
+        let now = self.now();
+        wire.lay_out(now, |out| {
+            begin_down(mode, cors, out);
+            put_note(mode, Note::Received(port.received()), out);
+        });
+        self.within(PATIENCE, |cx, _| wire.poll_write(cx)).await??;
+        let _ = self.within(TRIAL, |cx, now| wire.poll_fill(cx, now)).await?;
+        Ok(Next::Close)
+    }
+
     async fn upload(
         &mut self,
         wire: &mut Wire,
@@ -438,7 +465,7 @@ fn last_event(head: &RequestHead) -> Result<Option<u64>, HttpError> {
 
 enum Kind {
     Down(Mode, String),
-    Stream(BodyDecoder),
+    Stream(BodyDecoder, Option<String>),
 }
 
 /// A connection that becomes a path's.
@@ -452,7 +479,9 @@ impl HandOver {
     fn to(self, wire: Wire) {
         match self.kind {
             Kind::Down(mode, cors) => self.port.adopt_down(self.number, mode, &cors, wire),
-            Kind::Stream(body) => self.port.adopt_stream(self.number, wire, body),
+            Kind::Stream(body, answer) => {
+                self.port.adopt_stream(self.number, wire, body, answer.as_deref());
+            }
         }
     }
 }

@@ -3,7 +3,6 @@
 mod client;
 mod connection;
 mod port;
-mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,17 +8,17 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use sheetbend_core::carrier::http::{
-    BodyDecoder, Exchange, ExchangeKey, HttpError, Item, ItemDecoder, LAST_CHUNK, Mode, ServerConfig,
-    ServerPath, Token, Uploaded,
+    BodyDecoder, Exchange, ExchangeKey, HttpError, Item, ItemDecoder, LAST_CHUNK, Mode, Note, ServerConfig,
+    ServerPath, Token, Uploaded, begin_down, put_note,
 };
 use sheetbend_core::server::Origin;
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
-use super::wire::Wire;
 use super::{Keyed, take_waiting};
 use crate::alarm::Alarm;
 use crate::rt::{Runtime, Socket};
+use crate::wire::Wire;
 
 /// Nothing more is read while so much waits for the session.
 const HIGH_WATER: usize = 256 * 1024;
@@ -71,6 +71,8 @@ impl Ports {
 struct Stream {
     number: u64,
     wire: Wire,
+    /// The response to it has begun, and may become the downlink.
+    answers: bool,
     body: BodyDecoder,
     raw: BytesMut,
     plain: BytesMut,
@@ -124,10 +126,16 @@ impl PortState {
             return true;
         }
         if let Some(mut stream) = self.stream.take() {
-            self.path.lose_stream(stream.number);
+            self.path.lose_stream(now, stream.number);
             if done && stream.wire.is_flushed() {
-                let answer = self.path.upload_answer("Connection: close\r\n");
-                stream.wire.lay_out(now, |out| out.put(answer.as_bytes()));
+                let answer = match stream.answers {
+                    true => String::new(),
+                    false => self.path.upload_answer("Connection: close\r\n"),
+                };
+                stream.wire.lay_out(now, |out| match stream.answers {
+                    true => out.put(LAST_CHUNK),
+                    false => out.put(answer.as_bytes()),
+                });
                 let _ = stream.wire.poll_write(cx);
             }
             stream.wire.close();
@@ -179,10 +187,47 @@ impl PortState {
         }
     }
 
+    /// Writes what is to be said in response to a streaming upload.
+    fn write_stream(&mut self, cx: &mut Context<'_>, now: Timestamp) {
+        let Some(stream) = self.stream.as_mut().filter(|stream| stream.answers) else {
+            return;
+        };
+        let (path, number) = (&mut self.path, stream.number);
+        loop {
+            let mut goes_on = true;
+            if stream.wire.is_flushed() {
+                if !path.is_turned(number) {
+                    return;
+                }
+                goes_on = stream.wire.lay_out(now, |out| path.poll_turned(now, number, out));
+                if stream.wire.is_flushed() {
+                    return;
+                }
+            }
+            match stream.wire.poll_write(cx) {
+                Poll::Ready(Ok(())) if goes_on => continue,
+                Poll::Pending if goes_on => return,
+                Poll::Ready(Ok(())) => stream.wire.close(),
+                _ => {}
+            }
+            path.lose_stream(now, number);
+            self.stream = None;
+            return;
+        }
+    }
+
+    /// Writes what there is, on whatever connection.
+    fn write(&mut self, cx: &mut Context<'_>, now: Timestamp) {
+        self.write_down(cx, now);
+        self.write_stream(cx, now);
+    }
+
     /// Whether something of the path may be due.
     fn expired(&mut self, runtime: &dyn Runtime, cx: &mut Context<'_>) -> bool {
         // What a downlink has no room for is not due.
-        let blocked = self.down.as_mut().is_some_and(|(_, wire)| !wire.is_flushed());
+        let down = self.down.as_mut().map(|(_, wire)| wire);
+        let stream = self.stream.as_mut().map(|stream| &mut stream.wire);
+        let blocked = down.into_iter().chain(stream).any(|wire| !wire.is_flushed());
         let due = self.path.poll_timeout().filter(|_| !blocked);
         self.alarm.poll_soonest(runtime, due, cx).is_ready()
     }
@@ -195,7 +240,7 @@ impl Stream {
         while let Some(item) = self.items.next(&mut self.raw, &mut self.plain)? {
             let taken = match item {
                 Item::Data(_) => path.take_streamed(now, self.number, &self.plain)?,
-                Item::Note(note) => path.take_note(self.number, note)?,
+                Item::Note(note) => path.take_note(now, self.number, note)?,
             };
             self.plain.clear();
             if taken == Uploaded::Replaced {
@@ -267,6 +312,11 @@ impl Port {
         state.path.upload_answer(cors)
     }
 
+    /// Up to where the client's bytes have come.
+    pub(super) fn received(&self) -> u64 {
+        self.state.lock().path.received()
+    }
+
     /// Hands the connection of a downlink over.
     pub(super) fn adopt_down(&self, number: u64, mode: Mode, cors: &str, mut wire: Wire) {
         let now = self.runtime.now();
@@ -279,7 +329,7 @@ impl Port {
             let _ = old.poll_write(&mut Context::from_waker(Waker::noop()));
             old.close();
         }
-        wire.lay_out(now, |out| state.path.begin_down(mode, cors, out));
+        wire.lay_out(now, |out| begin_down(mode, cors, out));
         state.down = Some((number, wire));
         if state.gone {
             state.down = None;
@@ -287,14 +337,21 @@ impl Port {
         self.wake_driver(&mut state);
     }
 
-    /// Hands the connection of a streaming upload over.
-    pub(super) fn adopt_stream(&self, number: u64, mut wire: Wire, body: BodyDecoder) {
+    /// Hands the connection of a streaming upload over, with the fields for pages if its response is to begin at once.
+    pub(super) fn adopt_stream(&self, number: u64, mut wire: Wire, body: BodyDecoder, answer: Option<&str>) {
         let now = self.runtime.now();
         let mut state = self.state.lock();
         wire.put_aside();
+        if let Some(cors) = answer {
+            wire.lay_out(now, |out| {
+                begin_down(Mode::Binary, cors, out);
+                put_note(Mode::Binary, Note::Mark(number), out);
+            });
+        }
         let mut stream = Stream {
             number,
             wire,
+            answers: answer.is_some(),
             body,
             raw: BytesMut::new(),
             plain: BytesMut::new(),
@@ -306,7 +363,7 @@ impl Port {
         if taken == Ok(Uploaded::Taken) && !state.gone {
             state.stream = Some(stream);
         } else {
-            state.path.lose_stream(number);
+            state.path.lose_stream(now, number);
         }
         self.wake_driver(&mut state);
     }
@@ -370,7 +427,7 @@ impl Socket for PortSocket {
             let now = runtime.now();
             while state.path.held() == 0 && state.read_stream(cx, now) {}
             state.watch_down(cx, now);
-            state.write_down(cx, now);
+            state.write(cx, now);
             if state.expired(runtime, cx) {
                 state.path.handle_timeout(runtime.now());
                 continue;
@@ -441,7 +498,7 @@ impl PortSocket {
     fn push(&self, state: &mut PortState) {
         let waker = state.driver.clone();
         let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
-        state.write_down(&mut cx, self.port.runtime.now());
+        state.write(&mut cx, self.port.runtime.now());
     }
 }
 

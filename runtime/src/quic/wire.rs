@@ -205,6 +205,7 @@ impl Wire {
             #[cfg(feature = "webtransport")]
             QuicError::NoSession(_) => io::ErrorKind::ConnectionRefused,
             QuicError::TimedOut => io::ErrorKind::TimedOut,
+            QuicError::Tls(error) if error.is_distrust() => io::ErrorKind::PermissionDenied,
             _ => io::ErrorKind::InvalidData,
         };
         Some(io::Error::new(kind, lost.clone()))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::service::PORT;
 use super::stage::{Plan, Stage, ensure, ms};
 use super::{Outcome, Scenario, Setup, scenario};
+use crate::fault::Fault;
 use crate::relay::RelayConfig;
 
 pub(super) const ALL: &[Scenario] = &[
@@ -47,6 +48,11 @@ pub(super) const ALL: &[Scenario] = &[
         "http-buffered",
         "HTTP through a proxy that passes on what is whole",
         http_buffered,
+    ),
+    scenario(
+        "http-reopened",
+        "HTTP through a proxy that stops holding responses back, and begins again",
+        http_reopened,
     ),
     scenario(
         "http-mute",
@@ -140,6 +146,38 @@ fn http_buffered(setup: &Setup) -> Outcome {
     };
     // Two ways down do not get through, and each is given a second for it.
     through(setup, "http://proxy:4433", buffering, ms(3000), (0, 2))
+}
+
+/// A path that has fallen to polls finds out by itself that it may stream again, and nobody waits for that. That it
+/// did is seen when streams are held back once more, which polls would not notice.
+fn http_reopened(setup: &Setup) -> Outcome {
+    let plan = Plan {
+        every: ms(600),
+        ..Plan::default()
+    };
+    let mut stage = Stage::two_with(setup, plan);
+    let buffering = RelayConfig {
+        whole_messages: true,
+        ..RelayConfig::default()
+    };
+    let target = ("server.wifi", PORT);
+    stage
+        .world
+        .relay("proxy", &["wifi"], PORT, target, buffering.clone());
+    stage.endpoints(&["http://proxy:4433"]);
+    for (at, config) in [(ms(10_000), RelayConfig::default()), (ms(50_000), buffering)] {
+        let host = "proxy".to_owned();
+        stage.fault(at, Fault::Relay { host, config });
+    }
+    stage.run(move |_, report| {
+        let meanwhile = report.slowest(ms(5_000), ms(49_000));
+        ensure!(meanwhile < ms(500), "a request waited for {meanwhile:?}");
+        let after = report.slowest(ms(49_000), ms(70_000));
+        ensure!(after > ms(500), "it polled on: {after:?}");
+        // Three ways do not get through, and each is given a second for it.
+        ensure!(after < ms(4_000), "a request waited for {after:?}");
+        Ok(())
+    })
 }
 
 fn http_mute(setup: &Setup) -> Outcome {

@@ -83,7 +83,7 @@ async fn server(host: &Host) -> Server {
 fn truth(mut world: World, truth: &Arc<Mutex<Truth>>, crashed: &str) -> Outcome {
     let end = ms(20_000);
     let result = world.run_for(end).and_then(|()| {
-        let held = truth.lock().check(moment(end));
+        let held = truth.lock().check(moment(end), 3);
         let held = held.and_then(|()| {
             let crashes = world.find(crashed).map(|id| world.handle(id).crashes());
             ensure!(crashes == Some(2), "{crashed} crashed {crashes:?} times");

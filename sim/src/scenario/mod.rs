@@ -2,7 +2,9 @@
 
 mod boxes;
 mod carriers;
+mod changing;
 mod disks;
+mod failing;
 mod hosts;
 mod links;
 mod load;
@@ -101,6 +103,8 @@ pub fn all() -> &'static [Scenario] {
             carriers::ALL,
             tunnels::ALL,
             partitions::ALL,
+            failing::ALL,
+            changing::ALL,
             hosts::ALL,
             restart::ALL,
             silence::ALL,

@@ -37,7 +37,7 @@ pub(super) use ensure;
 /// What a check says: nothing, or what does not hold.
 pub(super) type Check = Result<(), String>;
 
-/// How long the work may take, faults included.
+/// How long the work may take, faults included, and the end of the session.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// So many milliseconds.
@@ -68,6 +68,10 @@ pub(super) struct Plan {
     pub(super) redirects: RedirectRule,
     /// What leads the client to its endpoints.
     pub(super) proxies: ProxyRules,
+    /// How long the work may take, faults included.
+    pub(super) limit: Duration,
+    /// When the client is told that it is on another network, and which.
+    pub(super) changes: Vec<(Duration, &'static str)>,
 }
 
 impl Default for Plan {
@@ -83,6 +87,8 @@ impl Default for Plan {
             read_pause: Duration::ZERO,
             redirects: RedirectRule::default(),
             proxies: ProxyRules::default(),
+            limit: LIMIT,
+            changes: Vec::new(),
         }
     }
 }
@@ -385,11 +391,12 @@ fn play(
     world.spawn(client, work::start(client.clone(), plan.clone(), report.clone()));
     let over = |report: &Report| report.done == work::TASKS || !report.wrong.is_empty();
     let seen = report.clone();
-    let ended = world.run_while_not(LIMIT, move |_| over(&seen.lock()))?;
+    let ended = world.run_while_not(plan.limit, move |_| over(&seen.lock()))?;
     if !ended {
         let seen = report.lock();
         let words = format!(
-            "after {LIMIT:?}: {} of {} requests answered, {} of {} messages back, {} bytes of the stream",
+            "after {:?}: {} of {} requests answered, {} of {} messages back, {} bytes of the stream",
+            plan.limit,
             seen.answers.len(),
             plan.rounds,
             seen.echoed,

@@ -1,15 +1,12 @@
 //! Ten thousand clients of one server, when all of them lose it and want it back.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{
-    Address, BoxFuture, BudgetPolicy, Caller, CallerStats, Client, Files, Listener, Observer, Reply,
-    RetryPolicy, Router, Runtime, Server, Socket, Timer,
+    Around, BudgetPolicy, Caller, CallerStats, Client, Reply, RetryPolicy, Router, Server,
 };
 
 use super::stage::{Check, ensure, failure, ms, world};
@@ -33,18 +30,12 @@ const ARRIVALS: Duration = Duration::from_secs(10);
 const OUTAGE_AT: Duration = Duration::from_secs(20);
 const OUTAGE: Duration = Duration::from_secs(30);
 /// By then all are to be back.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(30);
 const BIN: Duration = Duration::from_millis(100);
 /// Between two calls of a client.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
 const DEADLINE: Duration = Duration::from_secs(5);
 const ATTEMPT: Duration = Duration::from_secs(2);
-
-/// A host's runtime that counts connections as they are begun.
-struct Counting {
-    inner: Arc<dyn Runtime>,
-    book: Arc<Mutex<Book>>,
-}
 
 #[derive(Default)]
 struct Book {
@@ -85,53 +76,6 @@ impl Book {
     }
 }
 
-impl Runtime for Counting {
-    fn now(&self) -> Timestamp {
-        self.inner.now()
-    }
-
-    fn timer(&self, deadline: Timestamp) -> Box<dyn Timer> {
-        self.inner.timer(deadline)
-    }
-
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.inner.spawn(task);
-    }
-
-    fn connect(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Socket>>> {
-        self.book.lock().connect(self.inner.now());
-        self.inner.connect(address)
-    }
-
-    fn listen(&self, address: Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        self.inner.listen(address)
-    }
-
-    fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        self.inner.resolve(host, port)
-    }
-
-    fn unix_time(&self) -> Duration {
-        self.inner.unix_time()
-    }
-
-    fn trusted_roots(&self) -> io::Result<Vec<Vec<u8>>> {
-        self.inner.trusted_roots()
-    }
-
-    fn seed(&self) -> [u8; 32] {
-        self.inner.seed()
-    }
-
-    fn files(&self) -> Arc<dyn Files> {
-        self.inner.files()
-    }
-
-    fn observer(&self) -> Option<Box<dyn Observer>> {
-        self.inner.observer()
-    }
-}
-
 async fn serve(host: Host) {
     let builder = Server::builder().listen("tcp://server:4433");
     let server = builder.expect("a good address").bind(host.runtime()).await;
@@ -148,16 +92,17 @@ async fn serve(host: Host) {
 async fn client(host: Host, number: usize, book: Arc<Mutex<Book>>) {
     let mut rng = host.rng();
     host.sleep(rng.duration(Duration::ZERO, ARRIVALS)).await;
-    let runtime = Arc::new(Counting {
-        inner: host.runtime(),
-        book: book.clone(),
+    let counted = book.clone();
+    let runtime = Around::new(host.runtime()).on_connect(move |inner, address| {
+        counted.lock().connect(inner.now());
+        inner.connect(address)
     });
     let builder = Client::builder()
         .endpoint("tcp://server:4433")
         .expect("a good address");
     let client = builder
         .keep_trying(true)
-        .build(runtime)
+        .build(Arc::new(runtime))
         .expect("it has an endpoint");
     let policy = RetryPolicy {
         attempt_timeout: Some(ATTEMPT),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use sheetbend_core::time::Timestamp;
 use sheetbend_runtime::{Class, Client, Delivery, Session, State};
 
 use super::service::{matches, pattern};
@@ -38,7 +39,16 @@ pub(super) fn client(host: &Host, plan: &Plan) -> Client {
 
 /// Makes the session and sets its tasks going.
 pub(super) async fn start(host: Host, plan: Plan, report: Told) {
-    let session = client(&host, &plan).start_connecting();
+    let client = client(&host, &plan);
+    let session = client.start_connecting();
+    let (own, changes) = (host.clone(), plan.changes.clone());
+    host.spawn(async move {
+        for (at, network) in changes {
+            let elapsed = own.world_now().since(Timestamp::ZERO);
+            own.sleep(at.saturating_sub(elapsed)).await;
+            client.network_changed(network);
+        }
+    });
     let mut events = session.events();
     report.lock().session = Some(session.clone());
     // From the first event on: the first path is among them.

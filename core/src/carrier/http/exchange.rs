@@ -49,10 +49,16 @@ pub enum Operation {
     Up,
     /// POST without end: the client's bytes from here on, as blocks.
     Stream,
+    /// The same, whose response may become the downlink.
+    Both,
     /// GET without end: the server's bytes from here on.
     Down,
+    /// The same for a browser's EventSource, which asks again with the same URL when its connection ends.
+    Events,
     /// GET: the server's next bytes.
     Poll,
+    /// GET: the beginning of a downlink, and nothing of the path.
+    Try,
     /// POST: the client's last bytes; the path is over.
     End,
 }
@@ -63,15 +69,18 @@ impl Operation {
         match self {
             Operation::Up => "up",
             Operation::Stream => "stream",
+            Operation::Both => "both",
             Operation::Down => "down",
+            Operation::Events => "events",
             Operation::Poll => "poll",
+            Operation::Try => "try",
             Operation::End => "end",
         }
     }
 
     fn of(name: &str) -> Option<Operation> {
         use Operation::*;
-        [Up, Stream, Down, Poll, End]
+        [Up, Stream, Both, Down, Events, Poll, Try, End]
             .into_iter()
             .find(|op| op.name() == name)
     }
@@ -79,8 +88,8 @@ impl Operation {
     /// `GET` or `POST`.
     pub fn method(self) -> &'static str {
         match self {
-            Operation::Up | Operation::Stream | Operation::End => "POST",
-            Operation::Down | Operation::Poll => "GET",
+            Operation::Up | Operation::Stream | Operation::Both | Operation::End => "POST",
+            Operation::Down | Operation::Events | Operation::Poll | Operation::Try => "GET",
         }
     }
 }
@@ -254,8 +263,11 @@ mod tests {
         for operation in [
             Operation::Up,
             Operation::Stream,
+            Operation::Both,
             Operation::Down,
+            Operation::Events,
             Operation::Poll,
+            Operation::Try,
             Operation::End,
         ] {
             let exchange = key.sign(operation, Token([9; 16]), 3, 1 << 40, 17);

@@ -24,7 +24,7 @@ pub use guard::Guard;
 pub use head::{HeadLimits, Headers, RequestHead, ResponseHead};
 pub use mode::{Item, ItemDecoder, Mode, Note, UnknownMode, put_alive, put_data, put_note, put_preamble};
 pub use sequence::{Incoming, Outgoing, SequenceError};
-pub use server::{ServerConfig, ServerPath, Uploaded};
+pub use server::{ServerConfig, ServerPath, Uploaded, begin_down};
 
 /// Fields of every response of a path: nobody on the way is to keep it, or to hold it back.
 const RESPONSE_FIELDS: &str = "Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n\

@@ -95,8 +95,10 @@ pub enum Note {
     Received(u64),
     /// The sender will send nothing more: the path is over.
     End,
-    /// From a server: the streaming upload of this number is being read. From a client: what follows begins at
-    /// this position.
+    /// From a client: the downlink goes on in the response to this upload.
+    Turn,
+    /// From a server: the streaming upload of this number is being read. From a client, and from a server behind a
+    /// turn: what follows begins at this position.
     Mark(u64),
 }
 
@@ -124,6 +126,10 @@ const DATA: u64 = 0;
 const RECEIVED: u64 = 1;
 const END: u64 = 2;
 const MARK: u64 = 3;
+
+/// What an `END` says by its value: that, or that the downlink turns.
+const OVER: u64 = 0;
+const TURN: u64 = 1;
 
 /// Appends bytes of the path, which begin at `position`, as one chunk or more; of poll responses without chunks.
 pub fn put_data(mode: Mode, position: u64, data: &[u8], out: &mut OutBuffer) {
@@ -170,7 +176,8 @@ pub fn put_data(mode: Mode, position: u64, data: &[u8], out: &mut OutBuffer) {
 pub fn put_note(mode: Mode, note: Note, out: &mut OutBuffer) {
     let (kind, value, name) = match note {
         Note::Received(position) => (RECEIVED, position, "received"),
-        Note::End => (END, 0, "end"),
+        Note::End => (END, OVER, "end"),
+        Note::Turn => (END, TURN, "turn"),
         Note::Mark(value) => (MARK, value, "mark"),
     };
     let head = value << 2 | kind;
@@ -279,7 +286,8 @@ impl ItemDecoder {
             let note = match head & 3 {
                 RECEIVED if value <= MAX_VALUE => Note::Received(value),
                 MARK if value <= MAX_VALUE => Note::Mark(value),
-                END if value == 0 => Note::End,
+                END if value == OVER => Note::End,
+                END if value == TURN => Note::Turn,
                 DATA if (1..=MAX_BLOCK as u64).contains(&value) => {
                     self.block = value;
                     return self.next_block(body, plain);

@@ -52,12 +52,25 @@ const MAX_STEP: usize = 256 * 1024;
 struct Upload {
     number: u64,
     position: u64,
+    /// The response to it may become the downlink.
+    turns: bool,
+}
+
+/// Whose response is the downlink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// That of the request for it of this number.
+    Get(u64),
+    /// That of the streaming upload of this number.
+    Stream(u64),
 }
 
 /// The exchange that takes bytes.
 #[derive(Clone, Copy, Debug)]
 struct Downlink {
-    number: u64,
+    way: Way,
+    /// Its first words are where its bytes begin.
+    says_position: bool,
     mode: Mode,
     /// Bytes before this were written.
     position: u64,
@@ -91,6 +104,7 @@ pub struct ServerPath {
     stream: Option<Upload>,
     downlinks: u64,
     down: Option<Downlink>,
+    trials: u64,
     /// The streaming upload that the client is to be told of.
     mark: Option<u64>,
     /// Up to where the client was told that its bytes came, and since when it was not.
@@ -122,6 +136,7 @@ impl ServerPath {
             stream: None,
             downlinks: 0,
             down: None,
+            trials: 0,
             mark: None,
             told: 0,
             untold: None,
@@ -171,8 +186,8 @@ impl ServerPath {
             return refused(410, "the path is over");
         }
         match exchange.operation {
-            Operation::Up | Operation::Stream | Operation::End => {
-                let streams = exchange.operation == Operation::Stream;
+            Operation::Up | Operation::Stream | Operation::Both | Operation::End => {
+                let streams = matches!(exchange.operation, Operation::Stream | Operation::Both);
                 let last = if streams {
                     &mut self.streams
                 } else {
@@ -190,16 +205,30 @@ impl ServerPath {
                 let upload = Some(Upload {
                     number: exchange.number,
                     position: exchange.from,
+                    turns: exchange.operation == Operation::Both,
                 });
                 if streams {
+                    if let Some(old) = self.stream {
+                        self.lose(now, Way::Stream(old.number));
+                    }
                     self.stream = upload;
-                    self.mark = Some(exchange.number);
+                    // The other one is told in the response to it.
+                    self.mark = Some(exchange.number).filter(|_| exchange.operation == Operation::Stream);
                 } else {
                     self.upload = upload;
                 }
             }
-            Operation::Down | Operation::Poll => {
-                // RFC-less: a browser asks again with the same URL, and says what it had last.
+            Operation::Try => {
+                if exchange.number <= self.trials {
+                    return refused(409, "this trial was seen before");
+                }
+                self.trials = exchange.number;
+                self.acknowledge(exchange.received)?;
+            }
+            Operation::Down | Operation::Events | Operation::Poll => {
+                // HTML §9.2.4: a browser asks again with the same URL, and says what it had last. Whoever else has
+                // the URL can do so, too: only where that was wanted.
+                let last_event = last_event.filter(|_| exchange.operation == Operation::Events);
                 let again = exchange.number == self.downlinks && last_event.is_some();
                 if exchange.number < self.downlinks || (exchange.number == self.downlinks && !again) {
                     return refused(409, "this downlink was seen before");
@@ -213,10 +242,12 @@ impl ServerPath {
                 self.downlinks = exchange.number;
                 let mode = match exchange.operation {
                     Operation::Poll => Mode::Poll,
+                    Operation::Events => Mode::Sse,
                     _ => mode,
                 };
                 self.down = Some(Downlink {
-                    number: exchange.number,
+                    way: Way::Get(exchange.number),
+                    says_position: false,
                     mode,
                     position: from,
                     last: now,
@@ -300,7 +331,7 @@ impl ServerPath {
     ///
     /// # Errors
     /// There is a gap, which ends the path.
-    pub fn take_note(&mut self, number: u64, note: Note) -> Result<Uploaded, HttpError> {
+    pub fn take_note(&mut self, now: Timestamp, number: u64, note: Note) -> Result<Uploaded, HttpError> {
         let received = self.incoming.received();
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.number == number) else {
             return Ok(Uploaded::Replaced);
@@ -308,6 +339,9 @@ impl ServerPath {
         match note {
             Note::Received(position) => self.acknowledge(position)?,
             Note::End => self.client_ended = true,
+            // Once: each time would send again what is not acknowledged.
+            Note::Turn if std::mem::take(&mut stream.turns) => self.turn(now, number),
+            Note::Turn => return Err(HttpError::Malformed("a turn to no response")),
             Note::Mark(position) if position <= received => stream.position = position,
             Note::Mark(_) => {
                 self.fail(SequenceError::Gap);
@@ -315,6 +349,24 @@ impl ServerPath {
             }
         }
         Ok(Uploaded::Taken)
+    }
+
+    /// The downlink goes on in the response to a streaming upload, behind what the client is known to have.
+    fn turn(&mut self, now: Timestamp, number: u64) {
+        self.down = Some(Downlink {
+            way: Way::Stream(number),
+            says_position: true,
+            mode: Mode::Binary,
+            position: self.outgoing.acked(),
+            last: now,
+        });
+        self.told = u64::MAX;
+        self.orphan_at = Timestamp::MAX;
+    }
+
+    /// Whether the response to that streaming upload is the downlink.
+    pub fn is_turned(&self, number: u64) -> bool {
+        self.down.is_some_and(|down| down.way == Way::Stream(number))
     }
 
     /// The upload of that number has come to its end; `ends` where it was the path's last.
@@ -325,17 +377,22 @@ impl ServerPath {
         }
     }
 
-    /// The connection of the streaming upload is gone, or has ended it.
-    pub fn lose_stream(&mut self, number: u64) {
+    /// The connection of the streaming upload is gone, or has ended it: so is the downlink, where it was that.
+    pub fn lose_stream(&mut self, now: Timestamp, number: u64) {
         if self.stream.is_some_and(|stream| stream.number == number) {
             self.stream = None;
             self.mark = None;
         }
+        self.lose(now, Way::Stream(number));
     }
 
     /// The connection of a downlink is gone.
     pub fn lose_down(&mut self, now: Timestamp, number: u64) {
-        if self.down.is_some_and(|down| down.number == number) {
+        self.lose(now, Way::Get(number));
+    }
+
+    fn lose(&mut self, now: Timestamp, way: Way) {
+        if self.down.is_some_and(|down| down.way == way) {
             self.down = None;
             self.orphan_at = now + self.config.orphan;
         }
@@ -350,26 +407,27 @@ impl ServerPath {
         )
     }
 
-    /// The head of a downlink's response, with the first of its body.
-    pub fn begin_down(&mut self, mode: Mode, cors: &str, out: &mut OutBuffer) {
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\
-             {RESPONSE_FIELDS}{cors}\r\n",
-            mode.media_type(),
-        );
-        out.put(head.as_bytes());
-        mode::put_preamble(mode, out);
-    }
-
     /// Appends what the downlink of that number is to write, a step of it: nothing where nothing is left. `false`: it is over, and is closed once that is written.
     pub fn poll_down(&mut self, now: Timestamp, number: u64, out: &mut OutBuffer) -> bool {
+        self.poll_way(now, Way::Get(number), out)
+    }
+
+    /// [`ServerPath::poll_down`] for the response to the streaming upload of that number, which is the downlink.
+    pub fn poll_turned(&mut self, now: Timestamp, number: u64, out: &mut OutBuffer) -> bool {
+        self.poll_way(now, Way::Stream(number), out)
+    }
+
+    fn poll_way(&mut self, now: Timestamp, way: Way, out: &mut OutBuffer) -> bool {
         let over = self.failed.is_some() || self.end_sent;
-        let Some(down) = self.down.as_mut().filter(|down| down.number == number && !over) else {
+        let Some(down) = self.down.as_mut().filter(|down| down.way == way && !over) else {
             out.put(LAST_CHUNK);
             return false;
         };
         let before = out.len();
         let received = self.incoming.received();
+        if std::mem::take(&mut down.says_position) {
+            mode::put_note(down.mode, Note::Mark(down.position), out);
+        }
         if let Some(number) = self.mark.take() {
             mode::put_note(down.mode, Note::Mark(number), out);
         }
@@ -416,7 +474,7 @@ impl ServerPath {
         out: &mut OutBuffer,
     ) -> Option<()> {
         let created = number == 0;
-        let down = self.down.filter(|down| down.number == number);
+        let down = self.down.filter(|down| down.way == Way::Get(number));
         if !created && down.is_none() {
             // Replaced by another.
             out.put(&super::refusal(&HttpError::Refused {
@@ -465,6 +523,11 @@ impl ServerPath {
     /// What the client sent and the session has not taken.
     pub fn incoming(&mut self) -> &mut BytesMut {
         self.incoming.waiting()
+    }
+
+    /// The position up to which the client's bytes have come.
+    pub fn received(&self) -> u64 {
+        self.incoming.received()
     }
 
     /// Bytes that the client sent and the session has not taken.
@@ -528,4 +591,15 @@ impl ServerPath {
         self.incoming.shrink();
         self.outgoing.shrink();
     }
+}
+
+/// Appends the head of a downlink's response, with the first of its body.
+pub fn begin_down(mode: Mode, cors: &str, out: &mut OutBuffer) {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\
+         {RESPONSE_FIELDS}{cors}\r\n",
+        mode.media_type(),
+    );
+    out.put(head.as_bytes());
+    mode::put_preamble(mode, out);
 }

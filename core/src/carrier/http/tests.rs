@@ -219,7 +219,7 @@ fn nothing_that_is_sent_becomes_an_event() {
 fn what_no_server_writes_is_refused() {
     for (mode, bad) in [
         (Mode::Binary, &b"\x00"[..]),
-        (Mode::Binary, b"\x06"),
+        (Mode::Binary, b"\x0a"),
         (Mode::Binary, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
         (Mode::Sse, b"data: AAAA\n\n"),
         (Mode::Sse, b"id: x\ndata: AAAA\n\n"),
@@ -266,8 +266,11 @@ fn a_stolen_token_opens_nothing() {
     for operation in [
         Operation::Up,
         Operation::Stream,
+        Operation::Both,
         Operation::Down,
+        Operation::Events,
         Operation::Poll,
+        Operation::Try,
         Operation::End,
     ] {
         let forged = key(2).sign(operation, TOKEN, 1, 5, 0);
@@ -348,7 +351,7 @@ fn events(path: &mut ServerPath, number: u64) -> Vec<u8> {
 fn a_browser_goes_on_from_its_last_event() {
     let mut path = server();
     path.write(&[IoSlice::new(b"0123456789")]);
-    let exchange = key(1).sign(Operation::Down, TOKEN, 1, 0, 0);
+    let exchange = key(1).sign(Operation::Events, TOKEN, 1, 0, 0);
     path.begin(NOW, &exchange, Mode::Sse, None).unwrap();
     assert_eq!(events(&mut path, 1), b"0123456789");
     path.lose_down(NOW, 1);
@@ -357,10 +360,15 @@ fn a_browser_goes_on_from_its_last_event() {
     assert_eq!(events(&mut path, 1), b"789ab");
     // Not without, and not by an older one.
     assert_eq!(status(path.begin(NOW, &exchange, Mode::Sse, None)), 409);
-    let next = key(1).sign(Operation::Down, TOKEN, 2, 9, 9);
+    let next = key(1).sign(Operation::Events, TOKEN, 2, 9, 9);
     path.begin(NOW, &next, Mode::Sse, None).unwrap();
     assert_eq!(status(path.begin(NOW, &exchange, Mode::Sse, Some(9))), 409);
     assert_eq!(events(&mut path, 2), b"9ab");
+    // What was not asked for a browser is good for one request.
+    let own = key(1).sign(Operation::Down, TOKEN, 3, 9, 9);
+    path.begin(NOW, &own, Mode::Sse, None).unwrap();
+    path.lose_down(NOW, 3);
+    assert_eq!(status(path.begin(NOW, &own, Mode::Sse, Some(9))), 409);
 }
 
 #[test]
@@ -418,7 +426,7 @@ fn requests(path: &mut ClientPath, now: Timestamp) -> Vec<String> {
             path.handle_connected(now, slot);
         }
     }
-    for slot in [Slot::Up, Slot::Down, Slot::Stream] {
+    for slot in Slot::ALL {
         let mut out = OutBuffer::new();
         path.poll_transmit(now, slot, &mut out);
         let text = String::from_utf8_lossy(&drain(&mut out)).into_owned();
@@ -466,6 +474,101 @@ fn a_downlink_that_is_held_back_is_replaced_by_the_next_mode() {
     );
 }
 
+/// Lets downlinks fail until polls are left.
+fn fallen() -> (ClientPath, Timestamp) {
+    let mut path = client(None);
+    let mut now = NOW;
+    loop {
+        let asked = requests(&mut path, now);
+        if path.mode() == Mode::Poll {
+            assert_eq!(asked, ["GET /?op=poll Accept: application/octet-stream"]);
+            break;
+        }
+        now = path.poll_timeout().unwrap();
+    }
+    (path, now)
+}
+
+/// Lives by its deadlines until it asks for something: what, and when. Polls are answered at once.
+fn next_request(path: &mut ClientPath) -> (String, Timestamp) {
+    for _ in 0..100 {
+        let now = path.poll_timeout().unwrap();
+        let mut answer = BytesMut::from(&b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"[..]);
+        path.handle_input(now, Slot::Down, &mut answer);
+        let asked = requests(path, now);
+        if let Some(one) = asked.iter().find(|one| !one.contains("op=poll")) {
+            return (one.clone(), now);
+        }
+    }
+    panic!("nothing is asked for");
+}
+
+#[test]
+fn a_better_way_down_is_tried_again_ever_more_rarely_and_taken_when_it_gets_through() {
+    let (mut path, mut last) = fallen();
+    for (form, wait) in [
+        ("application/octet-stream", 30),
+        ("text/event-stream", 60),
+        ("application/octet-stream", 120),
+        ("text/event-stream", 240),
+        ("application/octet-stream", 300),
+    ] {
+        let (asked, at) = next_request(&mut path);
+        assert_eq!(asked, format!("GET /?op=try Accept: {form}"));
+        // The first is counted from where the first form fell, and each has its own time to come.
+        let waited = at.since(last).as_secs();
+        assert!(waited.abs_diff(wait) <= 1, "{waited} s instead of {wait}");
+        // The head alone proves nothing, as it may be all that gets through.
+        let mut head = BytesMut::from(&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..]);
+        path.handle_input(at, Slot::Trial, &mut head);
+        assert_eq!(path.mode(), Mode::Poll);
+        last = at;
+    }
+    let (asked, at) = next_request(&mut path);
+    assert_eq!(asked, "GET /?op=try Accept: text/event-stream");
+    let first =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n19\r\nevent: received\ndata: 5\n\n\r\n";
+    path.handle_input(at, Slot::Trial, &mut BytesMut::from(&first[..]));
+    assert_eq!(path.mode(), Mode::Sse);
+    assert_eq!(
+        requests(&mut path, at),
+        ["GET /?op=down Accept: text/event-stream"]
+    );
+}
+
+#[test]
+fn a_trial_that_is_refused_or_broken_off_costs_nothing() {
+    for refusal in [
+        &b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"[..],
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"",
+    ] {
+        let (mut path, _) = fallen();
+        let (_, at) = next_request(&mut path);
+        if refusal.is_empty() {
+            path.handle_closed(at, Slot::Trial);
+        } else {
+            path.handle_input(at, Slot::Trial, &mut BytesMut::from(refusal));
+        }
+        let (asked, again) = next_request(&mut path);
+        assert_eq!(asked, "GET /?op=try Accept: text/event-stream");
+        assert!(again.since(at) >= Duration::from_secs(60));
+        assert!(!path.is_over() && path.mode() == Mode::Poll);
+    }
+}
+
+#[test]
+fn a_form_that_was_asked_for_is_not_left() {
+    let mut path = client(Some(Mode::Poll));
+    requests(&mut path, NOW);
+    let due = path.poll_timeout().unwrap();
+    assert!(
+        due > NOW + Duration::from_secs(39),
+        "only the poll itself may be late"
+    );
+}
+
 #[test]
 fn a_downlink_that_goes_mute_is_seen_by_what_uploads_are_told() {
     let mut path = client(None);
@@ -475,10 +578,7 @@ fn a_downlink_that_goes_mute_is_seen_by_what_uploads_are_told() {
     path.handle_input(NOW, Slot::Down, &mut first);
     path.write(&[IoSlice::new(b"question")]);
     let asked = requests(&mut path, NOW);
-    assert_eq!(
-        asked,
-        ["POST /?op=up Accept: */*", "POST /?op=stream Accept: */*"]
-    );
+    assert_eq!(asked, ["POST /?op=up Accept: */*", "POST /?op=both Accept: */*"]);
     let mut told = BytesMut::from(
         &b"HTTP/1.1 204 No Content\r\nSheetbend-Received: 13\r\nSheetbend-Sent: 50\r\n\r\n"[..],
     );
@@ -499,11 +599,14 @@ fn a_streaming_upload_carries_only_once_it_is_read() {
     let mut first =
         BytesMut::from(&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\x15\r\n"[..]);
     path.handle_input(NOW, Slot::Down, &mut first);
+    // What is on the way ends a request whose response has begun.
+    assert_eq!(requests(&mut path, NOW), ["POST /?op=both Accept: */*"]);
+    path.handle_closed(NOW, Slot::Stream);
     assert_eq!(requests(&mut path, NOW), ["POST /?op=stream Accept: */*"]);
     path.write(&[IoSlice::new(b"abc")]);
     assert_eq!(requests(&mut path, NOW), ["POST /?op=up Accept: */*"]);
     // The mark comes while the upload is under way.
-    path.handle_input(NOW, Slot::Down, &mut BytesMut::from(&b"1\r\n\x07\r\n"[..]));
+    path.handle_input(NOW, Slot::Down, &mut BytesMut::from(&b"1\r\n\x0b\r\n"[..]));
     path.write(&[IoSlice::new(b"def")]);
     assert!(path.streams() && requests(&mut path, NOW).is_empty());
     let mut told = BytesMut::from(&b"HTTP/1.1 204 No Content\r\nSheetbend-Received: 8\r\n\r\n"[..]);
@@ -518,4 +621,113 @@ fn a_streaming_upload_carries_only_once_it_is_read() {
         ["POST /?op=up Accept: */*", "POST /?op=stream Accept: */*"]
     );
     assert!(!path.streams());
+}
+
+/// A path whose downlink has become the response to its streaming upload. The server has "helloabc".
+fn turned() -> ClientPath {
+    let mut path = client(None);
+    requests(&mut path, NOW);
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n";
+    let begins = |block: &[u8]| BytesMut::from(&[&head[..], block, b"\r\n"].concat()[..]);
+    path.handle_input(NOW, Slot::Down, &mut begins(b"\x15"));
+    assert_eq!(requests(&mut path, NOW), ["POST /?op=both Accept: */*"]);
+    path.handle_input(NOW, Slot::Stream, &mut begins(b"\x07"));
+    let mut out = OutBuffer::new();
+    path.poll_transmit(NOW, Slot::Stream, &mut out);
+    assert_eq!(unchunked(&drain(&mut out)), b"\x09\x06", "has 2, and turns");
+    // Until the server has turned, everything goes as before.
+    path.write(&[IoSlice::new(b"abc")]);
+    assert_eq!(requests(&mut path, NOW), ["POST /?op=up Accept: */*"]);
+    let mut told = BytesMut::from(&b"HTTP/1.1 204 No Content\r\nSheetbend-Received: 8\r\n\r\n"[..]);
+    path.handle_input(NOW, Slot::Up, &mut told);
+    assert!(!path.streams());
+    let went_on = b"1\r\n\x0b\r\n1\r\n\x21\r\n4\r\n\x0cxyz\r\n";
+    path.handle_input(NOW, Slot::Stream, &mut BytesMut::from(&went_on[..]));
+    assert_eq!(path.poll_action(), Some(Action::Close(Slot::Down)));
+    assert_eq!(&path.incoming()[..], b"hixyz");
+    path
+}
+
+#[test]
+fn one_connection_carries_both_directions_where_it_gets_through() {
+    let mut path = turned();
+    assert!(path.streams());
+    path.write(&[IoSlice::new(b"def")]);
+    let mut out = OutBuffer::new();
+    path.poll_transmit(NOW, Slot::Stream, &mut out);
+    assert_eq!(
+        unchunked(&drain(&mut out)),
+        b"\x23\x15\x0cdef",
+        "goes on at 8, has 5, three bytes"
+    );
+    // It is cut: what was not acknowledged goes again by itself, and both directions are asked for anew.
+    path.handle_closed(NOW, Slot::Stream);
+    assert!(!path.is_over() && !path.streams());
+    assert_eq!(
+        requests(&mut path, NOW),
+        [
+            "POST /?op=up Accept: */*",
+            "GET /?op=down Accept: application/octet-stream"
+        ]
+    );
+}
+
+#[test]
+fn a_response_that_goes_mute_is_left_for_a_downlink_of_its_own() {
+    let mut path = turned();
+    let due = path.poll_timeout().unwrap();
+    assert_eq!(due, NOW + Duration::from_secs(40), "nothing at all comes");
+    assert_eq!(
+        requests(&mut path, due),
+        ["GET /?op=down Accept: application/octet-stream"]
+    );
+    let mut first =
+        BytesMut::from(&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\x21\r\n"[..]);
+    path.handle_input(due, Slot::Down, &mut first);
+    assert_eq!(requests(&mut path, due), ["POST /?op=stream Accept: */*"]);
+}
+
+#[test]
+fn what_comes_down_before_it_was_turned_to_is_not_taken() {
+    for early in [&b"4\r\n\x0cxyz\r\n"[..], b"1\r\n\x0b\r\n", b"1\r\n\x02\r\n"] {
+        let mut path = client(None);
+        requests(&mut path, NOW);
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut first = BytesMut::from(&[&head[..], b"1\r\n\x15\r\n"].concat()[..]);
+        path.handle_input(NOW, Slot::Down, &mut first);
+        requests(&mut path, NOW);
+        let mut said = BytesMut::from(&[&head[..], early].concat()[..]);
+        path.handle_input(NOW, Slot::Stream, &mut said);
+        assert_eq!(path.poll_action(), Some(Action::Close(Slot::Stream)));
+        assert!(!path.is_over() && &path.incoming()[..] == b"hi");
+    }
+}
+
+#[test]
+fn a_server_turns_only_in_responses_that_it_has_begun() {
+    let mut path = server();
+    path.write(&[IoSlice::new(b"0123456789")]);
+    let down = key(1).sign(Operation::Down, TOKEN, 1, 0, 0);
+    path.begin(NOW, &down, Mode::Binary, None).unwrap();
+    let plain = key(1).sign(Operation::Stream, TOKEN, 1, 5, 0);
+    path.begin(NOW, &plain, Mode::Binary, None).unwrap();
+    assert!(malformed(path.take_note(NOW, 1, Note::Turn)));
+    let both = key(1).sign(Operation::Both, TOKEN, 2, 5, 0);
+    path.begin(NOW, &both, Mode::Binary, None).unwrap();
+    assert!(!path.is_turned(2));
+    path.take_note(NOW, 2, Note::Received(4)).unwrap();
+    assert_eq!(path.take_note(NOW, 2, Note::Turn), Ok(Uploaded::Taken));
+    let mut out = OutBuffer::new();
+    assert!(path.poll_turned(NOW, 2, &mut out));
+    assert_eq!(
+        unchunked(&drain(&mut out)),
+        b"\x13\x15\x18456789",
+        "goes on at 4, has 5, six bytes"
+    );
+    // What was the downlink is none any more, and nothing is sent twice for being asked twice.
+    assert!(!path.poll_down(NOW, 1, &mut out));
+    assert!(malformed(path.take_note(NOW, 2, Note::Turn)));
+    path.lose_stream(NOW, 2);
+    assert!(!path.is_turned(2));
+    assert_eq!(path.poll_timeout(), Some(NOW + Duration::from_secs(20)));
 }

@@ -16,6 +16,8 @@ const MAX_CREDENTIAL: usize = 255;
 pub enum ProxyKind {
     /// HTTP CONNECT.
     Http,
+    /// The same inside TLS, by which the proxy proves its name.
+    Https,
     /// SOCKS5.
     Socks5 {
         /// Names are resolved by the proxy (`socks5h`), and not here (`socks5`).
@@ -27,6 +29,7 @@ impl ProxyKind {
     fn scheme(self) -> &'static str {
         match self {
             ProxyKind::Http => "http",
+            ProxyKind::Https => "https",
             ProxyKind::Socks5 { resolves: false } => "socks5",
             ProxyKind::Socks5 { resolves: true } => "socks5h",
         }
@@ -74,7 +77,8 @@ impl Credentials {
     }
 }
 
-/// A proxy: `http://[user:password@]host[:port]`, `socks5://…` or `socks5h://…`; without a scheme it is `http`.
+/// A proxy: `http://[user:password@]host[:port]`, `https://…`, `socks5://…` or `socks5h://…`; without a scheme it is
+/// `http`.
 ///
 /// Printed without user and password.
 #[derive(Clone, PartialEq, Eq)]
@@ -90,7 +94,7 @@ pub struct Proxy {
 #[non_exhaustive]
 pub enum ProxyParseError {
     /// A kind of proxy that is not spoken.
-    #[error("proxies of the kind `{0}` are not spoken here: known are http, socks5 and socks5h")]
+    #[error("proxies of the kind `{0}` are not spoken here: known are http, https, socks5 and socks5h")]
     Scheme(
         /// Its scheme.
         String,
@@ -175,6 +179,7 @@ impl FromStr for Proxy {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let (kind, default_port) = match scheme.to_ascii_lowercase().as_str() {
             "http" => (ProxyKind::Http, 80),
+            "https" => (ProxyKind::Https, 443),
             "socks5" => (ProxyKind::Socks5 { resolves: false }, 1080),
             "socks5h" => (ProxyKind::Socks5 { resolves: true }, 1080),
             other => return Err(ProxyParseError::Scheme(other.chars().take(16).collect())),
@@ -246,7 +251,7 @@ fn credentials(login: &str, kind: ProxyKind) -> Result<Credentials, ProxyParseEr
         return wrong("it is longer than 255 bytes");
     }
     let control = |bytes: &[u8]| bytes.iter().any(u8::is_ascii_control);
-    if kind == ProxyKind::Http {
+    if matches!(kind, ProxyKind::Http | ProxyKind::Https) {
         // RFC 7617 §2.
         if both.user.contains(&b':') {
             return wrong("a user has no colon");

@@ -1,5 +1,7 @@
 //! Through proxies: HTTP CONNECT (RFC 9110 §9.3.6) and SOCKS5 (RFC 1928, RFC 1929). PROTOCOL 14.6.
 //!
+//! Where a proxy is spoken to inside TLS ([`ProxyKind::Https`]) a [`Tunnel`] has what is inside.
+//!
 //! A [`Proxy`] is what a user writes, [`ProxyRules`] say which of them leads where, and a [`Tunnel`] is one
 //! connection to a proxy until it leads to the target. What is spoken through it begins behind it.
 
@@ -96,7 +98,8 @@ impl Tunnel {
             return Err(ProxyError::Target(host.chars().take(64).collect()));
         }
         let (machine, pending) = match proxy.kind() {
-            ProxyKind::Http => {
+            // What lies around an encrypted one is the caller's.
+            ProxyKind::Http | ProxyKind::Https => {
                 let (machine, request) = Connect::new(proxy.credentials(), host, port, limits);
                 (Machine::Connect(machine), request)
             }

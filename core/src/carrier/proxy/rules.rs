@@ -1,6 +1,6 @@
 //! Which proxy leads where.
 
-use super::{NoProxy, Proxy, ProxyParseError};
+use super::{NoProxy, Proxy, ProxyKind, ProxyParseError};
 
 /// Which proxy leads to a target, if one is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,13 @@ impl ProxyRules {
         };
         let proxy = proxy.as_ref()?;
         (!self.except.contains(host, port)).then_some(proxy)
+    }
+
+    /// Whether one of the proxies is spoken to inside TLS.
+    pub fn has_encrypted(&self) -> bool {
+        let proxies = [&self.tunnel, &self.web];
+        let mut proxies = proxies.into_iter().flatten();
+        proxies.any(|proxy| proxy.kind() == ProxyKind::Https)
     }
 
     /// Whether nothing goes through a proxy.

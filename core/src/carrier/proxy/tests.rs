@@ -270,9 +270,9 @@ fn mistakes_in_a_proxy_are_one_clear_line() {
     };
     assert_eq!(
         line("socks4://p:1"),
-        "proxies of the kind `socks4` are not spoken here: known are http, socks5 and socks5h"
+        "proxies of the kind `socks4` are not spoken here: known are http, https, socks5 and socks5h"
     );
-    assert!(line("https://p:1").contains("`https`"));
+    assert!(line("ftp://p:1").contains("`ftp`"));
     assert!(line("http://me:secret@").contains("no host"));
     assert!(line("http://").contains("no host"));
     assert!(line(":80").contains("no host"));

@@ -21,6 +21,9 @@ pub enum TlsError {
     /// The server's key is none of the pinned ones.
     #[error("the server's key is not a pinned one: it has the pin {0}")]
     WrongPin(Pin),
+    /// The server's certificate is refused for another reason.
+    #[error("the server's certificate is refused: {0}")]
+    BadCertificate(String),
     /// The peer refuses, and says why by an alert.
     #[error("the peer refuses: {0}")]
     Alert(String),
@@ -34,6 +37,21 @@ pub enum TlsError {
 
 use super::Pin;
 
+impl TlsError {
+    /// Whether the server is not to be trusted, by its certificate.
+    pub fn is_distrust(&self) -> bool {
+        match self {
+            TlsError::Expired(_)
+            | TlsError::NotYetValid(_)
+            | TlsError::WrongName(_)
+            | TlsError::UnknownIssuer
+            | TlsError::WrongPin(_)
+            | TlsError::BadCertificate(_) => true,
+            TlsError::Alert(_) | TlsError::Alpn | TlsError::Other(_) => false,
+        }
+    }
+}
+
 impl From<Error> for TlsError {
     fn from(error: Error) -> TlsError {
         use CertificateError::{
@@ -46,7 +64,7 @@ impl From<Error> for TlsError {
                 NotValidYet | NotValidYetContext { .. } => TlsError::NotYetValid(why.to_string()),
                 NotValidForName | NotValidForNameContext { .. } => TlsError::WrongName(why.to_string()),
                 UnknownIssuer => TlsError::UnknownIssuer,
-                other => TlsError::Other(format!("the server's certificate is refused: {other}")),
+                other => TlsError::BadCertificate(other.to_string()),
             },
             Error::AlertReceived(AlertDescription::NoApplicationProtocol) | Error::NoApplicationProtocol => {
                 TlsError::Alpn

@@ -247,6 +247,8 @@ fn a_protocol_that_nobody_speaks_is_told() {
         http1: ca.http1,
         #[cfg(feature = "quic")]
         quic: ca.quic,
+        #[cfg(feature = "webtransport")]
+        http3: ca.http3,
     };
     let (mut near, mut far) = ends(&odd, "server", &server_tls(), Inner::Native);
     let error = shake_hands(&mut near, &mut far).unwrap_err();

@@ -33,10 +33,12 @@ impl Connector {
         let loads = self.loads();
         let at = |index: usize| {
             let start = self.race_start(index)?.max(gate);
-            Some((start, loads[index].total(), self.preference(index)))
+            // What worked last on this network goes first.
+            let order = (!self.endpoints[index].won, self.preference(index));
+            Some((start, loads[index].total(), order))
         };
         let next = (0..self.endpoints.len()).filter_map(at).min();
-        next.map(|(at, _, (_, index))| (at, index))
+        next.map(|(at, _, (_, (_, index)))| (at, index))
     }
 
     /// When an endpoint may be tried (once more) in a race.
@@ -56,7 +58,7 @@ impl Connector {
         };
         // How long its handshake takes is known: early in the outage it is tried again and again at
         // that pace, and attempts that had several times as long make room.
-        if let (Some(took), Some(outage)) = (endpoint.took, self.outage) {
+        if let (Some(took), Some(outage)) = (endpoint.took(self.now), self.outage) {
             let pace = took
                 .saturating_mul(2)
                 .clamp(self.config.stagger, Duration::from_secs(1));
@@ -78,18 +80,37 @@ impl Connector {
         self.has_room(index).then(|| hedge.max(endpoint.not_before))
     }
 
-    /// When a last resort may be tried at the earliest.
+    /// Where the [last resorts](super::Config::last_resorts) begin among the endpoints.
+    fn first_resort(&self) -> usize {
+        self.config.endpoints.saturating_sub(self.config.last_resorts)
+    }
+
+    /// Whether an endpoint is one of the [last resorts](super::Config::last_resorts).
+    pub fn is_last_resort(&self, index: usize) -> bool {
+        (self.first_resort()..self.config.endpoints).contains(&index)
+    }
+
+    /// When a last resort may be tried at the earliest, or one that is broken: there is hope for the others as long as
+    /// one of them has not failed.
     fn resort(&self, index: usize) -> Timestamp {
-        let first = self.config.endpoints.saturating_sub(self.config.last_resorts);
-        if !(first..self.config.endpoints).contains(&index) {
+        let first = self.first_resort();
+        let last_resort = self.is_last_resort(index);
+        if !last_resort && !self.is_broken(index) {
             return Timestamp::ZERO;
         }
-        let mut others = self.endpoints.iter().take(first);
-        let hope = others.any(|other| !other.retired && other.failures == 0);
+        let others = if last_resort { first } else { self.endpoints.len() };
+        let hope = (0..others).any(|other| {
+            let known = &self.endpoints[other];
+            !known.retired && known.failures() == 0 && !self.is_broken(other)
+        });
         match self.outage {
             Some(since) if hope => since + self.config.resort_after,
             _ => Timestamp::ZERO,
         }
+    }
+
+    pub(super) fn is_broken(&self, index: usize) -> bool {
+        self.endpoints[index].brokenness.is_broken(self.now)
     }
 
     /// Whether the limits allow one more attempt to this endpoint.
@@ -105,42 +126,75 @@ impl Connector {
         same < self.config.max_in_flight_per_endpoint && self.in_flight.len() < self.config.max_in_flight
     }
 
-    /// Some path is up: as many more as are wanted, on different endpoints where possible.
+    /// Some path is up: as many more as are wanted, on different endpoints where possible; or another place for one of
+    /// them.
     fn next_to_fill(&self, gate: Timestamp) -> Option<(Timestamp, usize)> {
         let paths = self.paths_up() + self.in_flight.len();
-        let missing = paths < self.mode.paths();
-        if !missing && paths < 2 {
-            // One path cannot be uneven.
-            return None;
-        }
         let loads = self.loads();
-        let level = if missing {
+        if paths < self.mode.paths() {
             // The least served of those that work, and those that work no more and are served less.
             let works = |(load, endpoint): &(&Load, &Endpoint)| {
-                !endpoint.retired && (load.paths > 0 || endpoint.failures < FAILED_OUT)
+                !endpoint.retired && (load.paths > 0 || endpoint.failures() < FAILED_OUT)
             };
-            loads
-                .iter()
-                .zip(&self.endpoints)
-                .filter(works)
-                .map(|(load, _)| load.total())
-                .min()?
-        } else if self.in_flight.is_empty() {
-            // All wanted paths are up, but unevenly: look whether an endpoint that failed is back.
-            loads.iter().map(|load| load.paths).max()?.checked_sub(2)?
-        } else {
+            let known = loads.iter().zip(&self.endpoints);
+            let level = known.filter(works).map(|(load, _)| load.total()).min()?;
+            return self.least_served(&loads, level, gate);
+        }
+        if !self.in_flight.is_empty() {
             return None;
-        };
+        }
+        // All wanted paths are up, but perhaps unevenly: look whether an endpoint that failed is back.
+        let most = loads.iter().map(|load| load.paths).max()?;
+        let uneven = most.checked_sub(2);
+        let back = uneven.and_then(|level| self.least_served(&loads, level, gate));
+        back.into_iter().chain(self.next_upgrade()).min()
+    }
+
+    /// Of the endpoints that are served no better than this, the first that may be tried.
+    fn least_served(&self, loads: &[Load], level: usize, gate: Timestamp) -> Option<(Timestamp, usize)> {
         let candidates =
             (0..loads.len()).filter(|&index| loads[index].total() <= level && self.has_room(index));
         let at = |index: usize| {
             (
                 self.endpoints[index].not_before.max(gate),
                 loads[index].total(),
+                self.is_broken(index),
+                self.alike(index),
                 self.preference(index),
             )
         };
-        candidates.map(at).min().map(|(at, _, (_, index))| (at, index))
+        candidates.map(at).min().map(|(at, .., (_, index))| (at, index))
+    }
+
+    /// Enough paths are up: an endpoint that is preferred to all of them, if it may be tried.
+    fn next_upgrade(&self) -> Option<(Timestamp, usize)> {
+        if !self.config.upgrade || self.paths_up() > self.mode.paths() {
+            return None;
+        }
+        let best = self.best_up()?;
+        let better = |index: &usize| self.preference(*index) < best && self.has_room(*index);
+        let at = |index: usize| {
+            let endpoint = &self.endpoints[index];
+            let rested = endpoint.brokenness.until().unwrap_or(Timestamp::ZERO);
+            let trusted = endpoint.health.damping().trusted_at();
+            (
+                endpoint.not_before.max(rested).max(trusted),
+                self.preference(index),
+            )
+        };
+        let next = (0..self.endpoints.len()).filter(better).map(at).min();
+        next.map(|(at, (_, index))| (at, index))
+    }
+
+    /// How much an endpoint has in common with those that have paths: what ends these may end its own, too.
+    fn alike(&self, index: usize) -> usize {
+        let own = self.config.kind(index);
+        let counting = self.paths.iter().filter(|path| path.counts());
+        let common = |path: &super::Path| {
+            let other = self.config.kind(path.attempt.endpoint);
+            usize::from(own.transport == other.transport) + usize::from(own.host == other.host)
+        };
+        counting.map(common).sum()
     }
 
     pub(super) fn loads(&self) -> SmallVec<[Load; 8]> {

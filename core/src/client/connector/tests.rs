@@ -1,6 +1,8 @@
 //! The connector, driven by its own deadlines against simulated endpoints.
 
 use super::*;
+
+mod upgrade;
 use crate::policy::BackoffPolicy;
 
 const MS: Duration = Duration::from_millis(1);
@@ -124,6 +126,7 @@ impl World {
                         .handle_path_down(self.now, attempt.attempt_id, Down::Abandoned);
                 }
                 Event::Exhausted => self.exhausted += 1,
+                Event::Brokenness { .. } => {}
             }
         }
         self.connect();
@@ -242,7 +245,8 @@ fn the_race() {
     world.run_to(1000);
     assert_eq!(world.starts, [(0, 0), (100, 1), (200, 2)]);
     assert_eq!(world.ups, [(230, 2)]);
-    assert_eq!(world.given_up.len(), 2);
+    // One that would be better goes on for its time.
+    assert_eq!(world.given_up.len(), 1);
 
     let mut world = World::new(1, &[REFUSES, REFUSES, UP], |_| ());
     world.run_to(1000);
@@ -434,7 +438,8 @@ fn standby_uses_different_endpoints() {
     world.run_to(60_000);
     assert_eq!(world.connector.paths_up(), 2);
     assert_eq!(world.surplus, 0);
-    assert_eq!(world.connector.poll_timeout(), None);
+    // Nothing is due before the first, which is preferred, has had its rest.
+    assert!(world.connector.poll_timeout().is_some_and(|at| at > ms(300_000)));
 }
 
 #[test]
@@ -600,10 +605,13 @@ fn random_worlds_heal() {
                 world.at(at, Happens::Change(endpoint, UP));
             }
             world.run_to(at + 40_000);
-            assert_eq!(world.connector.paths_up(), paths);
+            // A better one may just be taking over.
+            let up = world.connector.paths_up();
+            assert!(up == paths || up == paths + 1, "{up} of {paths}");
             let spread: std::collections::BTreeSet<_> = world.up.iter().map(|path| path.endpoint).collect();
-            assert_eq!(spread.len(), n.min(paths));
-            assert_eq!(world.connector.poll_timeout(), None);
+            assert!(spread.len() >= n.min(paths), "{spread:?}");
+            let next = world.connector.poll_timeout();
+            assert!(next.is_none_or(|next| next > ms(at + 40_000)), "{next:?}");
         });
 }
 

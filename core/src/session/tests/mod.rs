@@ -4,6 +4,7 @@
 mod attacks;
 mod audited;
 mod basics;
+mod choosing;
 mod faults;
 mod floods;
 mod handshakes;

@@ -431,6 +431,9 @@ fn a_path_that_was_delayed_is_gone_back_to_without_a_gap() {
             let (mut world, mut flow) = ranked(2, delay);
             let gap = gap_after_delay(&mut world, &mut flow, 150 * MS, time * MS);
             assert!(gap <= delay * 2 + 5 * MS, "{delay:?} for {time} ms: {gap:?}");
+            // It has to be well for a while first, for longer after each time that it was not.
+            let gap = longest_gap(&mut world, &mut flow, Duration::from_secs(8));
+            assert!(gap <= delay * 2 + 5 * MS, "going back after {time} ms: {gap:?}");
             assert_eq!(
                 world.client.active_path(),
                 world.links[0].client,
@@ -461,7 +464,8 @@ fn a_second_stall_is_left_as_soon_as_the_first() {
     world.stall(0, true, true);
     let first = longest_gap(&mut world, &mut flow, 500 * MS);
     world.stall(0, false, false);
-    longest_gap(&mut world, &mut flow, 500 * MS);
+    // It is gone back to once it has been well for long enough.
+    longest_gap(&mut world, &mut flow, 3000 * MS);
     assert_eq!(world.client.active_path(), world.links[0].client);
     world.stall(0, true, true);
     let second = longest_gap(&mut world, &mut flow, 500 * MS);

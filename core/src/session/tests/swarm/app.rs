@@ -101,6 +101,7 @@ impl App {
             | Event::PathRecovered(_)
             | Event::PathMoved { .. }
             | Event::Switched { .. }
+            | Event::Standstill(_)
             | Event::Quiet => {}
             Event::Opened { kind, class } => {
                 self.may_accept

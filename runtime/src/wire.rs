@@ -1,4 +1,4 @@
-//! One connection under exchanges: its bytes in and out, in plain.
+//! One connection below exchanges or a tunnel: its bytes in and out, in plain.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -15,11 +15,11 @@ use crate::rt::Socket;
 /// A read is not worth its system call with less room than this.
 const MIN_ROOM: usize = 8 * 1024;
 
-pub(super) struct Wire {
-    pub(super) socket: Box<dyn Socket>,
+pub(crate) struct Wire {
+    pub(crate) socket: Box<dyn Socket>,
     layers: Option<Box<Layers>>,
     /// What came and was not taken.
-    pub(super) input: BytesMut,
+    pub(crate) input: BytesMut,
     /// Bytes of the allocation that `input` lies in.
     block: usize,
     sending: Sending,
@@ -27,7 +27,7 @@ pub(super) struct Wire {
 
 impl Wire {
     /// A connection on which nothing lies above TLS.
-    pub(super) fn new(connection: Connection) -> Wire {
+    pub(crate) fn new(connection: Connection) -> Wire {
         let Connection {
             socket,
             layers,
@@ -44,12 +44,12 @@ impl Wire {
     }
 
     /// What binds a JOIN to it.
-    pub(super) fn exporter(&self) -> Option<Exporter> {
+    pub(crate) fn exporter(&self) -> Option<Exporter> {
         self.layers.as_ref()?.carrier.capabilities().exporter
     }
 
     /// Reads once. `Ok(true)`: something may have come; `Ok(false)`: the end.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Poll<io::Result<bool>> {
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Poll<io::Result<bool>> {
         loop {
             ready!(self.socket.poll_readable(cx))?;
             let apart = matches!(&self.layers, Some(layers) if layers.carrier.reads_apart());
@@ -88,37 +88,44 @@ impl Wire {
     }
 
     /// Keeps no block for input that is taken, or small.
-    pub(super) fn put_aside(&mut self) {
+    pub(crate) fn put_aside(&mut self) {
         pool::put_aside(&mut self.input, &mut self.block);
     }
 
     /// Whether all that was laid out is written.
-    pub(super) fn is_flushed(&mut self) -> bool {
+    pub(crate) fn is_flushed(&mut self) -> bool {
         self.sending.buffer().is_empty()
     }
 
     /// Lets `lay_out` append what is to be written next. Only where all is written that was laid out before.
-    pub(super) fn lay_out<T>(&mut self, now: Timestamp, lay_out: impl FnOnce(&mut OutBuffer) -> T) -> T {
-        let out = self.sending.buffer();
+    pub(crate) fn lay_out<T>(&mut self, now: Timestamp, lay_out: impl FnOnce(&mut OutBuffer) -> T) -> T {
+        let mut out = std::mem::take(self.sending.buffer());
         debug_assert!(out.is_empty(), "what is sealed cannot be appended to");
-        let result = lay_out(out);
+        if out.capacity() == 0 {
+            out = pool::take_output();
+        }
+        let result = lay_out(&mut out);
         if let Some(layers) = &mut self.layers {
-            layers.carrier.seal(now, out);
+            layers.carrier.seal(now, &mut out);
+        }
+        match out.is_empty() {
+            true => pool::give_output(out),
+            false => *self.sending.buffer() = out,
         }
         result
     }
 
     /// Writes what was laid out; ready when all of it is.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let written = self.sending.poll_write(cx, &*self.socket);
-        if written.is_ready() {
-            self.sending.buffer().shrink();
+        if written.is_ready() && self.sending.buffer().capacity() > 0 {
+            pool::give_output(std::mem::take(self.sending.buffer()));
         }
         written
     }
 
     /// Says goodbye, if there is anybody to hear it.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if !self.is_flushed() {
             return;
         }
