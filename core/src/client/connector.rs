@@ -515,7 +515,7 @@ impl Connector {
         // One that would be better may go on: it takes over when it has come up.
         let wanted = |connector: &Connector| {
             let missing = target.saturating_sub(up);
-            missing + usize::from(missing == 0 && connector.config.upgrade && better(connector))
+            missing + usize::from(up == target && connector.config.upgrade && better(connector))
         };
         while self.in_flight.len() > wanted(self) {
             // First those to an endpoint that is served already, then the least preferred, then the newest.

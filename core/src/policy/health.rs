@@ -194,6 +194,14 @@ impl Health {
         self.judge(now);
     }
 
+    /// It answered what belongs to a stall that is known: it lives, and there is no other news.
+    pub fn on_echo(&mut self, now: Timestamp) {
+        self.proven_at = Some(now);
+        self.stalled = false;
+        self.consecutive_failures = 0;
+        self.judge(now);
+    }
+
     /// It answers nothing, and should have. It counts as one failure, however long it lasts.
     pub fn on_stall(&mut self, now: Timestamp) {
         if !std::mem::replace(&mut self.stalled, true) {

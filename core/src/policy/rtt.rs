@@ -114,8 +114,9 @@ impl Rtt {
         self.minimum.min(self.get())
     }
 
-    /// An answer came `measured` after what it answers was sent; the peer says that it held it for `ack_delay`.
-    pub fn sample(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) {
+    /// An answer came `measured` after what it answers was sent; the peer says that it held it for `ack_delay`. Tells
+    /// whether it is news: it is not if it was under way in a stall that has shown already.
+    pub fn sample(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) -> bool {
         // What the handshake took was a guess: packets that it lost are no part of the round trip.
         let first = self.minimum == Duration::MAX;
         self.fresh = self.fresh.min(measured);
@@ -138,7 +139,7 @@ impl Rtt {
         let Some(smoothed) = self.smoothed.filter(|_| !first) else {
             self.smoothed = Some(adjusted);
             self.variance = adjusted / 2;
-            return;
+            return true;
         };
         if !self.is_late() {
             self.late_since = None;
@@ -147,7 +148,7 @@ impl Rtt {
                 // happen on it, the variance tells for a while.
                 self.smoothed = Some(adjusted);
                 self.variance = (self.variance / 2).max(adjusted / 2);
-                return;
+                return true;
             }
         }
         let counted = match self.late_since {
@@ -157,12 +158,13 @@ impl Rtt {
                 adjusted.min(self.late_from())
             }
             // It was under way when the stall showed: what it waited for is known already.
-            Some(since) if now.since(since) < measured => return,
+            Some(since) if now.since(since) < measured => return false,
             _ => adjusted,
         };
         let difference = smoothed.abs_diff(counted);
         self.variance = (self.variance * 3 + difference) / 4;
         self.smoothed = Some((smoothed * 7 + counted) / 8);
+        true
     }
 
     fn late_from(&self) -> Duration {

@@ -293,11 +293,15 @@ impl Path {
     /// Takes in a round trip. Tells whether the path, having been slow, is itself again.
     pub(super) fn take_rtt(&mut self, now: Timestamp, measured: Duration, ack_delay: Duration) -> bool {
         let was_degraded = self.rtt.is_late();
-        self.rtt.sample(now, measured, ack_delay);
+        let is_news = self.rtt.sample(now, measured, ack_delay);
         if self.in_flight() == 0 {
             self.rtt.renew_minimum(now);
         }
-        self.health.on_answer(now, self.rtt.is_late());
+        match is_news {
+            true => self.health.on_answer(now, self.rtt.is_late()),
+            // A stall is one thing that went wrong, however many records waited in it.
+            false => self.health.on_echo(now),
+        }
         if self.trial_until > now {
             self.timers.set(TimerKind::Recheck, now + self.look_every());
             return was_degraded && !self.rtt.is_late();

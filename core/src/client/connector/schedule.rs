@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Connector, Endpoint, FAILED_OUT};
+use super::{Connector, Endpoint, FAILED_OUT, MAX_PATHS};
 use crate::time::Timestamp;
 
 impl Connector {
@@ -168,7 +168,8 @@ impl Connector {
 
     /// Enough paths are up: an endpoint that is preferred to all of them, if it may be tried.
     fn next_upgrade(&self) -> Option<(Timestamp, usize)> {
-        if !self.config.upgrade || self.paths_up() > self.mode.paths() {
+        let most = self.mode.paths().min(MAX_PATHS - 1);
+        if !self.config.upgrade || self.paths_up() > most {
             return None;
         }
         let best = self.best_up()?;
