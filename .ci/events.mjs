@@ -4,7 +4,7 @@
 //   node events.mjs ask 127.0.0.1:4500 … http://127.0.0.1:4433/?…  prints what came, as an event stream
 //
 // The page is served at http://localhost, at the port that is named. Its EventSource reaches the server by a relay that
-// cuts the first connection of each as soon as it brought an event with an id: the browser is to connect again by
+// cuts the first connection of each as soon as it brought a whole event with an id: the browser is to connect again by
 // itself, and to say in Last-Event-ID what it had.
 import http from 'node:http';
 import net from 'node:net';
@@ -25,6 +25,7 @@ async function serve(executablePath, port, target) {
   const relay = net.createServer((near) => {
     const far = net.connect(Number(at), host);
     let cuts = false;
+    let said = '';
     near.on('data', (data) => {
       const [, url] = data.toString('latin1').match(/^GET (\S+) /) ?? [];
       const [, last] = data.toString('latin1').match(/^last-event-id: *(\S+)/im) ?? [];
@@ -35,7 +36,9 @@ async function serve(executablePath, port, target) {
     });
     far.on('data', (data) => {
       near.write(data);
-      if (cuts && /^id: /m.test(data.toString('latin1'))) {
+      // An event that is cut in the middle is none.
+      if (cuts) said += data.toString('latin1');
+      if (/^id: \d+\ndata: [^\n]*\n\n/m.test(said)) {
         far.destroy();
         near.end();
       }
