@@ -132,7 +132,9 @@ fn chosen(only: &[String]) -> Result<Vec<&'static str>, Failure> {
 }
 
 fn pairs(of: &[&'static str]) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let all = of.iter().flat_map(move |from| of.iter().map(move |to| (*from, *to)));
+    let all = of
+        .iter()
+        .flat_map(move |from| of.iter().map(move |to| (*from, *to)));
     all.filter(|(from, to)| from != to)
 }
 
