@@ -183,7 +183,7 @@ pub(crate) fn take_body(room: usize) -> BytesMut {
 /// Hands a payload over. A small part of its buffer is copied out of it, so as not to keep all of it.
 pub(crate) fn give_body(mut body: BytesMut) -> Bytes {
     let size = body.capacity();
-    if size < BLOCK || size > MAX_KEPT_BODY {
+    if !(BLOCK..=MAX_KEPT_BODY).contains(&size) {
         return body.freeze();
     }
     let whole = if body.len() < size / 4 {

@@ -276,7 +276,7 @@ impl<K: Copy + PartialEq + Ord> Selector<K> {
         let Some(used) = used.filter(|used| faults(used) == least) else {
             self.challenger = None;
             let best = fit().min_by_key(order)?;
-            let reason = match used.map(|used| faults(used)) {
+            let reason = match used.map(faults) {
                 None if candidates.len() == 1 => Reason::Only,
                 None => Reason::Cheapest,
                 Some(bad) if bad.0 != least.0 => Reason::OtherUnsound,

@@ -181,14 +181,18 @@ impl Endpoint {
             let retried = tls::ambient_with(rng, unix, || inner.retry(incoming, response));
             return retried.ok().map(Arrival::Response);
         }
-        match tls::ambient_with(rng, unix, || inner.accept(incoming, instant, response, None)) {
+        let accepted = tls::ambient_with(rng, unix, || {
+            let accepted = inner.accept(incoming, instant, response, None);
+            accepted.map_err(|error| error.response)
+        });
+        match accepted {
             Ok((handle, connection)) => {
                 self.handshaking.insert(handle.0);
                 let seed = self.rng.bytes();
                 let connection = Connection::new(handle, connection, self.clock, self.epoch, seed);
                 Some(Arrival::New(Box::new(connection)))
             }
-            Err(error) => error.response.map(Arrival::Response),
+            Err(response) => response.map(Arrival::Response),
         }
     }
 

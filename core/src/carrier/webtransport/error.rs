@@ -54,7 +54,7 @@ pub fn to_http3(code: u32) -> u64 {
 
 /// The code of an application that a code of HTTP/3 stands for, if it does.
 pub fn from_http3(code: u64) -> Option<u32> {
-    let is_reserved = code >= 0x21 && (code - 0x21) % 0x1f == 0;
+    let is_reserved = code >= 0x21 && (code - 0x21).is_multiple_of(0x1f);
     if !(FIRST..=LAST).contains(&code) || is_reserved {
         return None;
     }

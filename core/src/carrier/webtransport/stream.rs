@@ -300,7 +300,7 @@ impl WebTransport {
     /// RFC 9114 §5.2: the peer serves no stream from this one on.
     fn take_goaway(&mut self, limit: u64) -> Result<(), Http3Error> {
         let wrong = |what| Err(Http3Error::new(code::ID_ERROR, what));
-        if self.side() == Side::Client && limit % 4 != 0 {
+        if self.side() == Side::Client && !limit.is_multiple_of(4) {
             return wrong("GOAWAY names no request");
         }
         if self.goaway.is_some_and(|before| limit > before) {
