@@ -22,13 +22,13 @@ use sheetbend_smol::{
 };
 
 /// Places like `cmd:ssh host program`: what a command reads and writes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Commands {
     /// The last that was started, for this example to end.
-    last: Mutex<Option<Arc<Mutex<Child>>>>,
+    last: Arc<Mutex<Option<Arc<Mutex<Child>>>>>,
 }
 
-impl Transport for Arc<Commands> {
+impl Transport for Commands {
     fn scheme(&self) -> &'static str {
         "cmd"
     }
@@ -104,7 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     smol::block_on(async {
         let server = sheetbend_smol::bind("tcp://127.0.0.1:0").await?;
         let address = server.addresses()[0].to_string();
-        let commands = Arc::new(Commands::default());
+        let commands = Commands::default();
         let program = env::current_exe()?;
         let place = format!("{} {}", program.display(), address.trim_start_matches("tcp://"));
         let place = Address::by(Arc::new(commands.clone()), &place);

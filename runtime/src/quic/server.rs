@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
-use sheetbend_core::carrier::quic::{Endpoint, QuicSettings, ServerQuic};
+use sheetbend_core::carrier::quic::{QuicSettings, ServerQuic};
 use sheetbend_core::carrier::tls::ServerTls;
 use sheetbend_core::session::{Incoming, PathInfo};
 
