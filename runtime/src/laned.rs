@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sheetbend_core::session::{LaneRun, PathKey, Session, Transmit};
+use sheetbend_core::session::{LaneRoom, LaneRun, PathKey, Session, Transmit};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
@@ -16,8 +16,8 @@ pub(crate) struct Laned {
     lanes: Arc<dyn Lanes>,
     /// What of the output goes where.
     runs: Vec<LaneRun>,
-    /// Lanes, and the length of datagrams, that the session knows.
-    known: (u16, usize),
+    /// What the session knows.
+    known: LaneRoom,
     full: bool,
 }
 
@@ -27,7 +27,7 @@ impl Laned {
         Box::new(Laned {
             lanes,
             runs: Vec::new(),
-            known: (0, 0),
+            known: LaneRoom::default(),
             full: false,
         })
     }
@@ -69,13 +69,13 @@ impl Laned {
         key: PathKey,
         output: &mut OutBuffer,
     ) -> Transmit {
-        let known = (self.lanes.count(), self.lanes.max_datagram());
-        if known != self.known {
-            self.known = known;
-            core.set_lanes(key, known.0, known.1);
+        let room = self.lanes.room();
+        if room != self.known {
+            self.known = room;
+            core.set_lanes(key, room);
         }
         loop {
-            let room = known.1.min(self.lanes.datagram_space());
+            let room = room.max_datagram.min(self.lanes.datagram_space());
             match core.poll_datagram(now, key, room) {
                 Some(datagram) => self.lanes.send_datagram(datagram),
                 None => break,

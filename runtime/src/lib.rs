@@ -125,13 +125,6 @@ pub use typed::Json;
 #[cfg(feature = "postcard")]
 pub use typed::Postcard;
 
-/// Makes what is otherwise made with the first connection of a process or thread, and asks the system for the time or
-/// for randomness, though nothing depends on either. A simulator calls it before its worlds run.
-#[cfg(feature = "quic")]
-pub fn prepare() {
-    quic::prepare();
-}
-
 #[cfg(feature = "http")]
 pub use sheetbend_core::carrier::http::{Guard, Mode as HttpMode};
 #[cfg(feature = "proxy")]

@@ -61,6 +61,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// When the name is unknown or the resolver fails.
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
 
+    /// Does something that asks the system for randomness or for the time, although nothing depends on either, such as
+    /// making a table with random keys whose order is never looked at. A simulator lets that pass.
+    fn unobserved(&self, work: &mut dyn FnMut()) {
+        work();
+    }
+
     /// Fresh randomness for the seed of one machine.
     fn seed(&self) -> [u8; 32];
 

@@ -119,7 +119,6 @@ impl World {
     /// A world without hosts.
     pub fn new(seed: u64) -> World {
         sheetbend_core::carrier::tls::prepare();
-        sheetbend_runtime::prepare();
         let mut rng = Rng::from_seed(seed_bytes(seed));
         World {
             shared: Arc::new(Shared::new(rng.fork("world"))),

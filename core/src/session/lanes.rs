@@ -28,6 +28,9 @@ const GROUP: usize = 1100;
 const SMALL: u64 = 4096;
 /// A record on a lane of its own: what comes later on it waits for the end of it.
 const LANE_RECORD: usize = 40 * 1024;
+/// What a carrier has beyond two of its congestion windows, and at most in all.
+const AHEAD: u64 = 128 * 1024;
+const MAX_AHEAD: u64 = 16 << 20;
 /// Acknowledgements go with other output once so many records wait for one.
 const LAZY_ACKS: u32 = 8;
 
@@ -40,6 +43,17 @@ pub struct LaneRun {
     pub len: usize,
     /// The urgency of its stream: the lower, the sooner it should leave. 0 on lane 0.
     pub urgency: u8,
+}
+
+/// What a carrier with lanes can take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneRoom {
+    /// Lanes beyond the first; never fewer than before.
+    pub lanes: u16,
+    /// The longest datagram that goes beside them, in bytes; 0 for none.
+    pub max_datagram: usize,
+    /// What its congestion control lets be under way, in bytes; 0 where it has none of its own.
+    pub window: u64,
 }
 
 /// The lanes of a path beyond the first.
@@ -59,6 +73,8 @@ pub(super) struct Pool {
     unreported: u32,
     /// The longest datagram that goes beside the lanes, with its header; 0 if none does.
     pub(super) max_datagram: usize,
+    /// What the carrier's own congestion control lets be under way, in bytes; 0 where it has none.
+    window: u64,
     /// Messages that came so, and are to be acknowledged: runs of numbers.
     pub(super) messages: SmallVec<[(u64, u64); 2]>,
 }
@@ -74,6 +90,7 @@ impl Pool {
                 dirty: Vec::new(),
                 unreported: 0,
                 max_datagram: 0,
+                window: 0,
                 messages: SmallVec::new(),
             })
         })
@@ -99,6 +116,28 @@ impl Pool {
 }
 
 impl Path {
+    /// The bound on bytes in flight. Where the carrier controls congestion itself, the path's own estimate of it would
+    /// hold that back: the carrier is to have enough that it never waits for more.
+    #[inline]
+    pub(super) fn limit(&self) -> u64 {
+        match &self.pool {
+            Some(pool) if pool.window > 0 => {
+                let ahead = pool.window.saturating_mul(2).saturating_add(AHEAD);
+                self.rate.limit().max(ahead.min(MAX_AHEAD))
+            }
+            _ => self.rate.limit(),
+        }
+    }
+
+    /// After so many bytes an acknowledgement is asked for.
+    #[inline]
+    pub(super) fn ask_after(&self) -> u64 {
+        match &self.pool {
+            Some(pool) if pool.window > 0 => self.limit() / 4,
+            _ => self.rate.ask_after(),
+        }
+    }
+
     /// The lane of that number, made if there can be one.
     fn lane_mut(&mut self, number: u16) -> &mut Lane {
         let wanted = usize::from(number);
@@ -238,14 +277,14 @@ impl Session {
             .is_some_and(|slot| self.paths[slot].is_live() && self.paths[slot].pool.is_some())
     }
 
-    /// The carrier has so many lanes beyond the first, never fewer than before; and takes datagrams of that length
-    /// beside them, 0 for none.
-    pub fn set_lanes(&mut self, key: PathKey, count: u16, max_datagram: usize) {
+    /// What the carrier of a path with lanes can take at present.
+    pub fn set_lanes(&mut self, key: PathKey, room: LaneRoom) {
         if let Some(slot) = self.path_slot(key)
             && let Some(pool) = &mut self.paths[slot].pool
         {
-            pool.most = pool.most.max(count.min(MAX_LANES));
-            pool.max_datagram = max_datagram;
+            pool.most = pool.most.max(room.lanes.min(MAX_LANES));
+            pool.max_datagram = room.max_datagram;
+            pool.window = room.window;
         }
     }
 
@@ -403,7 +442,7 @@ impl Session {
         if !self.carries_data(slot) || self.paths[slot].pool.is_none() || !self.paths[slot].may_send() {
             return None;
         }
-        let (in_flight, limit) = (self.paths[slot].in_flight(), self.paths[slot].rate.limit());
+        let (in_flight, limit) = (self.paths[slot].in_flight(), self.paths[slot].limit());
         if in_flight >= limit {
             return None;
         }

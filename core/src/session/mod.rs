@@ -75,7 +75,7 @@ pub use event::{
     Delivery, DeliveryKind, Event, Message, MessageId, Moved, Outcome, PathEnd, SwitchCause, SwitchEvidence,
 };
 pub use keys::{PathKey, StreamKey};
-pub use lanes::{LaneRun, MAX_LANES};
+pub use lanes::{LaneRoom, LaneRun, MAX_LANES};
 pub use lifecycle::{Cause, State};
 pub use stats::{PathState, PathStats, Stats};
 pub use stream_ops::{Progress, Read, ReadInto};

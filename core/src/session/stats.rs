@@ -124,7 +124,7 @@ impl Session {
             records_sent: path.records_sent,
             records_received: path.records_received,
             in_flight: path.in_flight(),
-            in_flight_limit: path.rate.limit(),
+            in_flight_limit: path.limit(),
             delivery_rate: path.rate.bytes_per_second(),
         })
     }

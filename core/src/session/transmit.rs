@@ -118,7 +118,7 @@ impl Session {
         let carries = self.carries_data(slot);
         let path = &self.paths[slot];
         let in_flight = path.in_flight();
-        let limit = path.rate.limit();
+        let limit = path.limit();
         let room = in_flight < limit;
         let stage_early = path.stage == Stage::HelloSent;
         let control = carries && !stage_early && self.has_session_control();
@@ -187,7 +187,7 @@ impl Session {
         let size = draft.builder.body_len() as u64;
         if draft.eliciting {
             path.since_ack_asked += size;
-            if path.since_ack_asked >= path.rate.ask_after() || draft.ack_now {
+            if path.since_ack_asked >= path.ask_after() || draft.ack_now {
                 path.since_ack_asked = 0;
                 draft.builder.set_ack_now();
             }
@@ -206,7 +206,7 @@ impl Session {
             return false;
         }
         let was_waiting = path.in_flight() > 0 || path.ping_sent.is_some();
-        let app_limited = idle && path.in_flight() + (bytes as u64) < path.rate.limit();
+        let app_limited = idle && path.in_flight() + (bytes as u64) < path.limit();
         if draft.eliciting && path.in_flight() == 0 {
             // After a pause the rate is measured from here.
             path.rate.delivered_at = now;

@@ -39,7 +39,7 @@ impl Session {
             } else {
                 PathStatus::Standby
             };
-            let in_flight = self.paths[slot].rate.limit();
+            let in_flight = self.paths[slot].limit();
             let path = self.paths[slot].id;
             if draft.builder.frame(&Frame::PathStatus {
                 path,
@@ -76,7 +76,7 @@ impl Session {
         if path.stage != Stage::Live {
             return None;
         }
-        let limit = path.rate.limit();
+        let limit = path.limit();
         if limit >= path.announced_in_flight.saturating_mul(2) || limit <= path.announced_in_flight / 4 {
             path.announced_in_flight = limit;
             path.status_seq += 1;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use sheetbend_core::carrier::quic::{ClientQuic, Endpoint};
+use sheetbend_core::carrier::quic::ClientQuic;
 
-use super::endpoint_settings;
+use super::endpoint;
 use super::port::{CLIENT_PIECES, Port};
 use super::socket::{self, poll_first};
 use super::web::{self, Web};
@@ -97,7 +97,7 @@ async fn reach(
     name: String,
 ) -> io::Result<Connection> {
     let udp = runtime.bind_udp(any_address(place))?;
-    let endpoint = Endpoint::new(endpoint_settings(&*runtime, &*udp, None)).map_err(io::Error::other)?;
+    let endpoint = endpoint(&*runtime, &*udp, None)?;
     let port = Port::new(runtime, udp, endpoint, CLIENT_PIECES);
     let now = port.now();
     let begun = port.begin(|endpoint| endpoint.connect(now, &client, place, &name));

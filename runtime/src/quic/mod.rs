@@ -14,13 +14,14 @@ mod web;
 mod web;
 mod wire;
 
+use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use sheetbend_core::carrier::quic::{EndpointSettings, ServerQuic};
+use sheetbend_core::carrier::quic::{Endpoint, EndpointSettings, ServerQuic};
 use sheetbend_core::handshake::Exporter;
-use sheetbend_core::session::{LaneRun, Moved};
+use sheetbend_core::session::{LaneRoom, LaneRun, Moved};
 use sheetbend_core::wire::OutBuffer;
 
 use crate::rt::{Runtime, UdpSocket};
@@ -54,8 +55,8 @@ pub(crate) trait Lanes: Send + Sync {
     /// Takes all output, and tells whether it may be given more at once.
     fn write(&self, output: &mut OutBuffer, runs: &mut Vec<LaneRun>) -> bool;
 
-    /// The longest datagram that goes beside the lanes; 0 for none.
-    fn max_datagram(&self) -> usize;
+    /// What can be taken at present.
+    fn room(&self) -> LaneRoom;
 
     /// Bytes of them that there is room for now.
     fn datagram_space(&self) -> usize;
@@ -80,21 +81,25 @@ pub(crate) trait Lanes: Send + Sync {
 #[allow(clippy::disallowed_methods, reason = "no time is read from it")]
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// See [`crate::prepare`].
-pub(crate) fn prepare() {
-    sheetbend_core::carrier::quic::prepare(*ORIGIN);
-}
-
-fn endpoint_settings(
+/// The endpoint of a socket.
+fn endpoint(
     runtime: &dyn Runtime,
     socket: &dyn UdpSocket,
     server: Option<ServerQuic>,
-) -> EndpointSettings {
-    EndpointSettings {
-        seed: runtime.seed(),
-        origin: *ORIGIN,
-        epoch: crate::layers::epoch(runtime),
-        keeps_whole: socket.keeps_whole(),
-        server,
-    }
+) -> io::Result<Endpoint> {
+    let mut made = None;
+    let (seed, epoch) = (runtime.seed(), crate::layers::epoch(runtime));
+    let mut server = server;
+    // The keys of its tables are random; their order is never looked at.
+    runtime.unobserved(&mut || {
+        made = Some(Endpoint::new(EndpointSettings {
+            seed,
+            origin: *ORIGIN,
+            epoch,
+            keeps_whole: socket.keeps_whole(),
+            server: server.take(),
+        }));
+    });
+    let made = made.ok_or(io::ErrorKind::Unsupported)?;
+    made.map_err(io::Error::other)
 }

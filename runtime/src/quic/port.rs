@@ -291,7 +291,14 @@ impl Port {
 
     /// Tells the endpoint what a connection has for it, and gives what it answers.
     pub(super) fn tell(&self, handle: ConnectionHandle, event: EndpointEvent) -> Option<ConnectionEvent> {
-        self.table.lock().endpoint.handle_event(handle, event)
+        let (mut event, mut answer) = (Some(event), None);
+        // It makes a table for each address that tells how it resets.
+        self.runtime.unobserved(&mut || {
+            if let Some(event) = event.take() {
+                answer = self.table.lock().endpoint.handle_event(handle, event);
+            }
+        });
+        answer
     }
 
     /// An accepted connection has shaken hands, or never will.

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
-use sheetbend_core::carrier::quic::{Endpoint, QuicSettings, ServerQuic};
+use sheetbend_core::carrier::quic::{QuicSettings, ServerQuic};
 use sheetbend_core::carrier::tls::ServerTls;
 use sheetbend_core::session::{Incoming, PathInfo};
 
-use super::endpoint_settings;
+use super::endpoint;
 use super::port::{Accepted, Port, SERVER_PIECES};
 use super::socket::{self, poll_first};
 use super::web;
@@ -29,8 +29,7 @@ pub(crate) fn bind(
     let udp = runtime.bind_udp(address)?;
     let bound = udp.local_address()?;
     let server = ServerQuic::new(tls, settings);
-    let settings = endpoint_settings(&**runtime, &*udp, Some(server));
-    let endpoint = Endpoint::new(settings).map_err(io::Error::other)?;
+    let endpoint = endpoint(&**runtime, &*udp, Some(server))?;
     Ok((Port::new(runtime.clone(), udp, endpoint, SERVER_PIECES), bound))
 }
 

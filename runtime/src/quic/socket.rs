@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use sheetbend_core::carrier::quic::{Read, WriteError};
-use sheetbend_core::session::{LaneRun, Moved};
+use sheetbend_core::session::{LaneRoom, LaneRun, Moved};
 use sheetbend_core::wire::OutBuffer;
 
 use super::wire::Wire;
@@ -50,8 +50,13 @@ impl Lanes for OtherLanes {
         wire.push_lanes()
     }
 
-    fn max_datagram(&self) -> usize {
-        self.0.lock().max_datagram()
+    fn room(&self) -> LaneRoom {
+        let mut wire = self.0.lock();
+        LaneRoom {
+            lanes: wire.lane_count(),
+            max_datagram: wire.max_datagram(),
+            window: wire.connection.congestion_window(),
+        }
     }
 
     fn datagram_space(&self) -> usize {

@@ -28,6 +28,9 @@ pub enum Protocol {
     Http3,
 }
 
+/// Bytes of datagrams that are sent in one call, at most.
+const MAX_RUN: usize = 60_000;
+
 /// The application protocol of HTTP/3.
 pub const ALPN_HTTP3: &[u8] = b"h3";
 
@@ -125,8 +128,10 @@ impl Connection {
         max_segments: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        self.inner
-            .poll_transmit(self.clock.instant(now), max_segments.max(1), buf)
+        // One call of the system takes what an IP datagram can hold, whatever it is cut into afterwards.
+        let most = MAX_RUN / usize::from(self.inner.current_mtu()).max(1);
+        let most = max_segments.min(most).max(1);
+        self.inner.poll_transmit(self.clock.instant(now), most, buf)
     }
 
     /// What its endpoint is to be told.
@@ -338,6 +343,11 @@ impl Connection {
     /// The largest datagram that can be sent on this path; `None` where the peer takes none.
     pub fn max_datagram(&mut self) -> Option<usize> {
         self.inner.datagrams().max_size()
+    }
+
+    /// What congestion control lets be under way, in bytes.
+    pub fn congestion_window(&self) -> u64 {
+        self.inner.congestion_state().window()
     }
 
     /// Bytes of datagrams that can be queued at present.

@@ -37,19 +37,6 @@ pub struct EndpointSettings {
     pub server: Option<ServerQuic>,
 }
 
-/// Has the tables of this thread draw their keys, which is otherwise done by the first endpoint on it: the system is
-/// asked for randomness then, though nothing depends on it.
-pub fn prepare(origin: Instant) {
-    let settings = EndpointSettings {
-        seed: [0; 32],
-        origin,
-        epoch: Duration::ZERO,
-        keeps_whole: true,
-        server: None,
-    };
-    drop(Endpoint::new(settings));
-}
-
 /// Where a datagram came from.
 #[derive(Clone, Copy, Debug)]
 pub struct From {

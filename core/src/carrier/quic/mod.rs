@@ -24,7 +24,7 @@ mod tests;
 
 pub use config::{ClientQuic, Congestion, QuicSettings, ServerQuic};
 pub use connection::{ALPN_HTTP3, Connection, Protocol, Read};
-pub use endpoint::{Arrival, Endpoint, EndpointSettings, From, prepare};
+pub use endpoint::{Arrival, Endpoint, EndpointSettings, From};
 pub use error::QuicError;
 pub use quinn_proto::{
     ConnectionEvent, ConnectionHandle, Dir, EcnCodepoint, EndpointEvent, Event, ReadError, Side, StreamEvent,

@@ -288,7 +288,14 @@ fn records_before_the_handshake_wait() {
 #[test]
 fn datagrams_go_beside_the_lanes_and_messages_are_acknowledged() {
     let mut pair = Pair::new(20);
-    pair.client.set_lanes(pair.near, 20, 1200);
+    pair.client.set_lanes(
+        pair.near,
+        LaneRoom {
+            lanes: 20,
+            max_datagram: 1200,
+            window: 0,
+        },
+    );
     let now = pair.now;
     pair.client.send_datagram(now, "raw".into()).unwrap();
     let delivery = Delivery::Unreliable {
@@ -325,7 +332,14 @@ fn datagrams_go_beside_the_lanes_and_messages_are_acknowledged() {
 #[test]
 fn a_message_beside_the_lanes_of_a_path_that_dies_goes_again() {
     let mut pair = Pair::new(20);
-    pair.client.set_lanes(pair.near, 20, 1200);
+    pair.client.set_lanes(
+        pair.near,
+        LaneRoom {
+            lanes: 20,
+            max_datagram: 1200,
+            window: 0,
+        },
+    );
     let now = pair.now;
     let delivery = Delivery::Unreliable {
         ttl: std::time::Duration::from_secs(5),

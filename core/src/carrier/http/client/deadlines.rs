@@ -82,9 +82,9 @@ impl ClientPath {
                     self.close(Slot::Up);
                     self.failed_once(0);
                 }
-                Slot::Down if self.is_turned() => self.stop_streaming(),
-                Slot::Down => self.fall(now),
-                Slot::Stream => self.stop_streaming(),
+                // Where it carries both directions, it is the downlink that is late, too.
+                Slot::Stream if !self.is_turned() => self.stop_streaming(),
+                Slot::Down | Slot::Stream => self.fall(now),
                 Slot::Trial => self.trial_due(now),
             }
         }
