@@ -90,7 +90,7 @@ impl Rtt {
     }
 
     /// The largest of late: a sample above it counts at once, and it comes down to the smoothed value by halves, one
-    /// in two seconds (Finagle's peak EWMA).
+    /// in two seconds (Finagle's peak EWMA). What a stall took is forgotten once the path is itself again.
     pub fn peak(&self, now: Timestamp) -> Duration {
         let base = self.get();
         let Some(above) = self.peak.checked_sub(base) else {
@@ -148,6 +148,7 @@ impl Rtt {
                 // happen on it, the variance tells for a while.
                 self.smoothed = Some(adjusted);
                 self.variance = (self.variance / 2).max(adjusted / 2);
+                self.peak = adjusted;
                 return true;
             }
         }
@@ -272,16 +273,30 @@ mod tests {
     #[test]
     fn the_peak_counts_at_once_and_fades() {
         let mut rtt = steady();
-        rtt.sample(at(2000), ms(420), Duration::ZERO);
+        rtt.sample(at(2000), ms(90), Duration::ZERO);
         rtt.sample(at(2020), ms(20), Duration::ZERO);
-        let peaks: Vec<u128> = [2020, 4000, 5000, 6000, 60_000]
+        assert!(!rtt.is_late());
+        let base = rtt.get();
+        let above: Vec<u128> = [2000, 3000, 4000, 6000, 90_000]
             .iter()
-            .map(|&millis| rtt.peak(at(millis)).as_millis())
+            .map(|&millis| (rtt.peak(at(millis)) - base).as_micros())
             .collect();
-        assert!(peaks[0] > 400 && peaks[0] <= 420, "{peaks:?}");
-        assert!((219..=221).contains(&peaks[1]), "{peaks:?}");
-        assert!((165..=175).contains(&peaks[2]), "{peaks:?}");
-        assert!((119..=121).contains(&peaks[3]), "{peaks:?}");
-        assert_eq!(peaks[4], 20);
+        let whole = (ms(90) - base).as_micros();
+        assert_eq!(above[0], whole);
+        for (above, share) in above.iter().zip([100, 75, 50, 25, 0]).skip(1) {
+            assert!(
+                above.abs_diff(whole * share / 100) <= 2,
+                "{above} of {whole}: {share} %"
+            );
+        }
+    }
+
+    #[test]
+    fn the_peak_of_a_stall_ends_with_it() {
+        let mut rtt = steady();
+        rtt.sample(at(3000), ms(2000), Duration::ZERO);
+        assert_eq!(rtt.peak(at(3000)), ms(2000));
+        rtt.sample(at(3020), ms(20), Duration::ZERO);
+        assert_eq!(rtt.peak(at(3020)), ms(20));
     }
 }

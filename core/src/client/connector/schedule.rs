@@ -145,7 +145,8 @@ impl Connector {
         }
         // All wanted paths are up, but perhaps unevenly: look whether an endpoint that failed is back.
         let most = loads.iter().map(|load| load.paths).max()?;
-        let uneven = most.checked_sub(2);
+        let settled = self.paths_up() <= self.mode.paths();
+        let uneven = most.checked_sub(2).filter(|_| settled);
         let back = uneven.and_then(|level| self.least_served(&loads, level, gate));
         back.into_iter().chain(self.next_upgrade()).min()
     }
