@@ -26,7 +26,9 @@ async fn talk(runtime: Arc<dyn Runtime>) -> Result<(), Box<dyn Error>> {
         greeter.build(),
         server.accept().await.ok_or("the server was stopped")?,
     );
-    runtime.spawn(Box::pin(async move { greeter.serve(peer).await }));
+    runtime.spawn(Box::pin(async move {
+        greeter.serve(peer).await;
+    }));
 
     let answer = session.request("greet", "world").await?;
     println!("{}", String::from_utf8_lossy(&answer));
