@@ -81,14 +81,14 @@ pub async fn a_server_that_forgot_the_session_leaves_outcomes(env: Env) {
     let (session, peer) = (session.unwrap(), peer.unwrap());
     let tracked = async |text: &'static str| {
         let sent = session.send_message_tracked(Class::EVENTS, Delivery::Ordered, text);
-        sent.await.unwrap()
+        sent.await.unwrap().await
     };
-    assert_eq!(tracked("first").await.await, Outcome::Acknowledged);
+    assert_eq!(tracked("first").await, Outcome::Acknowledged);
     let caller = session.clone();
     let call = env.spawn(async move { caller.request("never", "answered").await });
     let request = peer.accept_request().await.unwrap();
     // The peer has the request once a message behind it is acknowledged.
-    assert_eq!(tracked("behind").await.await, Outcome::Acknowledged);
+    assert_eq!(tracked("behind").await, Outcome::Acknowledged);
     let other = env.server("tcp").await;
     relay.lead_to(&other);
     relay.cut();

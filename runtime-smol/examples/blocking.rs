@@ -4,6 +4,8 @@
 //! cargo run -p sheetbend-smol --example blocking
 //! ```
 #![allow(clippy::print_stdout)]
+// Threads of its own are what it is about.
+#![allow(clippy::disallowed_methods)]
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::Shutdown;

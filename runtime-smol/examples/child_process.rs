@@ -8,6 +8,8 @@
 //! Here the child is this program again. It passes bytes on to the server, which lives in the parent for once: behind
 //! `ssh` it would be a daemon of that host, and the child what `sheetbend serve --stdio --to` is.
 #![allow(clippy::print_stdout)]
+// Threads of its own are what it is about.
+#![allow(clippy::disallowed_methods)]
 
 use std::env;
 use std::error::Error;

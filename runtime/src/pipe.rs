@@ -85,6 +85,10 @@ fn take(socket: &MemSocket, block: &mut BytesMut) -> io::Result<bool> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a program at the other end of a pipe is a thread here"
+)]
 mod tests {
     use std::io::{PipeReader, PipeWriter, pipe};
 

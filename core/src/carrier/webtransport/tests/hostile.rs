@@ -232,6 +232,9 @@ fn pushes_are_refused_on_both_sides() {
     );
 }
 
+/// Something that may be done now and then.
+type Flood = fn(&mut Hostile) -> Result<(), Http3Error>;
+
 #[test]
 fn what_means_nothing_is_skipped_but_not_without_end() {
     let mut peer = Hostile::client();
@@ -240,7 +243,7 @@ fn what_means_nothing_is_skipped_but_not_without_end() {
     peer.outputs();
     let id = peer.open(Dir::Uni, &[0x21, 1, 2, 3]).expect("good");
     assert!(refused(&peer.outputs(), id, code::STREAM_CREATION_ERROR));
-    let floods: [fn(&mut Hostile) -> Result<(), Http3Error>; 5] = [
+    let floods: [Flood; 5] = [
         |peer| peer.send(stream(Side::Client, Dir::Uni, 0), &unit(0x21, &[])),
         |peer| peer.send(request_id(), &unit(frame::DATA, &[])),
         |peer| peer.send(request_id(), &unit(frame::DATA, &unit(0x4d44, b"capsule"))),
