@@ -5,6 +5,7 @@ use crate::args::ProbeArgs;
 use crate::failure::Failure;
 use serde::Serialize;
 use sheetbend_tokio::core::policy::selection::Row;
+use sheetbend_tokio::core::session::PathState;
 use sheetbend_tokio::{Client, ErrorCode, Explanation, Price, runtime};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
@@ -50,7 +51,14 @@ pub(super) async fn explain(args: &ProbeArgs, opening: usize) -> Result<Option<E
         return Ok(None);
     };
     let begun = Instant::now();
-    while session.paths().len() < paths && begun.elapsed() < args.patience {
+    let up = || {
+        let paths = session.paths();
+        let up = paths
+            .iter()
+            .filter(|path| !matches!(path.state, PathState::Handshake | PathState::Closing));
+        up.count()
+    };
+    while up() < paths && begun.elapsed() < args.patience {
         sleep(LOOK).await;
     }
     sleep(LOOK).await;

@@ -117,7 +117,7 @@ impl Session {
             id: path.id,
             state,
             rtt: path.rtt.smoothed(),
-            rtt_min: path.rtt.smoothed().map(|_| path.rtt.minimum()),
+            rtt_min: Some(path.rtt.minimum()).filter(|least| *least != Duration::MAX),
             rtt_variance: path.rtt.variance(),
             bytes_sent: path.bytes_sent,
             bytes_received: path.bytes_received,

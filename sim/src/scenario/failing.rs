@@ -204,7 +204,8 @@ fn unanswered(setup: &Setup, endpoint: &str, config: RelayConfig, seen_after: Du
             "a request waited for {slowest:?}"
         );
         let taken = world.relay_stats(&relay).taken;
-        ensure!((1..=12).contains(&taken), "it was tried {taken} times");
+        // A path over HTTP has up to three connections.
+        ensure!((1..=30).contains(&taken), "{taken} connections were made");
         Ok(())
     })
 }
