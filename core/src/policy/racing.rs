@@ -1,6 +1,6 @@
 //! The order and pace in which the addresses of one host are tried (Happy Eyeballs, RFC 8305).
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use crate::time::Timestamp;
