@@ -104,6 +104,10 @@ impl Runtime for Around {
         self.inner.unix_time()
     }
 
+    fn unobserved(&self, work: &mut dyn FnMut()) {
+        self.inner.unobserved(work);
+    }
+
     fn trusted_roots(&self) -> io::Result<Vec<Vec<u8>>> {
         match &self.roots {
             Some(roots) => Ok(roots.clone()),
