@@ -82,8 +82,16 @@ impl Wire {
             return;
         };
         if let (Web::Offered(machine), Protocol::Http3) = (std::mem::take(&mut self.web), protocol) {
-            let now = self.port.now();
-            match Http3::begin(*machine, now, &mut self.connection) {
+            let (port, connection, mut begun) = (&self.port, &mut self.connection, None);
+            let (now, mut machine) = (port.now(), Some(machine));
+            // As in `hears`.
+            port.runtime.unobserved(&mut || {
+                begun = machine
+                    .take()
+                    .map(|machine| Http3::begin(*machine, now, connection));
+            });
+            let Some(begun) = begun else { return };
+            match begun {
                 Ok(http3) => self.web = Web::Spoken(Box::new(http3)),
                 Err(error) => self.fail(error),
             }
@@ -98,9 +106,12 @@ impl Wire {
         let Web::Spoken(http3) = &mut self.web else {
             return true;
         };
-        let now = self.port.now();
-        let is_lane = http3.handle_event(now, &mut self.connection, event);
-        let is_lane = is_lane.unwrap_or_else(|error| {
+        let (port, connection, mut heard) = (&self.port, &mut self.connection, Ok(false));
+        let now = port.now();
+        // Fields of a request lie in a table with random keys; their order is never looked at.
+        port.runtime
+            .unobserved(&mut || heard = http3.handle_event(now, connection, event));
+        let is_lane = heard.unwrap_or_else(|error| {
             self.fail(error);
             false
         });
