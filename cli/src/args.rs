@@ -427,7 +427,7 @@ mod tests {
         assert_eq!(
             line::<CallArgs>("call", &["wss://h", "echo", "--proxy", "socks4://p"]),
             "invalid value 'socks4://p' for '--proxy <URL>': proxies of the kind `socks4` are not spoken here: known \
-             are http, socks5 and socks5h (see 'sheetbend --help')"
+             are http, https, socks5 and socks5h (see 'sheetbend --help')"
         );
         assert_eq!(
             line::<DemoArgs>("demo", &["--jsn"]),

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use sheetbend_sim::scenario::{stream_latencies, undisturbed};
+use sheetbend_sim::scenario::{Echo, echoes, undisturbed};
 
 const LOSS: f64 = 0.02;
 const SEED: u64 = 1;
@@ -31,29 +31,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
          font-family=\"sans-serif\" font-size=\"12\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
     for (place, (scheme, loss, title)) in rows.into_iter().enumerate() {
-        let latencies = stream_latencies(scheme, SEED, loss).map_err(|failure| failure.to_string())?;
-        let p99 = undisturbed(&latencies, loss);
+        let all = echoes(scheme, SEED, loss).map_err(|failure| failure.to_string())?;
+        let p99 = undisturbed(&all);
         eprintln!("{title}: {p99:?}");
-        row(&mut svg, place as f64 * HEIGHT, title, &latencies, p99)?;
+        row(&mut svg, place as f64 * HEIGHT, title, &all, p99)?;
     }
     writeln!(
         svg,
         "<text x=\"{LEFT}\" y=\"{}\">each point: one message of 100 bytes there and back, by the moment it was sent; \
-         50 streams, 20 ms one way</text></svg>",
+         50 streams, 20 ms one way; red: \
+         a packet was lost that may have held it</text></svg>",
         total - 8.0
     )?;
     print!("{svg}");
     Ok(())
 }
 
-fn row(
-    svg: &mut String,
-    top: f64,
-    title: &str,
-    latencies: &[(Duration, Duration)],
-    p99: Duration,
-) -> std::fmt::Result {
-    let last = latencies.iter().map(|(at, _)| millis(*at)).fold(1.0, f64::max);
+fn row(svg: &mut String, top: f64, title: &str, echoes: &[Echo], p99: Duration) -> std::fmt::Result {
+    let last = echoes.iter().map(|echo| millis(echo.sent)).fold(1.0, f64::max);
     let (floor, room) = (top + HEIGHT - 26.0, HEIGHT - 60.0);
     let height = |ms: f64| floor - ms.min(MOST_MS) / MOST_MS * room;
     writeln!(
@@ -73,12 +68,13 @@ fn row(
             y + 4.0
         )?;
     }
-    for (at, took) in latencies {
-        let x = LEFT + millis(*at) / last * (WIDTH - LEFT - 12.0);
+    for echo in echoes {
+        let colour = if echo.lost { "#c0392b" } else { "#1f5fa8" };
+        let x = LEFT + millis(echo.sent) / last * (WIDTH - LEFT - 12.0);
         writeln!(
             svg,
-            "<circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"1.1\" fill=\"#1f5fa8\" fill-opacity=\"0.5\"/>",
-            height(millis(*took))
+            "<circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"1.1\" fill=\"{colour}\" fill-opacity=\"0.5\"/>",
+            height(millis(echo.took))
         )?;
     }
     Ok(())

@@ -294,7 +294,7 @@ impl Host {
     /// # Errors
     /// `AddrInUse`.
     pub fn bind_udp(&self, port: u16) -> io::Result<UdpSocket> {
-        UdpSocket::bind(&self.shared, self.id, port)
+        UdpSocket::bind(&self.shared, self.id, (Ipv4Addr::UNSPECIFIED, port).into())
     }
 }
 

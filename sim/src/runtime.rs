@@ -184,7 +184,11 @@ impl Runtime for HostRuntime {
     }
 
     fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
-        Ok(Arc::new(self.host.bind_udp(address.port())?))
+        Ok(Arc::new(crate::net::UdpSocket::bind(
+            &self.host.shared,
+            self.host.id,
+            address,
+        )?))
     }
 
     fn resolve(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {

@@ -27,6 +27,9 @@ const TIMED_ROWS: u32 = 6;
 struct Row {
     /// What was measured.
     test: String,
+    /// The same in a word or two, for the head of a column.
+    #[serde(skip)]
+    heading: String,
     /// In which unit.
     unit: &'static str,
     /// By transport.
@@ -151,7 +154,7 @@ async fn measure_all(transport: &str, each: Duration, rps: bool) -> Result<Reach
 }
 
 fn rows(names: &[&'static str], reached: &[Reached]) -> Vec<Row> {
-    let row = |test: &str, unit, of: &dyn Fn(&Reached) -> f64| {
+    let row = |test: &str, heading: &str, unit, of: &dyn Fn(&Reached) -> f64| {
         let value = |index: usize| {
             reached
                 .get(index)
@@ -159,34 +162,40 @@ fn rows(names: &[&'static str], reached: &[Reached]) -> Vec<Row> {
         };
         Row {
             test: test.to_owned(),
+            heading: heading.to_owned(),
             unit,
             values: names.iter().copied().zip((0..).map(value)).collect(),
         }
     };
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
     let mut rows = vec![
-        row("round trip, median", "µs", &|one| micros(one.median)),
-        row("round trip, 99th percentile", "µs", &|one| micros(one.slow)),
+        row("round trip, median", "median", "µs", &|one| micros(one.median)),
+        row("round trip, 99th percentile", "99th", "µs", &|one| {
+            micros(one.slow)
+        }),
     ];
     for (index, in_flight) in IN_FLIGHT.into_iter().enumerate() {
         let name = format!("requests, {in_flight} in flight");
-        rows.push(row(&name, "per second", &|one| {
+        rows.push(row(&name, &format!("{in_flight} calls"), "per second", &|one| {
             one.requests.get(index).copied().unwrap_or(0.0)
         }));
     }
     if reached.iter().any(|one| one.bulk.is_some()) {
-        rows.push(row("one stream", "MB/s", &|one| one.bulk.unwrap_or(0.0) / 1e6));
-        rows.push(row("messages of 64 bytes", "per second", &|one| {
+        rows.push(row("one stream", "stream", "MB/s", &|one| {
+            one.bulk.unwrap_or(0.0) / 1e6
+        }));
+        rows.push(row("messages of 64 bytes", "messages", "per second", &|one| {
             one.messages.unwrap_or(0.0)
         }));
     }
     rows
 }
 
+/// A line for each transport, as there are more of them than fit beside one another.
 fn table(names: &[&str], rows: &[Row]) -> Vec<String> {
-    let line = |name: &str, cells: &[String], unit: &str| {
-        let cells: String = cells.iter().map(|cell| format!("{cell:>10}")).collect();
-        format!("{name:<28}{cells}  {unit}").trim_end().to_owned()
+    let line = |name: &str, cells: &mut dyn Iterator<Item = String>| {
+        let cells: String = cells.map(|cell| format!("{cell:>11}")).collect();
+        format!("{name:<6}{cells}")
     };
     let number = |value: f64| {
         if value < 100.0 {
@@ -195,14 +204,15 @@ fn table(names: &[&str], rows: &[Row]) -> Vec<String> {
             units::count(value as u64)
         }
     };
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let head = line("", &names, "");
-    let body = rows.iter().map(|row| {
-        let of = |name: &String| number(row.values.get(name.as_str()).copied().unwrap_or(0.0));
-        let cells: Vec<String> = names.iter().map(of).collect();
-        line(&row.test, &cells, row.unit)
-    });
-    std::iter::once(head).chain(body).collect()
+    let mut table = vec![
+        line("", &mut rows.iter().map(|row| row.heading.clone())),
+        line("", &mut rows.iter().map(|row| row.unit.to_owned())),
+    ];
+    for name in names {
+        let of = |row: &Row| number(row.values.get(name).copied().unwrap_or(0.0));
+        table.push(line(name, &mut rows.iter().map(of)));
+    }
+    table
 }
 
 #[cfg(test)]
@@ -210,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_a_column_for_each_transport() {
+    fn the_table_has_a_line_for_each_transport() {
         let reached = |factor: f64| Reached {
             median: Duration::from_micros(20),
             slow: Duration::from_micros(345),
@@ -218,17 +228,17 @@ mod tests {
             bulk: Some(2.5e9),
             messages: Some(1e6),
         };
-        let rows = rows(
-            &TRANSPORTS,
-            &[1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0, 7000.0].map(reached),
-        );
+        let factors = [1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0, 7000.0, 8000.0];
+        let rows = rows(&TRANSPORTS, &factors.map(reached));
         let table = table(&TRANSPORTS, &rows);
-        assert_eq!(rows.len() + 1, table.len());
+        assert_eq!(table.len(), TRANSPORTS.len() + 2);
         assert!(
-            table[3].starts_with("requests, 1 in flight            1,000     2,000"),
-            "{table:?}"
+            table[0].ends_with("1024 calls     stream   messages"),
+            "{table:#?}"
         );
-        assert!(table[7].ends_with("2,500  MB/s"), "{table:?}");
+        let mem =
+            "mem          20.0        345      8,000     16,000        3.0        4.0      2,500  1,000,000";
+        assert_eq!(table[9], mem);
         assert!(table.iter().all(|line| line.chars().count() <= 100));
     }
 }

@@ -1,7 +1,7 @@
 //! Simulated UDP as runtimes offer it: several datagrams at a time.
 
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use sheetbend_runtime::{Datagrams, Received};
@@ -54,8 +54,7 @@ impl sheetbend_runtime::UdpSocket for UdpSocket {
     }
 
     fn local_address(&self) -> io::Result<SocketAddr> {
-        let port = self.local_port()?;
-        Ok(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())
+        Ok(SocketAddr::new(self.local_ip(), self.local_port()?))
     }
 
     fn max_segments(&self) -> usize {

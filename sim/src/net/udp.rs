@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -85,10 +85,13 @@ pub struct UdpSocket {
     host: HostId,
     index: usize,
     incarnation: u32,
+    /// As it was asked for: a socket hears on every interface.
+    ip: IpAddr,
 }
 
 impl UdpSocket {
-    pub(crate) fn bind(shared: &Arc<Shared>, host: HostId, port: u16) -> io::Result<UdpSocket> {
+    pub(crate) fn bind(shared: &Arc<Shared>, host: HostId, address: SocketAddr) -> io::Result<UdpSocket> {
+        let port = address.port();
         let (index, incarnation) = shared.with(|state| {
             let incarnation = state.hosts[host.index()].incarnation;
             state.bind_udp(host, port).map(|index| (index, incarnation))
@@ -98,6 +101,7 @@ impl UdpSocket {
             host,
             index,
             incarnation,
+            ip: address.ip(),
         })
     }
 
@@ -116,6 +120,10 @@ impl UdpSocket {
     /// `NotConnected` when its host has crashed since.
     pub fn local_port(&self) -> io::Result<u16> {
         self.live(|state| Ok(state.net.udp[self.index].port))
+    }
+
+    pub(super) fn local_ip(&self) -> IpAddr {
+        self.ip
     }
 
     /// Sends a datagram. Whether it arrives, nobody tells.

@@ -18,6 +18,7 @@ mod service;
 mod silence;
 mod stage;
 mod storm;
+mod streams;
 mod tcp;
 mod truth;
 mod tunnels;
@@ -27,7 +28,7 @@ mod work;
 
 use std::sync::LazyLock;
 
-pub use quic::{stream_latencies, undisturbed};
+pub use streams::{Echo, echoes, undisturbed};
 
 use crate::failure::Failure;
 use crate::world::World;
@@ -98,6 +99,7 @@ pub fn all() -> &'static [Scenario] {
             udp::ALL,
             quic::ALL,
             webtransport::ALL,
+            streams::ALL,
             boxes::ALL,
             proxies::ALL,
             carriers::ALL,

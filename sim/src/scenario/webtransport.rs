@@ -1,6 +1,6 @@
 //! What QUIC goes through, over WebTransport.
 
-use super::quic::{blocked_over, lanes_over, lossy_over, migration_over, rebinding_over};
+use super::quic::{blocked_over, lossy_over, migration_over, rebinding_over};
 use super::{Outcome, Scenario, Setup, scenario};
 
 pub(super) const ALL: &[Scenario] = &[
@@ -24,11 +24,6 @@ pub(super) const ALL: &[Scenario] = &[
         "a client under load goes on from another socket",
         migration,
     ),
-    scenario(
-        "wt-lanes",
-        "fifty streams over WebTransport: a lost packet delays its own",
-        lanes,
-    ),
 ];
 
 fn lossy(setup: &Setup) -> Outcome {
@@ -45,8 +40,4 @@ fn rebinding(setup: &Setup) -> Outcome {
 
 fn migration(setup: &Setup) -> Outcome {
     migration_over(setup, "wt")
-}
-
-fn lanes(setup: &Setup) -> Outcome {
-    lanes_over(setup, "wt")
 }

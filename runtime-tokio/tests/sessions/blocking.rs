@@ -1,10 +1,8 @@
 //! Streams on threads that block.
 
-mod common;
-
 use std::io::{Read, Write};
 
-use common::{pair, pattern};
+use crate::common::{pair, pattern};
 use sheetbend_tokio::{Blocking, Class};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,6 @@
 //! `sheetbend probe` as it is run.
 
-mod common;
-
-use common::sheetbend;
+use crate::common::sheetbend;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 

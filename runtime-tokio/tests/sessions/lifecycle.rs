@@ -1,13 +1,11 @@
 //! Beginnings and ends: refusal, garbage, drain, close, loss, handles dropped at bad moments.
 
-mod common;
-
 use std::future::Future;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{free_address, pair, serve_echo};
+use crate::common::{free_address, pair, serve_echo};
 use sheetbend_tokio::{
     Around, CallError, Cause, Class, Client, Config, ConnectError, Delivery, ErrorCode, OpenError, Outcome,
     SendError, Server, State, connect, runtime,

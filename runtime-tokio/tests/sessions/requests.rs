@@ -1,12 +1,10 @@
 //! Requests at the end of their session, where nothing else runs in between. `conformance/` has all else about requests.
 
-mod common;
-
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{pair, serve_echo};
+use crate::common::{pair, serve_echo};
 use sheetbend_tokio::{CallError, ErrorCode};
 
 #[tokio::test(start_paused = true)]

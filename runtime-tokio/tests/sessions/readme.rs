@@ -1,7 +1,7 @@
 //! The README's program is the example that is compiled and run.
 
-const README: &str = include_str!("../../README.md");
-const HELLO: &str = include_str!("../examples/hello.rs");
+const README: &str = include_str!("../../../README.md");
+const HELLO: &str = include_str!("../../examples/hello.rs");
 
 /// The only block of Rust on the page.
 fn code_of(page: &str) -> &str {

@@ -1,12 +1,10 @@
 //! What is overheard of HTTP exchanges, on real sockets, and what slow clients cost: their own connection.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::serve_echo;
+use crate::common::serve_echo;
 use sheetbend_tokio::{Client, Server, runtime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};

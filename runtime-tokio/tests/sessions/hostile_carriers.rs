@@ -1,12 +1,10 @@
 //! What strangers and people in the middle do to TLS and WebSocket, on real sockets: it ends their own connection.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Relay, serve_echo, server_tls, test_roots};
+use crate::common::{Relay, serve_echo, server_tls, test_roots};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use sheetbend_tokio::{Address, Client, ConnectError, Server, certificates, runtime};
@@ -36,7 +34,7 @@ fn upgrade(host: &str, more: &str) -> String {
 
 fn verifier() -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
-    for root in certificates(include_bytes!("../../core/tests/certs/ca.pem")).unwrap() {
+    for root in certificates(include_bytes!("../../../core/tests/certs/ca.pem")).unwrap() {
         roots.add(root).unwrap();
     }
     let mut config = rustls::ClientConfig::builder()
@@ -228,8 +226,8 @@ async fn a_page_with_a_rebound_name_is_kept_out() {
 
 /// Somebody who has the server's key and certificate, and opens what passes: TLS ends at it, and begins again.
 async fn in_the_middle(target: SocketAddr) -> SocketAddr {
-    let chain = certificates(include_bytes!("../../core/tests/certs/server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../core/tests/certs/server.key")).unwrap();
+    let chain = certificates(include_bytes!("../../../core/tests/certs/server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../../core/tests/certs/server.key")).unwrap();
     let mut config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, key)
@@ -282,5 +280,5 @@ async fn a_join_through_somebody_in_the_middle_is_refused() {
             assert!(!through || format!("{:?}", path.state) == "Handshake", "{path:?}");
         }
     }
-    common::until(&peer, || peer.paths().len() == 1).await;
+    crate::common::until(&peer, || peer.paths().len() == 1).await;
 }

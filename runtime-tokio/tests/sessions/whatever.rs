@@ -1,10 +1,8 @@
 //! `sheetbend://`: whatever works at a port.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{serve_echo, server_tls, test_roots};
+use crate::common::{serve_echo, server_tls, test_roots};
 use sheetbend_tokio::{Around, Client, ConnectError, Server, Session, Trust, runtime};
 
 const ENCRYPTED: [&str; 5] = ["tls", "quic", "wt", "wss", "https"];
@@ -34,7 +32,7 @@ async fn what_is_encrypted_is_used_where_the_server_can_be_trusted() {
     let (session, peer) = (session.unwrap(), peer.unwrap());
     let _echo = serve_echo(peer.clone());
     assert_eq!(session.request("echo", "a").await.unwrap(), "a");
-    common::until(&session, || session.paths().len() == 2).await;
+    crate::common::until(&session, || session.paths().len() == 2).await;
     let used = transports(&session);
     assert!(used.iter().all(|name| ENCRYPTED.contains(name)), "{used:?}");
 }
@@ -73,7 +71,7 @@ async fn who_says_whom_to_trust_gets_nothing_plain() {
 async fn a_certificate_that_nobody_vouches_for_is_not_answered_with_plain_text() {
     let server = server(true).await;
     // Authorities there are, and this server's is none of them: as with the platform's.
-    let roots = common::other_roots();
+    let roots = crate::common::other_roots();
     let runtime = Arc::new(Around::new(runtime()).roots(roots));
     let client = Client::builder().endpoint(&server.addresses()[0]).unwrap();
     let Err(ConnectError::Unreachable(why)) = client.connect(runtime).await else {

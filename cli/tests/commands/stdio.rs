@@ -1,8 +1,6 @@
 //! Sessions through the standard input and output of a process.
 
-mod common;
-
-use common::sheetbend;
+use crate::common::sheetbend;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Output, Stdio};
 

@@ -1,8 +1,6 @@
 //! Sessions over exchanges of HTTP/1.1.
 
-mod common;
-
-use common::{Relay, numbered_messages, pair, pattern, serve_echo};
+use crate::common::{Relay, numbered_messages, pair, pattern, serve_echo};
 use sheetbend_tokio::{Address, Class, Client, ConnectError, Guard, Server, runtime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

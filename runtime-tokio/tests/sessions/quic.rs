@@ -1,13 +1,11 @@
 //! Sessions over QUIC on real sockets: addresses that change, and networks that let no UDP pass.
 #![cfg(feature = "quic")]
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{
+use crate::common::{
     Pair, expired_tls, numbered_messages, pair, pattern, serve_echo, server_tls, test_roots, until,
 };
 use sheetbend_tokio::{

@@ -1,12 +1,10 @@
 //! Calls of values, and calls through tower.
 #![cfg(all(feature = "tower", feature = "json", feature = "postcard"))]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Pair, pair};
+use crate::common::{Pair, pair};
 use serde::{Deserialize, Serialize};
 use sheetbend_tokio::{
     Caller, Code, Executed, Failure, Incoming, Json, Metadata, Outgoing, Postcard, Reply, Router,

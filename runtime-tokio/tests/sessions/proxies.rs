@@ -1,12 +1,10 @@
 //! Sessions through HTTP and SOCKS5 proxies, and what such proxies do to them.
 
-mod common;
-
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use common::{free_address, serve_echo, server_tls, test_roots, tls_acceptor};
+use crate::common::{free_address, serve_echo, server_tls, test_roots, tls_acceptor};
 use sheetbend_tokio::{
     Address, Client, ClientBuilder, ConnectError, Proxy, ProxyRules, Server, Trust, runtime,
 };
@@ -235,7 +233,7 @@ async fn a_proxy_that_cannot_be_trusted_hears_no_password() {
         let client = client.unwrap().proxies(ProxyRules::all(way));
         client.proxy_trust(trust)
     };
-    let others = common::other_roots().into_iter().map(Into::into).collect();
+    let others = crate::common::other_roots().into_iter().map(Into::into).collect();
     let why = why_not(of(Trust::Roots(others))).await;
     assert!(
         why.contains("through the proxy https://127.0.0.1:") && why.contains("unknown issuer"),

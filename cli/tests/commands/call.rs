@@ -1,8 +1,6 @@
 //! `sheetbend serve` and `sheetbend call` as they are run.
 
-mod common;
-
-use common::sheetbend;
+use crate::common::sheetbend;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Output, Stdio};

@@ -1,10 +1,8 @@
 //! Times to live, on a clock that only moves when everything waits. `conformance/` has all else about messages.
 
-mod common;
-
 use std::time::Duration;
 
-use common::pair;
+use crate::common::pair;
 use sheetbend_tokio::{Class, Delivery};
 
 /// REQUIREMENTS W8: a time to live begins when the message is sent, however long nothing happened before.

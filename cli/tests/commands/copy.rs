@@ -1,8 +1,6 @@
 //! `sheetbend serve` and `sheetbend send` as they are run, with faults between them.
 
-mod common;
-
-use common::sheetbend;
+use crate::common::sheetbend;
 use sheetbend_cli::address::{Address, ListenAddress};
 use sheetbend_cli::demo::pattern;
 use sheetbend_cli::proxy::Proxy;

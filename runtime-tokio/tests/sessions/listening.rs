@@ -1,7 +1,5 @@
 //! Listening on several addresses, and for crowds: in memory, on a clock that only moves when everything waits.
 
-mod common;
-
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -9,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::common::free_address;
 use bytes::BytesMut;
-use common::free_address;
 use sheetbend_tokio::core::handshake::Security;
 use sheetbend_tokio::core::session::{self, PathInfo};
 use sheetbend_tokio::core::time::Timestamp;

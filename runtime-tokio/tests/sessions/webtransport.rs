@@ -1,9 +1,7 @@
 //! Sessions over WebTransport on real sockets: whom they are granted, and that they share their port.
 #![cfg(feature = "webtransport")]
 
-mod common;
-
-use common::{numbered_messages, serve_echo, server_tls, test_roots};
+use crate::common::{numbered_messages, serve_echo, server_tls, test_roots};
 use sheetbend_tokio::{Client, ClientBuilder, ConnectError, ErrorCode, Guard, Server, runtime};
 
 async fn bind(url: &str, guard: Guard) -> Server {

@@ -1,12 +1,10 @@
 //! Calls with a policy: retries, hedges, breakers.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Pair, pair};
+use crate::common::{Pair, pair};
 use sheetbend_tokio::{
     BackoffPolicy, BreakerConfig, BreakerState, BudgetPolicy, CallCause, CallError, Caller, Code, ErrorCode,
     Executed, Failure, HedgeDelay, HedgePolicy, Reason, RetryPolicy, RoundRobin, Router, Session, TargetId,

@@ -1,10 +1,8 @@
 //! Connecting, and giving it up: in memory, on a clock that only moves when everything waits.
 
-mod common;
-
 use std::time::Duration;
 
-use common::free_address;
+use crate::common::free_address;
 use sheetbend_tokio::core::policy::BackoffPolicy;
 use sheetbend_tokio::{Cause, Client, ClientBuilder, ConnectError, ConnectorConfig, Server, State, runtime};
 

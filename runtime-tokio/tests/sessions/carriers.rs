@@ -1,10 +1,10 @@
 //! Sessions over what is not native, all on one port.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{Relay, expired_tls, numbered_messages, pair, pattern, serve_echo, server_tls, test_roots};
+use crate::common::{
+    Relay, expired_tls, numbered_messages, pair, pattern, serve_echo, server_tls, test_roots,
+};
 use sheetbend_tokio::{
     Address, BindError, Class, Client, ConnectError, Guard, PathMode, Server, ServerTls, Session, Trust,
     runtime,
@@ -264,7 +264,7 @@ struct TlsProxy {
 
 impl TlsProxy {
     async fn to(server: &Server) -> TlsProxy {
-        let acceptor = common::tls_acceptor();
+        let acceptor = crate::common::tls_acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, cuts) = watch::channel(0);

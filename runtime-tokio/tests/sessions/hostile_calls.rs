@@ -1,14 +1,12 @@
 //! What a peer that breaks the rules of calls brings about: a typed error for that call, bounded memory, and a
 //! session that goes on. The other end writes its bytes by hand. PROTOCOL 11.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::common::{Pair, pair, until};
 use bytes::Bytes;
-use common::{Pair, pair, until};
 use sheetbend_tokio::core::request::{
     Answer, AnswerError, IdempotencyKey, ItemError, Method, RequestHead, put_item_head, put_success,
 };
@@ -314,7 +312,7 @@ async fn answered_with(put: impl FnOnce(&mut Vec<u8>)) {
     };
     tokio::join!(call, answer);
     settle(&pair).await;
-    let serve = common::serve_echo(pair.peer.clone());
+    let serve = crate::common::serve_echo(pair.peer.clone());
     still_fine(&pair.client).await;
     serve.abort();
 }

@@ -1,14 +1,12 @@
 //! The command through proxies, and with the flags that say whom to believe.
 #![allow(clippy::disallowed_methods)] // a proxy has threads
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
-use common::sheetbend;
+use crate::common::sheetbend;
 
 /// A server with a certificate of its own, on one port. Dropping it kills it.
 struct Server {

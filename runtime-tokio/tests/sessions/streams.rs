@@ -1,8 +1,6 @@
 //! Streams by tokio's IO traits. `conformance/` has all else about streams.
 
-mod common;
-
-use common::pair;
+use crate::common::pair;
 use sheetbend_tokio::Class;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
