@@ -14,7 +14,7 @@ fn nothing_is_lost_while_paths_are_broken() {
     assert_eq!(report["ok"], true);
     let transports = report["transports"].as_array().expect("a list");
     let known = [
-        "tcp", "tls", "unix", "ws", "wss", "binary", "sse", "ndjson", "poll",
+        "tcp", "tls", "unix", "ws", "wss", "binary", "sse", "ndjson", "poll", "quic", "wt",
     ];
     assert!(transports.len() > 1, "{transports:?}");
     assert!(

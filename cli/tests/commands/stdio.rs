@@ -44,11 +44,11 @@ fn daemon() -> (Daemon, String) {
 #[test]
 fn a_call_goes_through_a_process() {
     let url = format!("cmd:{BINARY} serve --stdio");
-    assert_eq!(text(&url, &["echo", "--data", "hello"]), "hello\n");
+    assert_eq!(text(&url, &["echo", "--data", "hello"]), "hello");
     assert_eq!(text(&url, &["count", "--data", "3", "--stream"]), "0\n1\n2\n");
     // What it prints is no part of the session.
     let url = format!("cmd:{BINARY} serve --stdio --json");
-    assert_eq!(text(&url, &["echo", "--data", "hello"]), "hello\n");
+    assert_eq!(text(&url, &["echo", "--data", "hello"]), "hello");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_process_passes_on_to_a_server_that_outlives_it() {
     let (_daemon, address) = daemon();
     let url = format!("cmd:{BINARY} serve --stdio --to {address}");
     for word in ["one", "two"] {
-        assert_eq!(text(&url, &["echo", "--data", word]), format!("{word}\n"));
+        assert_eq!(text(&url, &["echo", "--data", word]), word);
     }
 }
 

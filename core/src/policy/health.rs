@@ -115,9 +115,10 @@ pub struct Damping {
 }
 
 impl Damping {
-    /// It failed.
+    /// It failed. Where it was not trusted yet, its rest begins anew, and is no longer for that.
     pub fn relapsed(&mut self, now: Timestamp) {
-        self.relapses = self.count(now).saturating_add(1);
+        let resting = self.relapses > 0 && now < self.trusted_at();
+        self.relapses = self.count(now).saturating_add(u32::from(!resting));
         self.last = now;
     }
 
@@ -391,17 +392,29 @@ mod tests {
     fn each_relapse_doubles_the_time_until_it_is_trusted() {
         let mut health = up();
         assert_eq!(health.damping().trusted_at(), Timestamp::ZERO);
-        let mut rests = Vec::new();
-        for n in 0..8_u64 {
-            let now = at(n * 1000);
+        let (mut rests, mut now) = (Vec::new(), at(1000));
+        for _ in 0..8 {
             health.on_stall(now);
             rests.push(health.damping().trusted_at().since(now).as_secs());
             health.on_answer(now + Duration::from_millis(500), false);
+            now = health.damping().trusted_at();
         }
         assert_eq!(rests, [2, 4, 8, 16, 32, 64, 64, 64]);
-        assert_eq!(health.damping().count(at(10_000)), 8);
-        assert_eq!(health.damping().count(at(200_000)), 0);
-        health.on_stall(at(200_000));
-        assert_eq!(health.damping().trusted_at(), at(200_000) + FIRST_REST);
+        assert_eq!(health.damping().count(now), 8);
+        let forgotten = now + FORGET;
+        assert_eq!(health.damping().count(forgotten), 0);
+        health.on_stall(forgotten);
+        assert_eq!(health.damping().trusted_at(), forgotten + FIRST_REST);
+    }
+
+    #[test]
+    fn what_fails_while_it_is_not_trusted_rests_anew() {
+        let mut health = up();
+        for second in 1..20 {
+            health.on_stall(at(second * 1000));
+            health.on_answer(at(second * 1000 + 100), false);
+            assert_eq!(health.damping().trusted_at(), at(second * 1000) + FIRST_REST);
+        }
+        assert_eq!(health.damping().count(at(20_000)), 1);
     }
 }

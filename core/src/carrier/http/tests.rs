@@ -673,6 +673,26 @@ fn one_connection_carries_both_directions_where_it_gets_through() {
 }
 
 #[test]
+fn a_connection_that_cannot_be_made_again_is_done_without() {
+    let mut path = turned();
+    path.handle_closed(NOW, Slot::Stream);
+    requests(&mut path, NOW);
+    let begins = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\x15\r\n";
+    path.handle_input(NOW, Slot::Down, &mut BytesMut::from(&begins[..]));
+    // Something on the way lets no third connection pass.
+    let mut refused = 0;
+    path.handle_timeout(NOW);
+    while let Some(action) = path.poll_action() {
+        assert_eq!(action, Action::Connect(Slot::Stream));
+        path.handle_closed(NOW, Slot::Stream);
+        path.handle_timeout(NOW);
+        refused += 1;
+        assert!(refused < 10, "it is asked for again and again");
+    }
+    assert!(refused > 0 && !path.is_over());
+}
+
+#[test]
 fn a_connection_of_both_directions_that_goes_mute_is_left_for_the_next_mode() {
     // Nothing at all comes, or nothing of what was sent is acknowledged.
     for (says, late) in [(&b""[..], 40), (b"def", 1)] {

@@ -312,6 +312,8 @@ impl ClientPath {
         match (before, slot) {
             (Stage::Closed, _) | (_, Slot::Trial) => {}
             (_, Slot::Stream) => {
+                // That one worked says nothing of the next, which could not even be made.
+                self.streaming.worked &= before == Stage::Open;
                 self.streaming.failed(true);
                 self.stop_streaming();
             }
