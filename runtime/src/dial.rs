@@ -281,7 +281,7 @@ impl Dialer {
     /// Takes note of an event about a path.
     pub(crate) fn note(&mut self, now: Timestamp, event: &Event) {
         match event {
-            Event::PathSilent(path) => {
+            Event::PathMute(path) | Event::PathSilent(path) => {
                 if let Some(attempt) = self.attempts.iter().find(|attempt| attempt.is(*path)) {
                     self.connector.handle_path_silent(now, attempt.id);
                 }

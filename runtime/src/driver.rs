@@ -248,7 +248,11 @@ impl Driver {
                         link.doom(now);
                     }
                 }
-                Event::PathUp(_) | Event::PathSilent(_) | Event::PathRecovered(_) | Event::GoAway { .. } => {}
+                Event::PathUp(_)
+                | Event::PathMute(_)
+                | Event::PathSilent(_)
+                | Event::PathRecovered(_)
+                | Event::GoAway { .. } => {}
                 Event::Quiet => {
                     shared.calls.lock().shrink();
                     links.shrink_to_fit();

@@ -44,6 +44,9 @@ impl Traced {
                 self.paths.push((*key, span));
             }
             Event::PathSuspect(key) => warn!(parent: self.path(*key), "no progress"),
+            Event::PathMute(key) => {
+                info!(parent: self.path(*key), "a probe was not answered, and no other path is sound")
+            }
             Event::PathSilent(key) => warn!(parent: self.path(*key), "no answer, and no other path"),
             Event::PathRecovered(key) => info!(parent: self.path(*key), "progress again"),
             Event::PathDown {

@@ -1,13 +1,13 @@
 //! Breaks the path that carries the data, lets it heal, waits until the session is safe again, and so on.
 
-use super::fault::{self, CYCLE, Fault};
+use super::fault::{self, Fault, Plan};
 use super::traffic::Traffic;
 use super::watch::{WINDOW, Watch};
 use super::world::{Way, World};
 use crate::proxy::Direction;
 use sheetbend_tokio::core::session::PathState;
 use sheetbend_tokio::{Session, SessionEvent};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -19,12 +19,15 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long a standby is waited for; then the fault comes all the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many of the ways that were cut off last stay closed, so that each has its turn.
+const REST: usize = 6;
 /// With fewer messages than this under way, messages flow.
 const BACKLOG: u64 = 100;
 
 /// Causes one fault after the other, the last one before `end`.
 pub(super) async fn run(world: &World, watch: &Watch, traffic: &Traffic, end: Duration) {
-    for fault in CYCLE.into_iter().cycle() {
+    let (mut plan, mut closed) = (Plan::default(), VecDeque::new());
+    loop {
         let Some(active) = calm(world, watch, traffic).await else {
             return;
         };
@@ -32,10 +35,27 @@ pub(super) async fn run(world: &World, watch: &Watch, traffic: &Traffic, end: Du
         if began >= end {
             return;
         }
-        cause(fault, &world.ways[active], world, watch).await;
+        let way = &world.ways[active];
+        let fault = plan.next(way.is_over_udp());
+        cause(fault, way, world, watch).await;
+        if fault.is_outage() {
+            closed.clear();
+        } else if fault.closes() {
+            closed.push_back(active);
+        }
+        if closed.len() > REST {
+            reopen(world, closed.pop_front()).await;
+        }
         watch.healed();
         // The next fault shall not fall into this one's window.
         sleep((began + WINDOW).saturating_sub(watch.now())).await;
+    }
+}
+
+async fn reopen(world: &World, way: Option<usize>) {
+    if let Some(way) = way {
+        // One that cannot be opened again is one fewer.
+        let _ = world.ways[way].proxy.listen(true).await;
     }
 }
 
@@ -105,10 +125,16 @@ async fn cause(fault: Fault, way: &Way, world: &World, watch: &Watch) {
     let proxy = &way.proxy;
     watch.fault(fault, &way.name);
     match fault {
-        Fault::Cut => {
+        // A listener that cannot be closed leaves a plain cut.
+        Fault::Cut | Fault::Block => {
+            let _ = proxy.listen(false).await;
             proxy.cut();
         }
         Fault::Reset => {
+            let _ = proxy.listen(false).await;
+            proxy.reset();
+        }
+        Fault::Rebind => {
             proxy.reset();
         }
         Fault::Stall(time) => {
@@ -126,13 +152,6 @@ async fn cause(fault: Fault, way: &Way, world: &World, watch: &Watch) {
         Fault::Throttle => {
             proxy.throttle(Some(fault::THROTTLE));
             sleep(fault::THROTTLE_LASTS).await;
-        }
-        Fault::Refuse => {
-            // A listener that cannot be closed leaves a plain cut.
-            let _ = proxy.listen(false).await;
-            proxy.cut();
-            sleep(fault::REFUSE_LASTS).await;
-            let _ = proxy.listen(true).await;
         }
         Fault::Outage(time) => outage(time, world, watch).await,
     }

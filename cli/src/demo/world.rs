@@ -31,6 +31,11 @@ pub(super) struct Way {
 }
 
 impl Way {
+    /// Whether it is datagrams that go over it.
+    pub(super) fn is_over_udp(&self) -> bool {
+        matches!(self.transport, "quic" | "wt")
+    }
+
     /// The proxy's address as the session names the path.
     pub(super) fn path_name(&self) -> String {
         url_over(self.transport, self.proxy.address())

@@ -138,6 +138,8 @@ pub enum Event {
     PathUp(PathKey),
     /// A path makes no progress; it is probed and its data sent elsewhere.
     PathSuspect(PathKey),
+    /// A suspect path left a probe unanswered, and no other is sound: it is time to look for one.
+    PathMute(PathKey),
     /// A suspect path has had its time to answer, and there is none to take its place: it is kept until there is.
     PathSilent(PathKey),
     /// A suspect path made progress again.

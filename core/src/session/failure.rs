@@ -42,6 +42,7 @@ impl Session {
             since: now,
             probes: 0,
             condemned: false,
+            mute: false,
             outlived: false,
         });
         path.ping_due = true;
@@ -86,6 +87,7 @@ impl Session {
         if !elsewhere {
             self.probe_idle(slot);
         }
+        let alone = !elsewhere && !self.has_other_sound_path(slot);
         let path = &mut self.paths[slot];
         let Some(suspicion) = path.suspicion.as_mut() else {
             return;
@@ -95,6 +97,8 @@ impl Session {
         suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
         let news = suspicion.condemned && !before;
         let outlived = std::mem::replace(&mut suspicion.outlived, elsewhere);
+        let mute = alone && !suspicion.mute;
+        suspicion.mute |= alone;
         sometimes!(self.marks, LastPathSpared, suspicion.condemned && !elsewhere);
         if suspicion.condemned && elsewhere && outlived {
             sometimes!(self.marks, PathSilent);
@@ -108,6 +112,9 @@ impl Session {
             interval
         };
         path.timers.set(TimerKind::Probe, now + wait);
+        if mute {
+            self.events.push_back(Event::PathMute(self.path_key(slot)));
+        }
         if news {
             self.events.push_back(Event::PathSilent(self.path_key(slot)));
         }

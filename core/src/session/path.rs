@@ -43,6 +43,8 @@ pub(super) struct Suspicion {
     pub(super) probes: u32,
     /// Enough silence to be dead; it stays only because nothing better stands.
     pub(super) condemned: bool,
+    /// That no other is sound was told.
+    pub(super) mute: bool,
     /// At the last probe another path had proven that the peer is there: this one had the time to answer, too.
     pub(super) outlived: bool,
 }

@@ -174,6 +174,32 @@ fn a_condemned_path_ends_when_another_stands() {
     flow.finish(&mut world, Duration::from_secs(1));
 }
 
+/// Whoever is to find another path learns with the first probe that none is sound, and not when this one would be dead.
+#[test]
+fn a_path_alone_that_leaves_a_probe_unanswered_is_told_of() {
+    let mute = |event: &Event| matches!(event, Event::PathMute(_));
+    let mut world = over(2, MS);
+    let mut flow = Flow::new(&mut world, 100_000);
+    world.stall(0, true, true);
+    for _ in 0..2000 {
+        flow.step(&mut world, 100);
+    }
+    assert!(!world.client_saw(mute), "another is sound");
+    let mut world = over(1, MS);
+    let mut flow = Flow::new(&mut world, 100_000);
+    let start = world.now;
+    world.stall(0, true, true);
+    while !world.client_saw(mute) {
+        flow.step(&mut world, 100);
+        assert!(world.now - start < 450 * MS, "50 ms, and a third of a second");
+    }
+    for _ in 0..2000 {
+        flow.step(&mut world, 100);
+    }
+    let told = world.client_events.iter().filter(|event| mute(event)).count();
+    assert_eq!(told, 1);
+}
+
 /// So does one over which this end's data still came: the counts that JOINED tells are no sign of life.
 #[test]
 fn a_condemned_path_is_not_revived_by_counts() {

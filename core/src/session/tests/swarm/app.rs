@@ -97,6 +97,7 @@ impl App {
                 self.up.remove(&path);
             }
             Event::PathSuspect(_)
+            | Event::PathMute(_)
             | Event::PathSilent(_)
             | Event::PathRecovered(_)
             | Event::PathMoved { .. }
