@@ -53,7 +53,7 @@ pub struct DemoArgs {
     #[arg(long)]
     pub json: bool,
     /// How long to run, in seconds (5 to 600).
-    #[arg(long, value_name = "S", default_value_t = 40, value_parser = clap::value_parser!(u64).range(5..=600))]
+    #[arg(long, value_name = "S", default_value_t = 50, value_parser = clap::value_parser!(u64).range(5..=600))]
     pub seconds: u64,
 }
 
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn commands_parse() {
         let demo: DemoArgs = parse("demo", &["--json"]).expect("valid");
-        assert!(demo.json && demo.seconds == 40);
+        assert!(demo.json && demo.seconds == 50);
         let send: SendArgs = parse("send", &["a", "b", "tcp://h:7", "--quiet"]).expect("valid");
         assert_eq!(send.files, [PathBuf::from("a"), PathBuf::from("b")]);
         assert_eq!(send.url.to_string(), "tcp://h:7");

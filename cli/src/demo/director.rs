@@ -13,14 +13,14 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// How long a standby has been warm before the next fault comes.
-const WARM: Duration = Duration::from_millis(150);
+const WARM: Duration = Duration::from_millis(100);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long a standby is waited for; then the fault comes all the same.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many of the ways that were cut off last stay closed, so that each has its turn.
-const REST: usize = 6;
+const REST: usize = 4;
 /// With fewer messages than this under way, messages flow.
 const BACKLOG: u64 = 100;
 

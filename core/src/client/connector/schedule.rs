@@ -33,12 +33,14 @@ impl Connector {
         let loads = self.loads();
         let at = |index: usize| {
             let start = self.race_start(index)?.max(gate);
+            let tried = self.in_flight.iter().filter(|a| a.attempt.endpoint == index);
+            let last = tried.map(|a| a.started).max();
             // What worked last on this network goes first.
             let order = (!self.endpoints[index].won, self.preference(index));
-            Some((start, loads[index].total(), order))
+            Some((start, loads[index].total(), last, order))
         };
         let next = (0..self.endpoints.len()).filter_map(at).min();
-        next.map(|(at, _, (_, (_, index)))| (at, index))
+        next.map(|(at, .., (_, (_, index)))| (at, index))
     }
 
     /// When an endpoint may be tried (once more) in a race.
@@ -103,8 +105,12 @@ impl Connector {
             let known = &self.endpoints[other];
             !known.retired && known.failures() == 0 && !self.is_broken(other)
         });
+        let head_start = match last_resort {
+            true => self.config.resort_after,
+            false => self.config.hedge_after,
+        };
         match self.outage {
-            Some(since) if hope => since + self.config.resort_after,
+            Some(since) if hope => since + head_start,
             _ => Timestamp::ZERO,
         }
     }
@@ -113,17 +119,21 @@ impl Connector {
         self.endpoints[index].brokenness.is_broken(self.now)
     }
 
-    /// Whether the limits allow one more attempt to this endpoint.
+    /// Whether the limits allow one more attempt to this endpoint. Further ones to an endpoint that does not answer leave
+    /// room for those that are not being tried: up to half of all.
     pub(super) fn has_room(&self, index: usize) -> bool {
         if self.endpoints[index].retired {
             return false;
         }
-        let same = self
-            .in_flight
-            .iter()
-            .filter(|a| a.attempt.endpoint == index)
-            .count();
-        same < self.config.max_in_flight_per_endpoint && self.in_flight.len() < self.config.max_in_flight
+        let tried = |index: usize| self.in_flight.iter().filter(move |a| a.attempt.endpoint == index);
+        let same = tried(index).count();
+        let others = (0..self.endpoints.len()).filter(|&other| !self.endpoints[other].retired);
+        let kept = match same {
+            0 => 0,
+            _ => others.filter(|&other| tried(other).next().is_none()).count(),
+        };
+        let most = self.config.max_in_flight;
+        same < self.config.max_in_flight_per_endpoint && self.in_flight.len() + kept.min(most / 2) < most
     }
 
     /// Some path is up: as many more as are wanted, on different endpoints where possible; or another place for one of
@@ -246,6 +256,39 @@ mod tests {
             }
         }
         starts
+    }
+
+    /// UDP that is blocked answers nothing, and TCP that is refused fails at once: the one must not keep the other waiting.
+    #[test]
+    fn endpoints_that_do_not_answer_leave_room_for_others() {
+        let config = Config::new(4);
+        let early = config.early_for;
+        let mut connector = Connector::new(config, Rng::from_seed([1; 32]), Timestamp::ZERO);
+        // Their handshakes took no time before.
+        for endpoint in 0..2 {
+            connector.endpoints[endpoint].took.sample(
+                Timestamp::ZERO,
+                Duration::from_millis(1),
+                Duration::ZERO,
+            );
+        }
+        let mut last = [Timestamp::ZERO; 4];
+        let end = Timestamp::ZERO + early;
+        while let Some(at) = connector.poll_timeout().filter(|at| *at < end) {
+            connector.handle_timeout(at);
+            while connector.poll_event().is_some() {}
+            while let Some(attempt) = connector.poll_connect(at) {
+                let waited = at.since(std::mem::replace(&mut last[attempt.endpoint], at));
+                if attempt.endpoint >= 2 {
+                    assert!(waited <= Duration::from_millis(300), "{waited:?} at {at:?}");
+                    connector.handle_connect_failed(at, attempt.attempt_id);
+                }
+            }
+        }
+        assert!(
+            last.iter().all(|at| end.since(*at) < Duration::from_millis(500)),
+            "{last:?}"
+        );
     }
 
     #[test]
