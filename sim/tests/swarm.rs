@@ -36,6 +36,11 @@ const KNOWN: &[&str] = &[
     "swarm.432",
     "swarm.609",
     "swarm.869",
+    // Over HTTP, what a stream had brought seemed due to be told to whoever polled: the driver went round and round.
+    "swarm.443",
+    "swarm.66c",
+    // A connection that could not be made again was asked for again and again.
+    "swarm.b6~mBs",
 ];
 
 fn swarm() -> &'static Scenario {

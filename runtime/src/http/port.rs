@@ -423,16 +423,17 @@ impl Socket for PortSocket {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             _ => state.driver = Some(cx.waker().clone()),
         }
+        let mut judged = false;
         loop {
             let now = runtime.now();
             while state.path.held() == 0 && state.read_stream(cx, now) {}
             state.watch_down(cx, now);
             state.write(cx, now);
-            if state.expired(runtime, cx) {
-                state.path.handle_timeout(runtime.now());
-                continue;
+            // What is still due then is for an exchange to do that is not here yet, and that looks when it comes.
+            if !state.expired(runtime, cx) || std::mem::replace(&mut judged, true) {
+                break;
             }
-            break;
+            state.path.handle_timeout(runtime.now());
         }
         match state.path.held() > 0 || state.path.is_over() {
             true => Poll::Ready(Ok(())),

@@ -573,7 +573,9 @@ impl ServerPath {
             Mode::Poll => down.last + self.config.hold,
             _ => down.last + self.config.alive,
         });
-        let untold = self.untold.filter(|_| self.down.is_some());
+        // Whoever polls is told in the answers to its uploads.
+        let tells = self.down.is_some_and(|down| down.mode != Mode::Poll);
+        let untold = self.untold.filter(|_| tells);
         let untold = untold.map(|since| since + self.config.acknowledge);
         let orphan = Some(self.orphan_at).filter(|at| *at < Timestamp::MAX);
         [down, untold, orphan].into_iter().flatten().min()

@@ -399,6 +399,21 @@ fn a_downlink_with_nothing_to_say_shows_that_it_lives() {
     assert!(path.poll_timeout().unwrap() > at);
 }
 
+/// What a streaming upload brought is told in a downlink that lasts. Whoever polls is told in the answers to uploads, and
+/// nothing must seem to be due that nobody does.
+#[test]
+fn what_came_by_a_stream_is_not_due_to_be_told_to_whoever_polls() {
+    let mut path = server();
+    let stream = key(1).sign(Operation::Stream, TOKEN, 1, 5, 0);
+    path.begin(NOW, &stream, Mode::Binary, None).unwrap();
+    assert_eq!(path.take_streamed(NOW, 1, b"abc"), Ok(Uploaded::Taken));
+    path.lose_stream(NOW, 1);
+    let poll = key(1).sign(Operation::Poll, TOKEN, 1, 0, 0);
+    path.begin(NOW, &poll, Mode::Poll, None).unwrap();
+    let hold = ServerConfig::default().hold;
+    assert_eq!(path.poll_timeout(), Some(NOW + hold));
+}
+
 /// A client's path that was made, with its key, and the connections that it asked for.
 fn client(mode: Option<Mode>) -> ClientPath {
     let mut config = ClientConfig::new("h".into(), "/".into());
