@@ -21,10 +21,13 @@ use crate::spare;
 ///
 /// The reactor tells of a direction once for each time that it was asked, which is a system call. So it is asked only
 /// when a try has found nothing, or less than there was room for: the kernel's buffer is drained or full then. It says
-/// at once what came in between, so that nothing is missed whoever has tried last.
+/// at once what came in between, so that nothing is missed whoever has tried last. Before that other tasks run once, and
+/// it is tried again: of two ends that are busy with one another, the answer is often there by then.
 #[derive(Default)]
 pub(crate) struct Ready {
     exhausted: AtomicBool,
+    /// Others have run since something was found.
+    yielded: AtomicBool,
 }
 
 impl Ready {
@@ -37,6 +40,20 @@ impl Ready {
         Poll::Ready(Ok(()))
     }
 
+    /// [`Ready::poll`], after others have run once.
+    fn poll_after_others(
+        &self,
+        cx: &mut Context<'_>,
+        ask: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        if self.exhausted.load(Ordering::Acquire) && !self.yielded.swap(true, Ordering::AcqRel) {
+            self.exhausted.store(false, Ordering::Release);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.poll(|| ask(cx))
+    }
+
     /// Takes note of what a try came to that had room for so many bytes.
     pub(crate) fn tried(&self, room: usize, result: io::Result<usize>) -> io::Result<usize> {
         let exhausted = match &result {
@@ -45,6 +62,9 @@ impl Ready {
         };
         if exhausted {
             self.exhausted.store(true, Ordering::Release);
+        }
+        if result.is_ok() {
+            self.yielded.store(false, Ordering::Release);
         }
         result
     }
@@ -74,7 +94,8 @@ where
     for<'a> SockRef<'a>: From<&'a S>,
 {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.readable.poll(|| self.stream.poll_readable(cx))
+        self.readable
+            .poll_after_others(cx, |cx| self.stream.poll_readable(cx))
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

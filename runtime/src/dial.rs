@@ -281,7 +281,12 @@ impl Dialer {
     /// Takes note of an event about a path.
     pub(crate) fn note(&mut self, now: Timestamp, event: &Event) {
         match event {
-            Event::PathMute(path) | Event::PathSilent(path) => {
+            Event::PathMute(path) => {
+                if let Some(attempt) = self.attempts.iter().find(|attempt| attempt.is(*path)) {
+                    self.connector.handle_path_mute(now, attempt.id);
+                }
+            }
+            Event::PathSilent(path) => {
                 if let Some(attempt) = self.attempts.iter().find(|attempt| attempt.is(*path)) {
                     self.connector.handle_path_silent(now, attempt.id);
                 }

@@ -112,12 +112,12 @@ async fn calm(world: &World, watch: &Watch, traffic: &Traffic) -> Option<usize> 
     }
 }
 
-/// The path that carries the data, and whether a sound one stands by and no other is in trouble.
+/// The path that carries the data, and whether a sound one stands by.
 fn standing(client: &Session) -> (Option<Arc<str>>, bool) {
     let paths = client.paths();
     let of = |state| paths.iter().filter(move |path| path.state == state);
     let active = of(PathState::Active).next().map(|path| path.name.clone());
-    let warm = of(PathState::Standby).next().is_some() && of(PathState::Suspect).next().is_none();
+    let warm = of(PathState::Standby).next().is_some();
     (active, warm)
 }
 

@@ -16,8 +16,8 @@ const WAYS: [&str; 11] = [
 /// Those of them that are ways down over HTTP.
 const HTTP: [&str; 4] = ["binary", "sse", "ndjson", "poll"];
 
-/// How many paths the session keeps up: one that carries the data and one that is warm.
-const PATHS: usize = 2;
+/// How many paths the session keeps up: one that carries the data, and a warm one while another is in trouble.
+const PATHS: usize = 3;
 
 /// One way to the server, through a proxy of its own.
 pub(super) struct Way {

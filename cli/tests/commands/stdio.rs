@@ -45,7 +45,7 @@ fn daemon() -> (Daemon, String) {
 fn a_call_goes_through_a_process() {
     let url = format!("cmd:{BINARY} serve --stdio");
     assert_eq!(text(&url, &["echo", "--data", "hello"]), "hello");
-    assert_eq!(text(&url, &["count", "--data", "3", "--stream"]), "0\n1\n2\n");
+    assert_eq!(text(&url, &["count", "--data", "3", "--stream"]), "1\n2\n3\n");
     // What it prints is no part of the session.
     let url = format!("cmd:{BINARY} serve --stdio --json");
     assert_eq!(text(&url, &["echo", "--data", "hello"]), "hello");

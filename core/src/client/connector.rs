@@ -167,22 +167,32 @@ struct Path {
     /// Told to go; does not count any more.
     surplus: bool,
     /// Nothing comes back over it: another is to take its place, and it does not count meanwhile.
-    silent: bool,
+    voice: Voice,
     /// It carried data, and the peer acknowledged it.
     worked: bool,
 }
 
 impl Path {
     fn counts(&self) -> bool {
-        !self.surplus && !self.silent
+        !self.surplus && self.voice == Voice::Heard
     }
+}
+
+/// Whether a path answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Heard,
+    /// It left a question unanswered: another endpoint may do better, but its own is given more time.
+    Mute,
+    /// It had its time.
+    Silent,
 }
 
 /// Keeps paths up: the machine that decides when to connect to which endpoint.
 ///
 /// - Inputs: [`handle_connect_failed`](Self::handle_connect_failed),
 ///   [`handle_path_up`](Self::handle_path_up), [`handle_path_worked`](Self::handle_path_worked),
-///   [`handle_path_silent`](Self::handle_path_silent),
+///   [`handle_path_mute`](Self::handle_path_mute), [`handle_path_silent`](Self::handle_path_silent),
 ///   [`handle_path_recovered`](Self::handle_path_recovered), [`handle_path_down`](Self::handle_path_down),
 ///   [`handle_network_change`](Self::handle_network_change), [`handle_timeout`](Self::handle_timeout).
 /// - Commands: [`learn_endpoint`](Self::learn_endpoint), [`retire_endpoint`](Self::retire_endpoint),
@@ -257,7 +267,7 @@ impl Connector {
             attempt,
             since: now,
             surplus: false,
-            silent: false,
+            voice: Voice::Heard,
             worked: false,
         });
         self.trim();
@@ -276,10 +286,19 @@ impl Connector {
         }
     }
 
+    /// A path has left a question unanswered, and there is no other: one to another endpoint is to be made.
+    pub fn handle_path_mute(&mut self, now: Timestamp, attempt_id: AttemptId) {
+        self.fell_silent(now, attempt_id, Voice::Mute);
+    }
+
     /// A path no longer answers, but is not given up while there is no other: one is to be made.
     pub fn handle_path_silent(&mut self, now: Timestamp, attempt_id: AttemptId) {
+        self.fell_silent(now, attempt_id, Voice::Silent);
+    }
+
+    fn fell_silent(&mut self, now: Timestamp, attempt_id: AttemptId, voice: Voice) {
         self.advance(now);
-        self.set_silent(attempt_id, true);
+        self.set_voice(attempt_id, voice);
         if self.paths_up() == 0 && self.outage.is_none() {
             self.gate = now;
             self.begin_outage(now);
@@ -289,14 +308,14 @@ impl Connector {
     /// A silent path answers again.
     pub fn handle_path_recovered(&mut self, now: Timestamp, attempt_id: AttemptId) {
         self.advance(now);
-        self.set_silent(attempt_id, false);
+        self.set_voice(attempt_id, Voice::Heard);
         self.trim();
     }
 
-    fn set_silent(&mut self, id: AttemptId, silent: bool) {
+    fn set_voice(&mut self, id: AttemptId, voice: Voice) {
         let mut paths = self.paths.iter_mut();
         if let Some(path) = paths.find(|path| path.attempt.attempt_id == id) {
-            path.silent = silent;
+            path.voice = voice;
         }
     }
 
@@ -481,7 +500,8 @@ impl Connector {
     /// Takes note of the time, and of a path that has proven itself by it.
     fn advance(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
-        let proven = |path: &Path| !path.silent && now.since(path.since) > self.config.proven_after;
+        let proven =
+            |path: &Path| path.voice == Voice::Heard && now.since(path.since) > self.config.proven_after;
         if self.outage.is_some() && self.paths.iter().any(proven) {
             self.outage = None;
         }

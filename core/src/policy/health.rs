@@ -22,6 +22,8 @@ const ERRORS_HALVE_IN: Duration = Duration::from_secs(10);
 /// After its first relapse it is to be well for so long before it is preferred again; twice as long after each further.
 const FIRST_REST: Duration = Duration::from_secs(2);
 const MAX_REST: Duration = Duration::from_secs(64);
+/// What fails again before this has passed has not been well in between.
+const SAME_TROUBLE: Duration = Duration::from_secs(1);
 /// A relapse is forgotten after so long without another.
 const FORGET: Duration = Duration::from_secs(120);
 
@@ -115,10 +117,10 @@ pub struct Damping {
 }
 
 impl Damping {
-    /// It failed. Where it was not trusted yet, its rest begins anew, and is no longer for that.
+    /// It failed. What comes soon after the last time is the same trouble: its rest begins anew, and is no longer for that.
     pub fn relapsed(&mut self, now: Timestamp) {
-        let resting = self.relapses > 0 && now < self.trusted_at();
-        self.relapses = self.count(now).saturating_add(u32::from(!resting));
+        let same = self.relapses > 0 && now.since(self.last) < SAME_TROUBLE;
+        self.relapses = self.count(now).saturating_add(u32::from(!same));
         self.last = now;
     }
 
@@ -408,12 +410,12 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_while_it_is_not_trusted_rests_anew() {
+    fn what_fails_again_at_once_rests_anew_and_no_longer() {
         let mut health = up();
-        for second in 1..20 {
-            health.on_stall(at(second * 1000));
-            health.on_answer(at(second * 1000 + 100), false);
-            assert_eq!(health.damping().trusted_at(), at(second * 1000) + FIRST_REST);
+        for round in 1..20 {
+            health.on_stall(at(round * 900));
+            health.on_answer(at(round * 900 + 100), false);
+            assert_eq!(health.damping().trusted_at(), at(round * 900) + FIRST_REST);
         }
         assert_eq!(health.damping().count(at(20_000)), 1);
     }

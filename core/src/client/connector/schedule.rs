@@ -46,7 +46,8 @@ impl Connector {
     /// When an endpoint may be tried (once more) in a race.
     fn race_start(&self, index: usize) -> Option<Timestamp> {
         let endpoint = &self.endpoints[index];
-        if endpoint.retired {
+        let mute = |path: &super::Path| path.attempt.endpoint == index && path.voice == super::Voice::Mute;
+        if endpoint.retired || self.paths.iter().any(mute) {
             return None;
         }
         let started = self

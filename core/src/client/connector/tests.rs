@@ -634,6 +634,26 @@ fn a_silent_path_is_replaced_and_a_recovered_one_is_not() {
     assert_eq!(connector.paths_up(), 1);
 }
 
+/// One unanswered question is no reason to load the endpoint that did not answer with another connection.
+#[test]
+fn a_mute_path_is_replaced_by_one_to_another_endpoint() {
+    for endpoints in [1, 2] {
+        let mut connector = Connector::new(Config::new(endpoints), Rng::from_seed([3; 32]), Timestamp::ZERO);
+        let first = connector.poll_connect(ms(0)).expect("it starts at once");
+        assert_eq!(connector.handle_path_up(ms(10), first.attempt_id), Verdict::Keep);
+        connector.handle_path_mute(ms(5000), first.attempt_id);
+        assert_eq!(connector.paths_up(), 0);
+        let start = connector.poll_timeout();
+        assert_eq!(start.is_some(), endpoints == 2);
+        if let Some(at) = start {
+            let next = connector.poll_connect(at).expect("it starts");
+            assert_ne!(next.endpoint, first.endpoint);
+        }
+        connector.handle_path_silent(ms(6000), first.attempt_id);
+        assert!(connector.poll_timeout().is_some(), "now it is tried itself");
+    }
+}
+
 /// PROTOCOL 8.3: a place that the server named is tried first, from the moment on.
 #[test]
 fn what_the_server_names_is_tried_first() {
