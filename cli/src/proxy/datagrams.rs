@@ -100,7 +100,6 @@ async fn pass_on(
                     }
                     let Ok(flow) = Flow::new(&shared, &near, client, target).await else { continue };
                     flows.insert(client, flow);
-                    shared.add(&shared.total, 1);
                     shared.add(&shared.live, 1);
                 }
                 if let Some(flow) = flows.get(&client).filter(|flow| !flow.dead) {
@@ -124,8 +123,13 @@ impl Flow {
         let (from, near, shared) = (far.clone(), near.clone(), shared.clone());
         let back = tokio::spawn(async move {
             let mut buffer = vec![0; LONGEST];
+            let mut answered = false;
             loop {
                 if let Ok((len, _)) = from.recv_from(&mut buffer).await {
+                    // Anybody can send. What is answered is an attempt to connect.
+                    if !std::mem::replace(&mut answered, true) {
+                        shared.add(&shared.total, 1);
+                    }
                     send(&shared, Direction::ToClient, near.clone(), client, &buffer[..len]);
                 }
             }

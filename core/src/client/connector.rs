@@ -315,7 +315,8 @@ impl Connector {
     fn set_voice(&mut self, id: AttemptId, voice: Voice) {
         let mut paths = self.paths.iter_mut();
         if let Some(path) = paths.find(|path| path.attempt.attempt_id == id) {
-            path.voice = voice;
+            let known = path.voice == Voice::Silent && voice == Voice::Mute;
+            path.voice = if known { path.voice } else { voice };
         }
     }
 

@@ -97,7 +97,8 @@ impl Session {
         suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
         let news = suspicion.condemned && !before;
         let outlived = std::mem::replace(&mut suspicion.outlived, elsewhere);
-        let mute = alone && !suspicion.mute;
+        // Once it has had its time, that is told, and is more.
+        let mute = alone && !suspicion.mute && !suspicion.condemned;
         suspicion.mute |= alone;
         sometimes!(self.marks, LastPathSpared, suspicion.condemned && !elsewhere);
         if suspicion.condemned && elsewhere && outlived {
