@@ -20,7 +20,7 @@ use crate::wire::WireError;
 
 /// Probes without an answer before a suspect path is dead.
 const PROBES: u32 = 3;
-/// No probe is given longer than this for what the path's answers took of late.
+/// No probe is given longer than this, whatever the path's answers took of late.
 const MAX_PROBE_WAIT: Duration = Duration::from_secs(5);
 /// How many counts of dead paths are kept for JOINED and CONFIRM (PROTOCOL 6.3).
 pub(super) const MAX_DEAD_COUNTS: usize = 32;
@@ -70,7 +70,10 @@ impl Session {
         let rtt = &self.paths[slot].rtt;
         // Where queues made answers late a moment ago, they may do so again: a busy path is not dead.
         let longest = rtt.peak(now).min(MAX_PROBE_WAIT);
-        let most = longest.saturating_mul(2).max(self.config.min_death);
+        let most = longest
+            .saturating_mul(2)
+            .min(MAX_PROBE_WAIT)
+            .max(self.config.min_death);
         let timeout = rtt.pto(self.peer.max_ack_delay).max(longest).min(most);
         // Not a nanosecond less than the whole, all of them together.
         timeout.max(self.config.min_death / PROBES + Duration::from_nanos(1))

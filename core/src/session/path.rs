@@ -17,6 +17,10 @@ use crate::handshake::PathCount;
 use crate::policy::{Health, Rtt};
 use crate::time::Timestamp;
 
+/// A path without progress is suspect after this at the latest, and what the bytes under way take, whatever its answers
+/// took when the network was at its worst.
+const MAX_SUSPICION: Duration = Duration::from_secs(10);
+
 /// How far a path has come (PROTOCOL 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -288,8 +292,8 @@ impl Path {
     /// Time without progress after which the path is suspect (PROTOCOL 6.6).
     pub(super) fn suspicion_time(&self, max_ack_delay: Duration, floor: Duration) -> Duration {
         let queue = self.rate.excuse_for(self.in_flight(), self.rtt.get());
-        let judged = self.rtt.get() * 3 + self.rtt.variance() * 4 + max_ack_delay + queue;
-        judged.max(floor)
+        let usual = self.rtt.get() * 3 + self.rtt.variance() * 4 + max_ack_delay;
+        (usual.min(MAX_SUSPICION) + queue).max(floor)
     }
 
     /// Takes in a round trip. Tells whether the path, having been slow, is itself again.

@@ -284,7 +284,7 @@ impl Run {
             // A client that says nothing learns by its heartbeat that its server is another, and then has to come
             // to believe it: once the last path has been silent for what a fault's delay of more than a second has taught
             // its timers, and for three probes.
-            patience += 3 * PROGRESS + self.plan.server.params.heartbeat;
+            patience += 5 * PROGRESS + self.plan.server.params.heartbeat;
         }
         // What a path's timers learned while it was slow, they wait for once more: suspicion, and a probe's answer.
         let slowest = self.plan.networks.iter().map(|network| network.link.delay).max();
