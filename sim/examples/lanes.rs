@@ -1,5 +1,5 @@
 //! Draws how long messages of fifty streams take over QUIC and over TCP while one packet in fifty is lost:
-//! `cargo run -p sheetbend-sim --example lanes > docs/pictures/lanes.svg`.
+//! `cargo run -p sheetbend-sim --example lanes > docs/guides/lanes.svg`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::fmt::Write;
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("tls", 0.0, "TLS over TCP, no loss"),
         ("tls", LOSS, "TLS over TCP, 2 % of all packets lost"),
     ];
-    let total = rows.len() as f64 * HEIGHT + 30.0;
+    let total = rows.len() as f64 * HEIGHT + 40.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {total}\" \
          font-family=\"sans-serif\" font-size=\"12\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
@@ -38,10 +38,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     writeln!(
         svg,
-        "<text x=\"{LEFT}\" y=\"{}\">each point: one message of 100 bytes there and back, by the moment it was sent; \
-         50 streams, 20 ms one way; red: \
-         a packet was lost that may have held it</text></svg>",
-        total - 8.0
+        "<text x=\"{LEFT}\" y=\"{}\">each point: one message of 100 bytes there and back, by the moment it was sent; 50 \
+         streams, 20 ms one way;</text><text x=\"{LEFT}\" y=\"{}\">red: a packet was lost that may have held it</text></svg>",
+        total - 22.0,
+        total - 7.0
     )?;
     print!("{svg}");
     Ok(())
@@ -68,13 +68,16 @@ fn row(svg: &mut String, top: f64, title: &str, echoes: &[Echo], p99: Duration) 
             y + 4.0
         )?;
     }
-    for echo in echoes {
-        let colour = if echo.lost { "#c0392b" } else { "#1f5fa8" };
-        let x = LEFT + millis(echo.sent) / last * (WIDTH - LEFT - 12.0);
+    for (lost, colour) in [(false, "#1f5fa8"), (true, "#c0392b")] {
+        let mut dots = std::collections::BTreeSet::new();
+        for echo in echoes.iter().filter(|echo| echo.lost == lost) {
+            let x = LEFT + millis(echo.sent) / last * (WIDTH - LEFT - 12.0);
+            dots.insert((x.round() as i64, height(millis(echo.took)).round() as i64));
+        }
+        let dots: String = dots.iter().map(|(x, y)| format!("M{x} {y}h0")).collect();
         writeln!(
             svg,
-            "<circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"1.1\" fill=\"{colour}\" fill-opacity=\"0.5\"/>",
-            height(millis(echo.took))
+            "<path d=\"{dots}\" stroke=\"{colour}\" stroke-width=\"2.2\" stroke-linecap=\"round\"/>"
         )?;
     }
     Ok(())

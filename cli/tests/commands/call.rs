@@ -1,33 +1,20 @@
 //! `sheetbend serve` and `sheetbend call` as they are run.
 
-use crate::common::sheetbend;
-use std::io::{BufRead, BufReader, Write};
+use crate::common::{Server, sheetbend};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Output, Stdio};
+use std::process::{Output, Stdio};
 
-/// A server process. Dropping it kills it.
-struct Server {
-    process: Child,
-    url: String,
+/// A server that stores what it is sent.
+fn storing(store: &Path, more: &[&str]) -> Server {
+    let store = store.to_str().expect("text");
+    Server::start(&[&["--listen", "127.0.0.1:0", "--store", store], more].concat())
 }
 
 impl Server {
-    fn start(store: &Path, more: &[&str]) -> Server {
-        let mut command = sheetbend();
-        command.args(["serve", "--json", "--listen", "127.0.0.1:0", "--store"]);
-        command.arg(store).args(more).stdout(Stdio::piped());
-        let mut process = command.spawn().expect("the server starts");
-        let mut line = String::new();
-        let mut news = BufReader::new(process.stdout.take().expect("piped"));
-        news.read_line(&mut line).expect("readable");
-        let listening: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        let url = listening["addresses"][0].as_str().expect("text").to_owned();
-        Server { process, url }
-    }
-
     fn call(&self, arguments: &[&str]) -> Output {
         let mut command = sheetbend();
-        command.arg("call").arg(&self.url).args(arguments);
+        command.arg("call").arg(self.url()).args(arguments);
         command.output().expect("the command runs")
     }
 
@@ -48,19 +35,12 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn every_method_of_a_server() {
     let store = tempfile::tempdir().expect("a folder");
     std::fs::write(store.path().join("a.txt"), "hello\n".repeat(50_000)).expect("written");
     std::fs::write(store.path().join(".hidden"), "x").expect("written");
-    let server = Server::start(store.path(), &["--share"]);
+    let server = storing(store.path(), &["--share"]);
     assert_eq!(server.text(&["echo", "--data", "hello"]), "hello");
     assert!(server.text(&["time"]).parse::<f64>().expect("seconds") > 1e9);
     assert_eq!(server.text(&["count", "--stream", "--data", "3"]), "1\n2\n3\n");
@@ -70,7 +50,7 @@ fn every_method_of_a_server() {
 
     // What the request is made of comes from standard input.
     let mut command = sheetbend();
-    let arguments = ["call", &server.url, "sum", "--items", "--data-file", "-"];
+    let arguments = ["call", server.url(), "sum", "--items", "--data-file", "-"];
     command
         .args(arguments)
         .stdin(Stdio::piped())
@@ -86,7 +66,7 @@ fn every_method_of_a_server() {
 #[test]
 fn json_is_a_line_for_each_item_and_one_object() {
     let store = tempfile::tempdir().expect("a folder");
-    let server = Server::start(store.path(), &[]);
+    let server = storing(store.path(), &[]);
     let text = server.text(&["count", "--stream", "--data", "2", "--json", "--deadline", "20s"]);
     let lines: Vec<serde_json::Value> = text
         .lines()
@@ -113,7 +93,7 @@ fn json_is_a_line_for_each_item_and_one_object() {
 fn what_goes_wrong_is_one_clear_line() {
     let store = tempfile::tempdir().expect("a folder");
     std::fs::write(store.path().join("a.txt"), "x").expect("written");
-    let server = Server::start(store.path(), &[]);
+    let server = storing(store.path(), &[]);
     assert_eq!(
         server.error(&["nothing"]),
         "sheetbend: nothing: refused, not executed: UNIMPLEMENTED: there is no such method\n"

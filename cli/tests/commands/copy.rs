@@ -1,74 +1,21 @@
 //! `sheetbend serve` and `sheetbend send` as they are run, with faults between them.
 
-use crate::common::sheetbend;
+use crate::common::{Server, sheetbend};
 use sheetbend_cli::address::{Address, ListenAddress};
 use sheetbend_cli::demo::pattern;
 use sheetbend_cli::proxy::Proxy;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 const SIZE: usize = 20 * 1024 * 1024;
 
-/// A server process. Dropping it kills it.
-struct Server {
-    process: Child,
-    news: BufReader<ChildStdout>,
-    addresses: Vec<String>,
-}
-
-impl Server {
-    fn start(listen: &[&str], store: Option<&Path>) -> Server {
-        let mut command = sheetbend();
-        command.args(["serve", "--json", "--listen"]).args(listen);
-        if let Some(store) = store {
-            command.arg("--store").arg(store);
-        }
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("the server starts");
-        let news = BufReader::new(process.stdout.take().expect("piped"));
-        let mut server = Server {
-            process,
-            news,
-            addresses: Vec::new(),
-        };
-        let listening = server.news();
-        assert_eq!(listening["event"], "listening");
-        let list = listening["addresses"].as_array().expect("a list");
-        server.addresses = list
-            .iter()
-            .map(|at| at.as_str().expect("text").to_owned())
-            .collect();
-        server
-    }
-
-    /// The next line that the server prints.
-    fn news(&mut self) -> serde_json::Value {
-        let mut line = String::new();
-        self.news.read_line(&mut line).expect("readable");
-        serde_json::from_str(&line).expect("JSON")
-    }
-
-    /// Asks it to stop, and returns what it printed last.
-    fn interrupt(mut self) -> serde_json::Value {
-        let id = self.process.id().to_string();
-        let kill = Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .expect("kill runs");
-        assert!(kill.success() && self.process.wait().expect("ends").success());
-        let mut rest = String::new();
-        self.news.read_to_string(&mut rest).expect("readable");
-        serde_json::from_str(rest.lines().last().expect("a last line")).expect("JSON")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn listening(listen: &[&str], store: Option<&Path>) -> Server {
+    let store = store.map(|store| store.to_str().expect("text"));
+    let store: Vec<&str> = store.into_iter().flat_map(|store| ["--store", store]).collect();
+    Server::start(&[&["--listen"], listen, &store].concat())
 }
 
 fn send(files: &[&Path], urls: &[&str]) -> Command {
@@ -115,7 +62,7 @@ fn one_line(output: &Output) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_arrives_whole_while_both_its_paths_are_cut() {
     let (_folder, file, store) = bench(SIZE);
-    let mut server = Server::start(&["127.0.0.1:0", "127.0.0.1:0"], Some(&store));
+    let mut server = listening(&["127.0.0.1:0", "127.0.0.1:0"], Some(&store));
     let proxies = [
         proxy("127.0.0.1:0", &server.addresses[0]).await,
         proxy("127.0.0.1:0", &server.addresses[1]).await,
@@ -163,7 +110,7 @@ async fn a_file_arrives_whole_while_both_its_paths_are_cut() {
 async fn a_transfer_goes_on_with_a_server_that_was_started_anew() {
     let (folder, file, store) = bench(SIZE);
     let socket = format!("unix://{}", folder.path().join("serve.sock").display());
-    let server = Server::start(&[&socket], Some(&store));
+    let server = listening(&[&socket], Some(&store));
     // A proxy of another transport would make the path weaker than the server accepts.
     let near = format!("unix://{}", folder.path().join("proxy.sock").display());
     let proxy = proxy(&near, &socket).await;
@@ -179,7 +126,7 @@ async fn a_transfer_goes_on_with_a_server_that_was_started_anew() {
     // The process dies without a word, and takes every session with it.
     drop(server);
     handle.throttle(None);
-    let mut server = Server::start(&[&socket], Some(&store));
+    let mut server = listening(&[&socket], Some(&store));
     let output = tokio::task::spawn_blocking(|| sending.wait_with_output()).await;
     let output = output.expect("waited").expect("ended");
     assert!(
@@ -195,7 +142,7 @@ async fn a_transfer_goes_on_with_a_server_that_was_started_anew() {
 #[test]
 fn hostile_bytes_harm_nobody_else() {
     let (_folder, file, store) = bench(1_000_000);
-    let server = Server::start(&["127.0.0.1:0"], Some(&store));
+    let server = listening(&["127.0.0.1:0"], Some(&store));
     let address = server.addresses[0].strip_prefix("tcp://").expect("TCP");
     let mute = TcpStream::connect(address).expect("connects");
     for junk in [
@@ -222,7 +169,7 @@ fn several_files_are_sent_and_those_that_cannot_be_are_named() {
     let (folder, file, store) = bench(300_000);
     let (empty, missing) = (folder.path().join("empty"), folder.path().join("missing"));
     std::fs::write(&empty, b"").expect("write");
-    let server = Server::start(&["127.0.0.1:0"], Some(&store));
+    let server = listening(&["127.0.0.1:0"], Some(&store));
     let output = send(&[&file, &missing, &empty], &[&server.addresses[0]])
         .output()
         .expect("runs");
@@ -260,7 +207,7 @@ fn what_cannot_be_done_is_one_line() {
     );
     assert!(line.starts_with("sheetbend: cannot reach the server ("), "{line}");
 
-    let server = Server::start(&["127.0.0.1:0"], None);
+    let server = listening(&["127.0.0.1:0"], None);
     let line = one_line(&send(&[&file], &[&server.addresses[0]]).output().expect("runs"));
     assert!(
         line.contains("it takes no files; start it with --store"),

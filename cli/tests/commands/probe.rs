@@ -1,54 +1,13 @@
 //! `sheetbend probe` as it is run.
 
-use crate::common::sheetbend;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
-
-/// A server process. Dropping it kills it.
-struct Server {
-    process: Child,
-    authority: String,
-    pin: String,
-}
-
-impl Server {
-    fn start() -> Server {
-        let mut command = sheetbend();
-        command.args([
-            "serve",
-            "--json",
-            "--listen",
-            "127.0.0.1:0",
-            "--tls",
-            "self-signed",
-        ]);
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("the server starts");
-        let mut line = String::new();
-        let mut news = BufReader::new(process.stdout.take().expect("piped"));
-        news.read_line(&mut line).expect("readable");
-        let listening: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        let url = listening["addresses"][0].as_str().expect("text");
-        Server {
-            process,
-            authority: url.trim_start_matches("tcp://").to_owned(),
-            pin: listening["pin"].as_str().expect("text").to_owned(),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use crate::common::{Server, sheetbend};
 
 #[test]
 fn every_transport_of_a_server_is_tried() {
-    let server = Server::start();
+    let server = Server::with_certificate();
     let mut command = sheetbend();
     command.args(["probe", "--json", "--each", "50ms", "--pin", &server.pin]);
-    command.arg(format!("sheetbend://{}", server.authority));
+    command.arg(format!("sheetbend://{}", server.place()));
     let output = command.output().expect("the command runs");
     assert!(output.status.success(), "{output:?}");
     let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -85,10 +44,10 @@ fn what_does_not_open_is_said() {
 
 #[test]
 fn why_one_would_be_used_is_said() {
-    let server = Server::start();
+    let server = Server::with_certificate();
     let mut command = sheetbend();
     command.args(["probe", "--json", "--each", "50ms", "--pin", &server.pin]);
-    command.arg(format!("sheetbend://{}", server.authority));
+    command.arg(format!("sheetbend://{}", server.place()));
     let output = command.output().expect("the command runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");

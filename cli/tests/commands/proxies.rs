@@ -1,51 +1,12 @@
 //! The command through proxies, and with the flags that say whom to believe.
 #![allow(clippy::disallowed_methods)] // a proxy has threads
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
-use crate::common::sheetbend;
-
-/// A server with a certificate of its own, on one port. Dropping it kills it.
-struct Server {
-    process: Child,
-    place: String,
-    pin: String,
-}
-
-impl Server {
-    fn start() -> Server {
-        let mut command = sheetbend();
-        command.args([
-            "serve",
-            "--json",
-            "--listen",
-            "127.0.0.1:0",
-            "--tls",
-            "self-signed",
-        ]);
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("the server starts");
-        let mut line = String::new();
-        let mut news = BufReader::new(process.stdout.take().expect("piped"));
-        news.read_line(&mut line).expect("readable");
-        let listening: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        let url = listening["addresses"][0].as_str().expect("text");
-        Server {
-            process,
-            place: url.strip_prefix("tcp://").expect("over tcp").to_owned(),
-            pin: listening["pin"].as_str().expect("a pin").to_owned(),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use crate::common::{Server, sheetbend};
 
 /// An HTTP proxy that leads anywhere, and what it was asked.
 fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
@@ -99,18 +60,18 @@ fn echo(url: &str, more: &[&str], environment: &[(&str, &str)]) -> (Option<i32>,
 
 #[test]
 fn calls_go_through_the_proxy_that_is_named() {
-    let server = Server::start();
+    let server = Server::with_certificate();
     let (proxy, asked) = proxy();
     let url = format!("http://{proxy}");
     let asked_once = |what: &str| {
         let asked = std::mem::take(&mut *asked.lock().expect("unharmed"));
-        assert_eq!(asked, [server.place.as_str()], "{what}");
+        assert_eq!(asked, [server.place()], "{what}");
     };
     let straight = |what: &str| assert!(asked.lock().expect("unharmed").is_empty(), "{what}");
     let answered = |outcome: (Option<i32>, String, String)| {
         assert_eq!(outcome, (Some(0), "x".to_owned(), String::new()));
     };
-    let tcp = format!("tcp://{}", server.place);
+    let tcp = format!("tcp://{}", server.place());
     answered(echo(&tcp, &["--proxy", &url], &[]));
     asked_once("--proxy");
     for (scheme, variable) in [
@@ -119,7 +80,7 @@ fn calls_go_through_the_proxy_that_is_named() {
         ("ws", "HTTP_PROXY"),
         ("tls", "ALL_PROXY"),
     ] {
-        let url = format!("{scheme}://{}", server.place);
+        let url = format!("{scheme}://{}", server.place());
         let pin: &[&str] = match scheme {
             "tls" | "wss" => &["--pin", &server.pin],
             _ => &[],
@@ -161,8 +122,8 @@ fn proxies_that_cannot_be_used_are_one_clear_line() {
 
 #[test]
 fn calls_and_measurements_know_whom_to_believe() {
-    let server = Server::start();
-    let url = format!("wss://{}", server.place);
+    let server = Server::with_certificate();
+    let url = format!("wss://{}", server.place());
     let (code, _, line) = echo(&url, &[], &[]);
     assert_eq!(code, Some(1));
     assert!(line.contains("unknown issuer"), "{line}");
@@ -174,7 +135,7 @@ fn calls_and_measurements_know_whom_to_believe() {
     assert_eq!((code, text.as_str()), (Some(0), "x"));
 
     // Whatever works is nothing plain where somebody answers whom nobody vouches for, nor with a pin.
-    let any = format!("sheetbend://{}", server.place);
+    let any = format!("sheetbend://{}", server.place());
     let (code, _, line) = echo(&any, &[], &[]);
     assert_eq!(code, Some(1));
     assert!(

@@ -1,8 +1,7 @@
 //! Sessions through the standard input and output of a process.
 
-use crate::common::sheetbend;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Output, Stdio};
+use crate::common::{Server, sheetbend};
+use std::process::{Output, Stdio};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sheetbend");
 
@@ -17,28 +16,6 @@ fn text(url: &str, arguments: &[&str]) -> String {
     let output = call(url, arguments);
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
-}
-
-/// A server that lives on its own.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn daemon() -> (Daemon, String) {
-    let mut command = sheetbend();
-    command.args(["serve", "--json", "--listen", "127.0.0.1:0"]);
-    let mut process = command.stdout(Stdio::piped()).spawn().expect("the server starts");
-    let mut line = String::new();
-    let mut news = BufReader::new(process.stdout.take().expect("piped"));
-    news.read_line(&mut line).expect("readable");
-    let listening: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-    let url = listening["addresses"][0].as_str().expect("text").to_owned();
-    (Daemon(process), url)
 }
 
 #[test]
@@ -70,8 +47,8 @@ fn a_file_goes_through_a_process() {
 
 #[test]
 fn a_process_passes_on_to_a_server_that_outlives_it() {
-    let (_daemon, address) = daemon();
-    let url = format!("cmd:{BINARY} serve --stdio --to {address}");
+    let server = Server::start(&["--listen", "127.0.0.1:0"]);
+    let url = format!("cmd:{BINARY} serve --stdio --to {}", server.url());
     for word in ["one", "two"] {
         assert_eq!(text(&url, &["echo", "--data", word]), word);
     }
