@@ -58,5 +58,7 @@ fn why_one_would_be_used_is_said() {
     let candidates = outcome["choice"]["candidates"].as_array().expect("a list");
     assert!(candidates.len() >= 2, "{text}");
     let price = |index: usize| candidates[index]["price_ms"].as_f64().expect("a number");
-    assert!(price(0) < price(1), "{text}");
+    // The path in use comes first; another of the same transport may be cheaper by less than is worth a change.
+    let last = candidates.len() - 1;
+    assert!(price(0) < price(last), "{text}");
 }

@@ -257,16 +257,38 @@ impl Port {
         if send(&*socket, transmit, contents) {
             return true;
         }
+        let Some(receiver) = self.receiver.lock().clone() else {
+            return self.send_alone(cx, &*socket, transmit, contents);
+        };
         let mut writers = self.writers.lock();
         if !writers.iter().any(|waker| waker.will_wake(cx.waker())) {
             writers.push(cx.waker().clone());
         }
         drop(writers);
         // Whoever polls the socket wakes the others.
-        let receiver = self.receiver.lock().clone();
-        if let Some(receiver) = receiver {
-            receiver.wake();
+        receiver.wake();
+        false
+    }
+
+    /// [`Port::send`] again, on a socket that one connection has for itself. A new one has no room to begin with, as far
+    /// as its reactor knows.
+    fn send_alone(
+        &self,
+        cx: &Context<'_>,
+        socket: &dyn UdpSocket,
+        transmit: &Transmit,
+        contents: &[u8],
+    ) -> bool {
+        let mut cx = Context::from_waker(cx.waker());
+        for _ in 0..2 {
+            if socket.poll_writable(&mut cx).is_pending() {
+                return false;
+            }
+            if send(socket, transmit, contents) {
+                return true;
+            }
         }
+        cx.waker().wake_by_ref();
         false
     }
 

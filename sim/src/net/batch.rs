@@ -17,7 +17,8 @@ impl sheetbend_runtime::UdpSocket for UdpSocket {
     }
 
     fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What finds no room is lost on the way.
+        // What finds no room later is lost on the way.
+        self.has_room(true);
         Poll::Ready(Ok(()))
     }
 
@@ -46,6 +47,9 @@ impl sheetbend_runtime::UdpSocket for UdpSocket {
         let SocketAddr::V4(to) = datagrams.remote else {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
+        if !self.has_room(false) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let segment = datagrams.segment.unwrap_or(datagrams.contents.len());
         for datagram in datagrams.contents.chunks(segment.max(1)) {
             self.send_to(datagram, to)?;

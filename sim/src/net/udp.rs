@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -87,6 +88,8 @@ pub struct UdpSocket {
     incarnation: u32,
     /// As it was asked for: a socket hears on every interface.
     ip: IpAddr,
+    /// Whether somebody has asked if there is room.
+    asked: AtomicBool,
 }
 
 impl UdpSocket {
@@ -102,6 +105,7 @@ impl UdpSocket {
             index,
             incarnation,
             ip: address.ip(),
+            asked: AtomicBool::new(false),
         })
     }
 
@@ -120,6 +124,11 @@ impl UdpSocket {
     /// `NotConnected` when its host has crashed since.
     pub fn local_port(&self) -> io::Result<u16> {
         self.live(|state| Ok(state.net.udp[self.index].port))
+    }
+
+    /// As on a reactor: a new socket has no room to begin with, until somebody asks.
+    pub(super) fn has_room(&self, asks: bool) -> bool {
+        self.asked.fetch_or(asks, Ordering::Relaxed) || asks
     }
 
     pub(super) fn local_ip(&self) -> IpAddr {
