@@ -166,7 +166,7 @@ struct Path {
     since: Timestamp,
     /// Told to go; does not count any more.
     surplus: bool,
-    /// Nothing comes back over it: another is to take its place, and it does not count meanwhile.
+    /// Where nothing comes back over it another is to take its place, and it does not count meanwhile.
     voice: Voice,
     /// It carried data, and the peer acknowledged it.
     worked: bool,
@@ -179,7 +179,7 @@ impl Path {
 }
 
 /// Whether a path answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Voice {
     Heard,
     /// It left a question unanswered: another endpoint may do better, but its own is given more time.
@@ -315,8 +315,11 @@ impl Connector {
     fn set_voice(&mut self, id: AttemptId, voice: Voice) {
         let mut paths = self.paths.iter_mut();
         if let Some(path) = paths.find(|path| path.attempt.attempt_id == id) {
-            let known = path.voice == Voice::Silent && voice == Voice::Mute;
-            path.voice = if known { path.voice } else { voice };
+            // One that is silent is mute as well.
+            path.voice = match voice {
+                Voice::Heard => Voice::Heard,
+                worse => path.voice.max(worse),
+            };
         }
     }
 

@@ -3,49 +3,20 @@
 use std::sync::Arc;
 
 use crate::common::{
-    Relay, expired_tls, numbered_messages, pair, pattern, serve_echo, server_tls, test_roots,
+    Relay, carries_everything, expired_tls, numbered_messages, serve_echo, server_tls, test_roots,
 };
 use sheetbend_tokio::{
-    Address, BindError, Class, Client, ConnectError, Guard, PathMode, Server, ServerTls, Session, Trust,
-    runtime,
+    Address, BindError, Client, ConnectError, Guard, PathMode, Server, ServerTls, Session, Trust, runtime,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-
-/// What a stream's transfer takes: several blocks, and a bit.
-const LONG: usize = 9_000_001;
 
 fn socket_of(server: &Server) -> String {
     let Address::Tcp { host, port } = server.addresses()[0].socket() else {
         panic!("over tcp")
     };
     format!("{host}:{port}")
-}
-
-async fn carries_everything(kind: &str) {
-    let pair = pair(kind).await;
-    let echo = serve_echo(pair.peer.clone());
-    assert_eq!(pair.client.request("echo", "hello").await.unwrap(), "hello");
-    let large = vec![7; 1_000_000];
-    assert_eq!(pair.client.request("echo", large.clone()).await.unwrap(), large);
-
-    for (from, to) in [(&pair.client, &pair.peer), (&pair.peer, &pair.client)] {
-        let mut sent = vec![0; LONG];
-        pattern(3, &mut sent);
-        let expected = sent.clone();
-        let mut stream = from.open_uni(Class::BULK).await.unwrap();
-        let sending = tokio::spawn(async move {
-            stream.write_all(&sent).await.unwrap();
-            stream.finish().unwrap();
-        });
-        let mut stream = to.accept_uni(Class::BULK).await.unwrap();
-        let received = stream.read_to_end(LONG).await.unwrap();
-        assert!(received == expected, "the bytes arrive as they were sent");
-        sending.await.unwrap();
-    }
-    drop(pair);
-    echo.abort();
 }
 
 #[tokio::test]

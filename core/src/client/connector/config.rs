@@ -57,6 +57,7 @@ pub struct Config {
     /// While no path is up, an endpoint whose attempt has not finished is tried once more after
     /// this long; after each further one twice as long. A SYN may be lost, a connection mute. Early
     /// in an outage an endpoint that was up before is tried at twice the time its handshake took.
+    /// One that is broken waits so long from the beginning of an outage, while there is hope for others.
     pub hedge_after: Duration,
     /// An attempt that has not finished by then is given up.
     pub connect_timeout: Duration,
