@@ -238,7 +238,7 @@ pub async fn a_security_floor_refuses_weaker_carriers(env: Env) {
         "{error}"
     );
     let strong = env.client(url.replace("tcp", "tls"));
-    let (session, _) = env.connect(strong, &server).await;
+    let (session, _peer) = env.connect(strong, &server).await;
     assert_eq!(session.state(), State::Connected);
 }
 
@@ -262,7 +262,7 @@ pub async fn a_server_that_is_dropped_lets_go_of_its_port(env: Env) {
                 Err(_) => client.sleep(Duration::from_millis(1)).await,
             }
         };
-        let (client, _) = env.connect(env.client(&address), &again).await;
+        let (client, _peer) = env.connect(env.client(&address), &again).await;
         assert_eq!(client.state(), State::Connected, "{kind}");
     }
 }
