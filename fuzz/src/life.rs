@@ -14,6 +14,8 @@ use crate::pair::Pair;
 
 /// Within this time of sound paths everything promised is kept.
 const LIVENESS: Duration = Duration::from_secs(20);
+/// So many turns on sound paths, with nothing owed: longer than the slowest path that a life has had needs to empty.
+const SETTLED_TURNS: u32 = 50;
 /// No life has more steps than this, however many bytes there are.
 const MAX_STEPS: usize = 400;
 
@@ -243,9 +245,10 @@ impl Life {
         let deadline = self.pair.now + LIVENESS;
         let mut settled = 0;
         while !self.over() {
-            if self.owed().is_none() {
+            // Nothing may be owed long before there is a connection: then the peer has not even begun.
+            if self.owed().is_none() && self.pair.client.state() == State::Connected {
                 settled += 1;
-                if settled > 30 && !self.apps.iter().any(|app| app.draining) {
+                if settled > SETTLED_TURNS && !self.apps.iter().any(|app| app.draining) {
                     break;
                 }
             }
