@@ -190,10 +190,10 @@ pub struct ProbeArgs {
     /// What leads there.
     #[command(flatten)]
     pub through: ThroughArgs,
-    /// How long to wait for a transport to open.
+    /// How long to wait for a transport to open, and then for its answers.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_interval)]
     pub patience: Duration,
-    /// How long to measure each that opens.
+    /// How long to measure each that opens, where an answer does not take longer.
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_interval)]
     pub each: Duration,
     /// Print one JSON object instead of a table.

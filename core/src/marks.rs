@@ -40,6 +40,8 @@ marks! {
     Reinjected,
     /// A path died of silence.
     PathSilent,
+    /// A probe was not answered, and no evidence, as the carrier had acknowledgements of its own meanwhile.
+    CarrierHeard,
     /// A silent path was kept, as there was no other.
     LastPathSpared,
     /// Data moved from a suspect path to another.

@@ -47,6 +47,9 @@ impl Laned {
         while let Some((name, how)) = self.lanes.take_move() {
             core.handle_path_moved(key, name, how);
         }
+        if core.is_suspect(key) {
+            core.handle_carrier_acks(key, self.lanes.acknowledgements());
+        }
         while let Some(lane) = self.lanes.take_lost() {
             core.handle_lane_lost(now, key, lane);
         }

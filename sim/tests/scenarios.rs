@@ -3,7 +3,7 @@
 use sheetbend_sim::scenario::{self, Setup};
 
 /// Those that have a test, or a measurement, of their own.
-const APART: [&str; 7] = [
+const APART: [&str; 8] = [
     "idle",
     "steady",
     "crowd",
@@ -11,6 +11,7 @@ const APART: [&str; 7] = [
     "pool",
     "retry-storm",
     "lossy-hour",
+    "quic-lossy-hour",
 ];
 
 #[test]
@@ -49,9 +50,11 @@ fn a_pool_serves_for_a_day_and_leaves_nothing_behind() {
 
 #[test]
 fn an_hour_of_loss_and_jitter_has_few_false_deaths() {
-    let hour = scenario::find("lossy-hour").expect("it is on the list");
-    let outcome = (hour.run)(&Setup::default());
-    assert!(outcome.failure.is_none(), "{:?}", outcome.failure);
+    for name in ["lossy-hour", "quic-lossy-hour"] {
+        let hour = scenario::find(name).expect("it is on the list");
+        let outcome = (hour.run)(&Setup::default());
+        assert!(outcome.failure.is_none(), "{name}: {:?}", outcome.failure);
+    }
 }
 
 /// The picture of `docs/guides/choosing-a-transport.md`; `PICTURE=FILE` writes it there.

@@ -27,13 +27,12 @@ pub(super) struct Figures {
     pub(super) throughput_bytes_per_s: Option<f64>,
 }
 
-/// Measures for about `each`.
-pub(super) async fn measure(session: &Session, each: Duration) -> Figures {
+/// Measures for about `each`, or for as long as the first echo takes, at most `patience`.
+pub(super) async fn measure(session: &Session, each: Duration, patience: Duration) -> Figures {
     let mut figures = Figures::default();
-    let echoed = timeout(each, round_trips(session)).await.unwrap_or_default();
-    let answers = echoed.is_some();
-    if answers {
-        let loaded = timeout(each * 2, throughput(session, each)).await;
+    let echoed = timeout(patience, round_trips(session, each)).await.ok().flatten();
+    if echoed.is_some() {
+        let loaded = timeout(patience, throughput(session, each)).await;
         figures.throughput_bytes_per_s = loaded.ok().flatten();
     }
     let stats = session.paths().into_iter().next();
@@ -44,10 +43,12 @@ pub(super) async fn measure(session: &Session, each: Duration) -> Figures {
     figures
 }
 
-/// The median of a number of small echoes; `None` where the server does not answer them.
-async fn round_trips(session: &Session) -> Option<Duration> {
+/// The median of as many small echoes as there is time for, one at least; `None` where the server does not answer
+/// them.
+async fn round_trips(session: &Session, each: Duration) -> Option<Duration> {
     let mut took = Vec::with_capacity(ROUNDS);
-    for _ in 0..ROUNDS {
+    let begun = Instant::now();
+    while took.is_empty() || (took.len() < ROUNDS && begun.elapsed() < each) {
         let start = Instant::now();
         session.request("echo", "probe").await.ok()?;
         took.push(start.elapsed());
@@ -56,6 +57,7 @@ async fn round_trips(session: &Session) -> Option<Duration> {
     took.get(took.len() / 2).copied()
 }
 
+/// Asks for echoes until the time is up; what has begun by then counts, with the time that it takes.
 async fn throughput(session: &Session, each: Duration) -> Option<f64> {
     let payload = Bytes::from(vec![0x5a; LOAD]);
     let start = Instant::now();
@@ -64,7 +66,7 @@ async fn throughput(session: &Session, each: Duration) -> Option<f64> {
         let (session, payload) = (session.clone(), payload.clone());
         tasks.spawn(async move {
             let mut bytes = 0;
-            while start.elapsed() < each {
+            while bytes == 0 || start.elapsed() < each {
                 bytes += session.request("echo", payload.clone()).await.ok()?.len();
             }
             Some(bytes)

@@ -98,7 +98,7 @@ async fn probe(args: &ProbeArgs, address: Address) -> Result<Row, Failure> {
         Ok(Ok(session)) => {
             row.opens = true;
             row.handshake_ms = Some(millis(start.elapsed()));
-            row.figures = measure(&session, args.each).await;
+            row.figures = measure(&session, args.each, args.patience).await;
             let _ = timeout(GOODBYE, session.close(ErrorCode::NONE, "")).await;
         }
     }

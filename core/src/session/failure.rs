@@ -20,6 +20,8 @@ use crate::wire::WireError;
 
 /// Probes without an answer before a suspect path is dead.
 const PROBES: u32 = 3;
+/// So many probes count for nothing on a path whose carrier has acknowledgements of its own.
+const SPARED_PROBES: u32 = 6;
 /// No probe is given longer than this, whatever the path's answers took of late.
 const MAX_PROBE_WAIT: Duration = Duration::from_secs(5);
 /// How many counts of dead paths are kept for JOINED and CONFIRM (PROTOCOL 6.3).
@@ -44,6 +46,9 @@ impl Session {
             condemned: false,
             mute: false,
             outlived: false,
+            carrier: None,
+            heard: false,
+            spared: 0,
         });
         path.ping_due = true;
         path.health.on_stall(now);
@@ -83,6 +88,8 @@ impl Session {
     pub(super) fn probe_unanswered(&mut self, now: Timestamp, slot: usize) {
         let interval = self.probe_interval(now, slot);
         let min_death = self.config.min_death;
+        // One that repeats what it loses has lost a probe itself before one goes unanswered.
+        let enough = PROBES + u32::from(self.paths[slot].pool.is_some());
         let Some(since) = self.paths[slot].suspicion.map(|suspicion| suspicion.since) else {
             return;
         };
@@ -95,9 +102,14 @@ impl Session {
         let Some(suspicion) = path.suspicion.as_mut() else {
             return;
         };
-        suspicion.probes += 1;
+        let heard = std::mem::take(&mut suspicion.heard) && suspicion.spared < SPARED_PROBES;
+        sometimes!(self.marks, CarrierHeard, heard);
+        match heard {
+            true => suspicion.spared += 1,
+            false => suspicion.probes += 1,
+        }
         let before = suspicion.condemned;
-        suspicion.condemned |= suspicion.probes >= PROBES && now.since(suspicion.since) >= min_death;
+        suspicion.condemned |= suspicion.probes >= enough && now.since(suspicion.since) >= min_death;
         let news = suspicion.condemned && !before;
         let outlived = std::mem::replace(&mut suspicion.outlived, elsewhere);
         // Once it has had its time, that is told, and is more.
@@ -121,6 +133,23 @@ impl Session {
         }
         if news {
             self.events.push_back(Event::PathSilent(self.path_key(slot)));
+        }
+    }
+
+    /// Whether the path is suspect: then its driver tells of the carrier's acknowledgements, where it has any.
+    pub fn is_suspect(&self, key: PathKey) -> bool {
+        self.path_slot(key)
+            .is_some_and(|slot| self.paths[slot].suspicion.is_some())
+    }
+
+    /// How many acknowledgements of its own a path's carrier has had by now for what was sent, as QUIC has them. While
+    /// their number grows the network carries what is sent, whatever became of the peer's session: that does not clear
+    /// a suspicion, but puts the path's death off for a while (PROTOCOL 6.6).
+    pub fn handle_carrier_acks(&mut self, key: PathKey, total: u64) {
+        let Some(slot) = self.path_slot(key) else { return };
+        if let Some(suspicion) = &mut self.paths[slot].suspicion {
+            let before = suspicion.carrier.replace(total);
+            suspicion.heard |= before.is_some_and(|before| before < total);
         }
     }
 

@@ -51,6 +51,12 @@ pub(super) struct Suspicion {
     pub(super) mute: bool,
     /// At the last probe another path had proven that the peer is there: this one had the time to answer, too.
     pub(super) outlived: bool,
+    /// The carrier's acknowledgements when this was last looked at.
+    pub(super) carrier: Option<u64>,
+    /// The carrier had acknowledgements since the last probe.
+    pub(super) heard: bool,
+    /// Probes that are no evidence, because the carrier was heard meanwhile.
+    pub(super) spared: u32,
 }
 
 /// An ordered, reliable conveyor of records within a path: one for each direction, of the same number. Single-socket

@@ -57,6 +57,8 @@ const ELSEWHERE: &[Mark] = &[
     Mark::ConfirmLate,
     Mark::UseJoin,
     Mark::JoinUnknown,
+    // Of carriers with acknowledgements of their own: the simulator.
+    Mark::CarrierHeard,
     // Of the connector and the acceptor: `machines`.
     Mark::Hedged,
     Mark::AttemptGivenUp,

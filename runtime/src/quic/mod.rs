@@ -49,6 +49,9 @@ pub(crate) trait Lanes: Send + Sync {
     /// lies in, until `take` says no.
     fn read(&self, take: &mut dyn FnMut(u64, &mut BytesMut, usize) -> bool);
 
+    /// How many acknowledgements QUIC itself has had.
+    fn acknowledgements(&self) -> u64;
+
     /// A lane on which nothing can be sent any more, told once.
     fn take_lost(&self) -> Option<u16>;
 

@@ -36,6 +36,10 @@ impl Lanes for OtherLanes {
         self.0.lock().lane_count()
     }
 
+    fn acknowledgements(&self) -> u64 {
+        self.0.lock().connection.stats().frame_rx.acks
+    }
+
     fn read(&self, take: &mut dyn FnMut(u64, &mut BytesMut, usize) -> bool) {
         self.0.lock().read_lanes(take);
     }

@@ -98,8 +98,10 @@ pub(super) fn moves(report: &Report) -> usize {
 
 /// How many paths died of silence.
 pub(super) fn deaths(report: &Report) -> usize {
-    let silent = |event: &SessionEvent| matches!(event, SessionEvent::PathDown { error: Some(error), .. } if error.contains("no answer to probes"));
-    report.events.iter().filter(|(_, event)| silent(event)).count()
+    let silent =
+        |error: &str| error.contains("no answer to probes") || error.contains("abandoned by the peer");
+    let dead = |event: &SessionEvent| matches!(event, SessionEvent::PathDown { error: Some(error), .. } if silent(error));
+    report.events.iter().filter(|(_, event)| dead(event)).count()
 }
 
 /// The wait for the answer that it all was about.

@@ -150,6 +150,35 @@ fn the_last_path_does_not_die_of_silence() {
     flow.finish(&mut world, Duration::from_secs(2));
 }
 
+/// A carrier that still has acknowledgements of its own puts the path's death off, and not for ever.
+#[test]
+fn acknowledgements_of_the_carrier_put_death_off() {
+    let lived = |acknowledgements: bool| {
+        let mut world = over(2, MS);
+        let mut flow = Flow::new(&mut world, 100_000);
+        let path = world.links[0].client.expect("connected");
+        let (start, mut acks) = (world.now, 0);
+        world.stall(0, true, true);
+        let silent = |event: &Event| matches!(event, Event::PathDown { path: down, error: Some(PathError::Silent), .. } if *down == path);
+        while !world.client_saw(silent) {
+            flow.step(&mut world, 100);
+            acks += u64::from(acknowledgements);
+            if world.client.is_suspect(path) {
+                world.client.handle_carrier_acks(path, acks);
+            }
+            assert!(world.now - start < 10_000 * MS, "it dies at last");
+        }
+        flow.finish(&mut world, Duration::from_secs(1));
+        world.now - start
+    };
+    let (without, with) = (lived(false), lived(true));
+    assert!(without < 1500 * MS, "{without:?}");
+    assert!(
+        with > 2 * without && with < 4 * without,
+        "{with:?} and {without:?}"
+    );
+}
+
 /// A condemned path ends as soon as another stands.
 #[test]
 fn a_condemned_path_ends_when_another_stands() {
