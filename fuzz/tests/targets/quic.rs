@@ -132,7 +132,7 @@ impl End {
         {
             Some(Arrival::Event(handle, event)) => {
                 if let Some(connection) = self.connection.as_mut().filter(|own| own.handle() == handle) {
-                    connection.handle_event(now, event);
+                    connection.handle_events(now, [event]);
                 }
             }
             Some(Arrival::New(connection)) => {
@@ -186,7 +186,7 @@ impl End {
         }
         while let Some(event) = connection.poll_endpoint_event() {
             if let Some(answer) = self.endpoint.handle_event(connection.handle(), event) {
-                connection.handle_event(now, answer);
+                connection.handle_events(now, [answer]);
             }
         }
         out

@@ -24,6 +24,8 @@ const PIECE: usize = 64 * 1024;
 pub(super) const SERVER_PIECES: usize = 8;
 /// Pieces that are received at once by the socket of a client.
 pub(super) const CLIENT_PIECES: usize = 2;
+/// Datagrams of a run that share their memory: what a stream keeps of one keeps the others', too.
+const GROUP: usize = 8;
 /// Calls to the system before others get their turn.
 const ROUNDS: usize = 8;
 /// Datagrams that wait for one connection to be driven; beyond it they are lost, as they are where a socket's buffer
@@ -219,9 +221,8 @@ impl Port {
                 ecn: EcnCodepoint::from_bits(one.ecn),
             };
             let filled = piece.get(..one.len).unwrap_or_default();
-            for datagram in filled.chunks(one.stride.max(1)) {
+            for data in datagrams(filled, one.stride.max(1)) {
                 table.response.clear();
-                let data = BytesMut::from(datagram);
                 match table
                     .endpoint
                     .handle_datagram(now, from, data, &mut table.response)
@@ -395,6 +396,18 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
+/// The datagrams of a run, each of `stride` bytes but the last.
+fn datagrams(run: &[u8], stride: usize) -> impl Iterator<Item = BytesMut> {
+    let groups = run.chunks(stride.saturating_mul(GROUP)).map(BytesMut::from);
+    groups.flat_map(move |mut group| {
+        std::iter::from_fn(move || match group.len() {
+            0 => None,
+            len if len <= stride => Some(mem::take(&mut group)),
+            _ => Some(group.split_to(stride)),
+        })
+    })
+}
+
 /// Tells whether there was room. What cannot be sent for another reason is lost, as it may be on its way.
 fn send(socket: &dyn UdpSocket, transmit: &Transmit, contents: &[u8]) -> bool {
     let datagrams = Datagrams {
@@ -407,5 +420,23 @@ fn send(socket: &dyn UdpSocket, transmit: &Transmit, contents: &[u8]) -> bool {
     match socket.try_send(&datagrams) {
         Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         Ok(()) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_cut_into_its_datagrams() {
+        let run: Vec<u8> = (0..=255).cycle().take(1200 * 19 + 7).collect();
+        for stride in [1, 1200, 30_000, usize::MAX] {
+            let cut: Vec<BytesMut> =
+                datagrams(&run[..run.len().min(stride.saturating_mul(100))], stride).collect();
+            assert!(cut.iter().rev().skip(1).all(|datagram| datagram.len() == stride));
+            let whole: Vec<u8> = cut.into_iter().flatten().collect();
+            assert!(run.starts_with(&whole) && whole.len() == run.len().min(stride.saturating_mul(100)));
+        }
+        assert_eq!(datagrams(&[], 1200).count(), 0);
     }
 }

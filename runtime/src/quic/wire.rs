@@ -17,6 +17,8 @@ use crate::alarm::Alarm;
 
 /// Runs of datagrams that are sent before others get their turn.
 const SENDS: usize = 32;
+/// Datagrams that are taken in before the session has its turn: what it copies is in the cache still.
+const BATCH: usize = 128;
 
 /// The first stream of a connection, which is lane 0.
 #[derive(Default)]
@@ -85,6 +87,8 @@ impl Wire {
     pub(super) fn receive(&mut self, cx: &mut Context<'_>) {
         if self.alone {
             self.port.relieve(cx);
+        }
+        if self.alone && self.waiting.len() < BATCH {
             match self.port.receive(cx, &mut |_| {}) {
                 Ok(false) => {}
                 Ok(true) => cx.waker().wake_by_ref(),
@@ -93,11 +97,15 @@ impl Wire {
         }
         self.inbox.take(cx, &mut self.waiting);
         let now = self.port.now();
-        while let Some(event) = self.waiting.pop_front() {
-            self.connection.handle_event(now, event);
+        let count = self.waiting.len().min(BATCH);
+        if count > 0 {
+            self.connection.handle_events(now, self.waiting.drain(..count));
         }
         self.moves.look(&self.connection, false);
-        if self.connection.poll_timeout().is_some_and(|at| at <= now) {
+        if !self.waiting.is_empty() {
+            // What has come is no reason to think that it has not.
+            cx.waker().wake_by_ref();
+        } else if self.connection.poll_timeout().is_some_and(|at| at <= now) {
             self.connection.handle_timeout(now);
             self.moves.look(&self.connection, true);
         }
@@ -115,7 +123,7 @@ impl Wire {
             }
             if let Some(answer) = self.port.tell(handle, event) {
                 let now = self.port.now();
-                self.connection.handle_event(now, answer);
+                self.connection.handle_events(now, [answer]);
             }
         }
     }

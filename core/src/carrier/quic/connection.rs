@@ -98,12 +98,14 @@ impl Connection {
     }
 
     /// Takes what its endpoint has for it.
-    pub fn handle_event(&mut self, now: Timestamp, event: ConnectionEvent) {
+    pub fn handle_events(&mut self, now: Timestamp, events: impl IntoIterator<Item = ConnectionEvent>) {
         // Only TLS draws, and only while it shakes hands; later it may want to know the time.
         let unix = self.epoch + now.since(Timestamp::ZERO);
         let inner = &mut self.inner;
         let refused = self.rng.draw(|rng| {
-            let ((), refused) = tls::ambient_judged(rng, unix, || inner.handle_event(event));
+            let ((), refused) = tls::ambient_judged(rng, unix, || {
+                events.into_iter().for_each(|event| inner.handle_event(event));
+            });
             refused
         });
         if let Some(error) = refused {

@@ -87,7 +87,7 @@ fn pump(now: Timestamp, endpoint: &mut Endpoint, connection: &mut Connection) ->
     }
     while let Some(event) = connection.poll_endpoint_event() {
         if let Some(answer) = endpoint.handle_event(connection.handle(), event) {
-            connection.handle_event(now, answer);
+            connection.handle_events(now, [answer]);
         }
     }
     out
@@ -145,7 +145,7 @@ impl World {
         {
             Arrival::Event(handle, event) => {
                 if let Some(far) = self.far.as_mut().filter(|far| far.handle() == handle) {
-                    far.handle_event(self.now, event);
+                    far.handle_events(self.now, [event]);
                 }
                 None
             }
@@ -168,7 +168,7 @@ impl World {
             self.client
                 .handle_datagram(self.now, from, BytesMut::from(data), &mut response)
         {
-            self.near.handle_event(self.now, event);
+            self.near.handle_events(self.now, [event]);
         }
     }
 
