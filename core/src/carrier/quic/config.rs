@@ -16,9 +16,9 @@ use crate::carrier::tls::{ClientTls, ServerTls};
 pub(super) const MAX_LANES: u32 = 256;
 /// Bytes that a peer may have under way on one connection before they are taken. The session takes everything as it
 /// comes, and bounds by its own credit what it holds: this bounds what waits for a lost packet alone.
-const RECEIVE_WINDOW: u32 = 24 << 20;
+pub(super) const RECEIVE_WINDOW: u32 = 24 << 20;
 /// The same for one stream.
-const STREAM_WINDOW: u32 = 16 << 20;
+pub(super) const STREAM_WINDOW: u32 = 16 << 20;
 /// Bytes of datagrams that wait to be taken, or to be sent.
 const DATAGRAM_BUFFER: usize = 256 << 10;
 /// How long a token of a retry is good for: it comes back at once.
@@ -63,7 +63,7 @@ impl Default for QuicSettings {
 }
 
 impl QuicSettings {
-    fn transport(&self) -> TransportConfig {
+    pub(super) fn transport(&self) -> TransportConfig {
         let mut config = TransportConfig::default();
         let mut discovery = quinn_proto::MtuDiscoveryConfig::default();
         discovery.upper_bound(self.max_mtu.max(1200));

@@ -51,7 +51,7 @@ pub struct From {
 /// What came of a datagram.
 #[derive(Debug)]
 pub enum Arrival {
-    /// It is for a connection: [`Connection::handle_event`].
+    /// It is for a connection: [`Connection::handle_events`].
     Event(ConnectionHandle, ConnectionEvent),
     /// It began a connection. It is in its handshake until [`Endpoint::settled`].
     New(Box<Connection>),

@@ -5,7 +5,7 @@
 //! others: who drives it hands it the events that the endpoint has for it, and sends what it gives straight to the
 //! socket. So the endpoint is asked for each batch that is received, and for little else.
 //!
-//! Order of calls, for a connection: [`Connection::handle_event`] for all that came; [`Connection::handle_timeout`]
+//! Order of calls, for a connection: [`Connection::handle_events`] for all that came; [`Connection::handle_timeout`]
 //! if its deadline has passed; [`Connection::poll_event`] until there is none; streams; then
 //! [`Connection::poll_transmit`] and [`Connection::poll_endpoint_event`] until there is none; at last
 //! [`Connection::poll_timeout`], as all of the above moves it.

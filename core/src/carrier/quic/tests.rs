@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use quinn_proto::{Dir, Event, StreamEvent, StreamId};
 
+mod hostile;
+
 use super::*;
 use crate::carrier::tls::{ClientTls, ServerTls, TlsError, Trust, certificates};
 use crate::time::Timestamp;
