@@ -32,7 +32,7 @@ impl Alarm {
 
     /// [`Alarm::poll`] for a deadline that keeps moving away: the timer is not set back with it, so that it may be
     /// ready too soon.
-    #[cfg(feature = "http")]
+    #[cfg(any(feature = "http", feature = "quic"))]
     pub(crate) fn poll_soonest(
         &mut self,
         runtime: &dyn Runtime,

@@ -56,6 +56,10 @@ pub(super) struct Wire {
     pub(super) driven: bool,
     pub(super) lanes: Lanes,
     pub(super) moves: Moves,
+    #[cfg_attr(
+        not(feature = "webtransport"),
+        expect(dead_code, reason = "without HTTP/3 there is nothing in it")
+    )]
     pub(super) web: Web,
 }
 
