@@ -15,6 +15,7 @@ use sheetbend_tokio::core::session::PathState;
 use sheetbend_tokio::{Class, Client, Delivery, ErrorCode, Pin, Server, Session, Trust, runtime};
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -83,8 +84,11 @@ pub async fn run(args: &BenchArgs) -> Result<(), Failure> {
     for (from, to) in pairs(&chosen) {
         for kind in [Kind::Hard, Kind::Silent] {
             let cell = ground.measure(from, to, kind, args.rounds).await?;
-            if !args.json {
-                output::line(&line(&cell))?;
+            match args.json {
+                false => output::line(&line(&cell))?,
+                // Whoever waits for the object, for most of an hour if it is of all pairs, sees how far it is.
+                true if std::io::stderr().is_terminal() => output::aside(&line(&cell)),
+                true => {}
             }
             matrix.push(cell);
         }
