@@ -1,13 +1,7 @@
 //! Sessions over what is not native, all on one port.
 
-use std::sync::Arc;
-
-use crate::common::{
-    Relay, carries_everything, expired_tls, numbered_messages, serve_echo, server_tls, test_roots,
-};
-use sheetbend_tokio::{
-    Address, BindError, Client, ConnectError, Guard, PathMode, Server, ServerTls, Session, Trust, runtime,
-};
+use crate::common::{expired_tls, serve_echo, server_tls, test_roots};
+use sheetbend_tokio::{Address, BindError, Client, ConnectError, Guard, Server, ServerTls, Trust, runtime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -17,79 +11,6 @@ fn socket_of(server: &Server) -> String {
         panic!("over tcp")
     };
     format!("{host}:{port}")
-}
-
-#[tokio::test]
-async fn a_websocket_carries_everything() {
-    carries_everything("ws").await;
-}
-
-#[tokio::test]
-async fn tls_carries_everything() {
-    carries_everything("tls").await;
-}
-
-#[tokio::test]
-async fn a_websocket_over_tls_carries_everything() {
-    carries_everything("wss").await;
-}
-
-#[tokio::test]
-async fn quic_carries_everything() {
-    carries_everything("quic").await;
-}
-
-#[tokio::test]
-async fn webtransport_carries_everything() {
-    carries_everything("wt").await;
-}
-
-/// Messages go on while connections of several transports to one port are cut.
-async fn survives(schemes: &[&str]) {
-    const COUNT: u32 = 20_000;
-    let server = Server::builder()
-        .listen("tcp://127.0.0.1:0")
-        .unwrap()
-        .tls(server_tls())
-        .bind(runtime())
-        .await
-        .unwrap();
-    let mut client = Client::builder().trust(test_roots());
-    let mut relays = Vec::new();
-    for scheme in schemes {
-        let relay = Relay::to(&server.addresses()[0]).await;
-        client = client.endpoint(relay.url_over(scheme)).unwrap();
-        relays.push(Arc::new(relay));
-    }
-    if schemes.len() == 1 {
-        client = client.config(sheetbend_tokio::Config {
-            mode: PathMode::Single,
-            ..Default::default()
-        });
-    }
-    let (client, peer) = tokio::join!(client.connect(runtime()), server.accept());
-    let (client, peer): (Session, Session) = (client.unwrap(), peer.unwrap());
-    numbered_messages(&client, &peer, COUNT, |number| {
-        if number % 1500 == 1499 {
-            relays[number as usize / 1500 % relays.len()].cut();
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn messages_survive_cuts_of_a_websocket() {
-    survives(&["ws"]).await;
-}
-
-#[tokio::test]
-async fn messages_survive_cuts_of_tls() {
-    survives(&["tls"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_survive_switches_among_all_of_one_port() {
-    survives(&["ws", "tcp", "wss", "tls"]).await;
 }
 
 #[tokio::test]
@@ -131,23 +52,6 @@ async fn says_to(server: &Server, words: &[u8]) -> Vec<u8> {
     let mut heard = Vec::new();
     let _ = socket.read_to_end(&mut heard).await;
     heard
-}
-
-#[tokio::test]
-async fn strangers_are_told_politely() {
-    let server = sheetbend_tokio::bind("tcp://127.0.0.1:0").await.unwrap();
-    let says = |words: &'static [u8]| {
-        let server = &server;
-        async move { String::from_utf8_lossy(&says_to(server, words).await).into_owned() }
-    };
-    let page = says(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
-    assert!(page.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{page}");
-    let folded = says(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n X: y\r\n\r\n").await;
-    assert!(folded.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{folded}");
-    let http2 = says_to(&server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    assert_eq!(http2[3], 4, "SETTINGS first");
-    assert_eq!(http2.last(), Some(&0xd), "then GOAWAY(HTTP_1_1_REQUIRED)");
-    assert_eq!(says(b"SSH-2.0-OpenSSH\r\n").await, "");
 }
 
 /// Why a client that trusts so does not get in.
@@ -205,26 +109,6 @@ async fn an_address_of_tls_takes_nothing_plain() {
         without.bind(runtime()).await,
         Err(BindError::NoCertificate { .. })
     ));
-}
-
-#[tokio::test]
-async fn a_session_on_tls_does_not_move_to_a_plain_connection() {
-    let server = tls_server(server_tls(), "tcp://127.0.0.1:0").await;
-    let relay = Relay::to(&server.addresses()[0]).await;
-    let client = Client::builder()
-        .endpoint(relay.url_over("tls"))
-        .unwrap()
-        .trust(test_roots());
-    let (session, peer) = tokio::join!(client.connect(runtime()), server.accept());
-    let (session, peer) = (session.unwrap(), peer.unwrap());
-    let _echo = serve_echo(peer.clone());
-    assert_eq!(session.request("echo", "a").await.unwrap(), "a");
-    // It comes back over TLS: the JOIN is bound, and taken.
-    relay.cut();
-    assert_eq!(session.request("echo", "b").await.unwrap(), "b");
-    for paths in [session.paths(), peer.paths()] {
-        assert!(paths.iter().all(|path| path.transport == "tls"), "{paths:?}");
-    }
 }
 
 /// What ends TLS before the server, as a reverse proxy does.

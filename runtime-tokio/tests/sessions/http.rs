@@ -11,21 +11,6 @@ async fn binary_carries_everything() {
 }
 
 #[tokio::test]
-async fn event_streams_carry_everything() {
-    carries_everything("http?mode=sse").await;
-}
-
-#[tokio::test]
-async fn lines_of_json_carry_everything() {
-    carries_everything("http?mode=ndjson").await;
-}
-
-#[tokio::test]
-async fn long_polls_carry_everything() {
-    carries_everything("http?mode=poll").await;
-}
-
-#[tokio::test]
 async fn tls_is_below_http() {
     carries_everything("https").await;
 }
