@@ -126,9 +126,7 @@ impl Session {
         let datagrams = !stage_early && self.datagrams.has_outgoing() && !self.goes_beside(slot);
         // Where there are lanes, streams are sent on those; but early data is behind HELLO.
         let streams = (path.pool.is_none() || stage_early) && !self.ready.is_empty();
-        // Where data goes from here on is known before the first of it has come whole: in a record of its own.
-        let news = path.status_due && path.stage == Stage::Live;
-        let data = carries && room && (datagrams || streams) && !news;
+        let data = carries && room && (datagrams || streams);
         let own = path.ack_due
             || (room && carries && path.has_many_lane_acks() && !self.ready.is_empty())
             || path.ping_due
@@ -140,7 +138,7 @@ impl Session {
                     .abandons
                     .iter()
                     .any(|abandon| !abandon.told.contains(&path.id)));
-        let copies = room && !news && self.carries_copies(slot);
+        let copies = room && self.carries_copies(slot);
         if !(control || data || own || copies || (carries && self.foreign_ack_due(slot))) {
             return false;
         }

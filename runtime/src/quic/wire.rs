@@ -19,6 +19,8 @@ use crate::alarm::Alarm;
 const SENDS: usize = 32;
 /// Datagrams that are taken in before the session has its turn: what it copies is in the cache still.
 const BATCH: usize = 128;
+/// Batches without an end of what waits before deadlines are looked at anyhow.
+const MAX_BEHIND: u32 = 32;
 
 /// The first stream of a connection, which is lane 0.
 #[derive(Default)]
@@ -44,6 +46,8 @@ pub(super) struct Wire {
     /// Nobody else receives from the port.
     pub(super) alone: bool,
     waiting: VecDeque<ConnectionEvent>,
+    /// Batches in a row that left something waiting.
+    behind: u32,
     alarm: Alarm,
     /// The datagrams of `unsent`.
     buffer: Vec<u8>,
@@ -74,6 +78,7 @@ impl Wire {
             inbox,
             alone,
             waiting: VecDeque::new(),
+            behind: 0,
             alarm: Alarm::default(),
             buffer: Vec::new(),
             unsent: None,
@@ -106,10 +111,16 @@ impl Wire {
             self.connection.handle_events(now, self.waiting.drain(..count));
         }
         self.moves.look(&self.connection, false);
-        if !self.waiting.is_empty() {
-            // What has come is no reason to think that it has not.
+        self.behind = match self.waiting.is_empty() {
+            true => 0,
+            false => self.behind.wrapping_add(1),
+        };
+        if self.behind > 0 {
             cx.waker().wake_by_ref();
-        } else if self.connection.poll_timeout().is_some_and(|at| at <= now) {
+        }
+        // What has come is no reason to think that it has not; but a flood without end does not stop the clock.
+        let judges = self.behind.is_multiple_of(MAX_BEHIND);
+        if judges && self.connection.poll_timeout().is_some_and(|at| at <= now) {
             self.connection.handle_timeout(now);
             self.moves.look(&self.connection, true);
         }
