@@ -14,7 +14,7 @@ use crate::env::{Env, Wire, authority, pattern, until};
 use crate::relay::Relay;
 
 /// What a stream's transfer takes: several blocks, and a bit.
-const LONG: usize = 3_000_001;
+const LONG: usize = 9_000_001;
 
 async fn stream(env: &Env, from: &Session, to: &Session) {
     let mut sent = vec![0; LONG];

@@ -211,32 +211,3 @@ pub fn pattern(offset: u64, out: &mut [u8]) {
         *byte = (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
     }
 }
-
-/// What a stream's transfer takes: several blocks, and a bit.
-const LONG: usize = 9_000_001;
-
-/// Calls, long streams both ways and many messages over one kind of path.
-pub async fn carries_everything(kind: &str) {
-    let pair = pair(kind).await;
-    let echo = serve_echo(pair.peer.clone());
-    assert_eq!(pair.client.request("echo", "hello").await.unwrap(), "hello");
-    let large = vec![7; 1_000_000];
-    assert_eq!(pair.client.request("echo", large.clone()).await.unwrap(), large);
-    for (from, to) in [(&pair.client, &pair.peer), (&pair.peer, &pair.client)] {
-        let mut sent = vec![0; LONG];
-        pattern(3, &mut sent);
-        let expected = sent.clone();
-        let mut stream = from.open_uni(Class::BULK).await.unwrap();
-        let sending = tokio::spawn(async move {
-            stream.write_all(&sent).await.unwrap();
-            stream.finish().unwrap();
-        });
-        let mut stream = to.accept_uni(Class::BULK).await.unwrap();
-        let received = stream.read_to_end(LONG).await.unwrap();
-        assert!(received == expected, "the bytes arrive as they were sent");
-        sending.await.unwrap();
-    }
-    numbered_messages(&pair.client, &pair.peer, 2000, |_| {}).await;
-    drop(pair);
-    echo.abort();
-}

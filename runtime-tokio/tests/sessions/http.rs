@@ -1,19 +1,9 @@
 //! Sessions over exchanges of HTTP/1.1.
 
-use crate::common::{Relay, carries_everything, numbered_messages};
+use crate::common::{Relay, numbered_messages};
 use sheetbend_tokio::{Address, Client, ConnectError, Guard, Server, runtime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-#[tokio::test]
-async fn binary_carries_everything() {
-    carries_everything("http?mode=binary").await;
-}
-
-#[tokio::test]
-async fn tls_is_below_http() {
-    carries_everything("https").await;
-}
 
 #[tokio::test]
 async fn pages_of_other_origins_are_refused() {
