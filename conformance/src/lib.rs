@@ -17,6 +17,7 @@ mod relay;
 pub mod bad_input;
 pub mod calls;
 pub mod classes;
+pub mod early;
 pub mod failover;
 pub mod lifecycle;
 pub mod messages;
@@ -117,6 +118,13 @@ macro_rules! suite {
                 proxies_lead_to_the_server,
                 a_transport_of_ones_own_carries_everything,
                 a_server_that_cannot_be_trusted_is_refused,
+            }
+            early {
+                a_known_server_is_called_in_the_first_flight,
+                what_the_server_does_not_take_goes_again_and_is_done_once,
+                either_end_may_do_without_the_first_flight,
+                no_other_transport_begins_before_its_handshake,
+                a_path_that_joins_waits_for_its_handshake,
             }
             failover {
                 messages_survive_cuts_of_the_only_path,

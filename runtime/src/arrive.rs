@@ -12,6 +12,8 @@ use bytes::BytesMut;
 use sheetbend_core::carrier::Carrier;
 use sheetbend_core::carrier::{HTTP2_REFUSAL, Sniffed, sniff};
 use sheetbend_core::handshake::Security;
+#[cfg(feature = "quic")]
+use sheetbend_core::session::EarlyStart;
 use sheetbend_core::session::{Incoming, PathInfo};
 use sheetbend_core::time::Timestamp;
 
@@ -423,6 +425,9 @@ impl Arrival<'_> {
             let mut info = PathInfo::new(name, facts.transport, Security::Encrypted);
             info.exporter = facts.exporter;
             info.lanes = facts.lanes.count();
+            if facts.early {
+                info.early = EarlyStart::Taken;
+            }
             return info;
         }
         match &self.connection.layers {

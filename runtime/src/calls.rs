@@ -50,6 +50,8 @@ pub(crate) enum Task {
 /// Something that a handle wants the driver to do: open or take a stream, write, finish.
 pub(crate) struct Command {
     pub(crate) task: Task,
+    /// It is a call that may be done twice, so that it may go as early data (PROTOCOL 5.6).
+    pub(crate) repeatable: bool,
     /// So many of the batch's bytes are written first.
     pub(crate) len: usize,
     /// What is written behind them.
@@ -77,7 +79,13 @@ impl Batch {
             Some(payload)
         };
         let len = self.bytes.len() - before;
-        self.commands.push(Command { task, len, rest });
+        let repeatable = false;
+        self.commands.push(Command {
+            task,
+            repeatable,
+            len,
+            rest,
+        });
     }
 
     /// An empty batch that holds memory.
@@ -232,6 +240,9 @@ impl Calls {
         };
         let head = head(method, CallKind::Unary, options, left);
         self.batch.push(task, |out| head.encode(out), payload);
+        if let Some(command) = self.batch.commands.last_mut() {
+            command.repeatable = head.repeatable;
+        }
         Ok(id)
     }
 

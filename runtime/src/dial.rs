@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use sheetbend_core::client::connector::{self, AttemptId, Connector, Down, Verdict};
 use sheetbend_core::handshake::Security;
 use sheetbend_core::policy::ConnectFailure;
+#[cfg(feature = "quic")]
+use sheetbend_core::session::EarlyStart;
 use sheetbend_core::session::{Event, PathEnd, PathError, PathInfo, PathKey};
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::RejectCode;
@@ -83,6 +85,9 @@ impl Endpoint {
             info.lanes = facts.lanes.count();
             info.offer.lanes = info.lanes > 0;
             info.offer.datagrams = true;
+            if facts.early {
+                info.early = EarlyStart::Sent;
+            }
         }
         info.rank = self.rank;
         info
@@ -150,6 +155,9 @@ struct Attempt {
     /// What knows why a path over HTTP was refused.
     #[cfg(feature = "http")]
     http: Option<Arc<dyn crate::http::Keyed>>,
+    /// What knows why a connection failed whose path began before its handshake was done.
+    #[cfg(feature = "quic")]
+    early: Option<Arc<dyn crate::quic::Lanes>>,
 }
 
 /// Drives the core's connector.
@@ -261,6 +269,18 @@ impl Dialer {
             let Progress::Connected(connection) = &attempt.progress else {
                 continue;
             };
+            #[cfg(feature = "quic")]
+            if connection.quic.as_ref().is_some_and(|facts| facts.early) && state.core.id().is_some() {
+                // A session has come to be meanwhile, which the path is to join: that waits for the handshake.
+                if let Progress::Connected(connection) = std::mem::replace(
+                    &mut attempt.progress,
+                    Progress::Failed(String::new(), Down::Failed),
+                ) {
+                    attempt.progress = Progress::Connecting(Box::pin(crate::quic::settle(connection)));
+                    self.fresh = true;
+                }
+                continue;
+            }
             let info = self.endpoints[attempt.endpoint].info(connection, &self.settings);
             let next = match state.core.open_path(now, info) {
                 Ok(key) => Progress::Path { key, up: false },
@@ -272,6 +292,10 @@ impl Dialer {
                 #[cfg(feature = "http")]
                 if let Some(facts) = &connection.http {
                     attempt.http = Some(facts.keyed.clone());
+                }
+                #[cfg(feature = "quic")]
+                if let Some(facts) = connection.quic.as_ref().filter(|facts| facts.early) {
+                    attempt.early = Some(facts.lanes.clone());
                 }
                 links.push(Link::new(*key, connection));
             }
@@ -301,6 +325,10 @@ impl Dialer {
                     return;
                 };
                 attempt.progress = Progress::Path { key: *path, up: true };
+                #[cfg(feature = "quic")]
+                {
+                    attempt.early = None;
+                }
                 if self.connector.handle_path_up(now, attempt.id) == Verdict::Drop {
                     self.unwanted.push(*path);
                 }
@@ -332,6 +360,9 @@ impl Dialer {
                     return;
                 };
                 let up = matches!(self.attempts[index].progress, Progress::Path { up: true, .. });
+                if self.attempts[index].is_impostor() && self.keeps_security {
+                    self.retire_resorts(self.attempts[index].endpoint);
+                }
                 let down = Down::of(failure(*end, error.as_ref(), up));
                 if let Some(PathError::Rejected { code, address, .. }) = error {
                     self.redirected(now, self.attempts[index].endpoint, *code, address);
@@ -482,7 +513,8 @@ impl Dialer {
             && let Some(next) = self.connector.poll_connect(now)
         {
             let address = self.endpoints[next.endpoint].address.clone();
-            let future = connect(self.runtime.clone(), address, self.settings.clone());
+            let early = state.core.id().is_none();
+            let future = connect(self.runtime.clone(), address, self.settings.clone(), early);
             let progress = Progress::Connecting(future);
             self.attempts.push(Attempt {
                 id: next.attempt_id,
@@ -490,6 +522,8 @@ impl Dialer {
                 progress,
                 #[cfg(feature = "http")]
                 http: None,
+                #[cfg(feature = "quic")]
+                early: None,
             });
             self.fresh = true;
         }
@@ -576,14 +610,26 @@ impl Dialer {
 }
 
 impl Attempt {
-    #[cfg(feature = "http")]
+    /// Why its path never came up, where something below the session knows.
     fn failure(&self) -> Option<String> {
-        self.http.as_ref()?.failure()
+        #[cfg(feature = "quic")]
+        if let Some(error) = self.early.as_ref().and_then(|lanes| lanes.failure()) {
+            return Some(error.to_string());
+        }
+        #[cfg(feature = "http")]
+        if let Some(keyed) = &self.http {
+            return keyed.failure();
+        }
+        None
     }
 
-    #[cfg(not(feature = "http"))]
-    fn failure(&self) -> Option<String> {
-        None
+    /// Whether it was found out that its server is not to be trusted after its path had begun.
+    fn is_impostor(&self) -> bool {
+        #[cfg(feature = "quic")]
+        if let Some(error) = self.early.as_ref().and_then(|lanes| lanes.failure()) {
+            return is_distrust(&error);
+        }
+        false
     }
 
     fn is_up(&self) -> bool {

@@ -77,10 +77,10 @@ impl State {
             let (head, behind) = bytes.split_at(command.len);
             bytes = behind;
             match command.task {
-                Task::Request(id) => self.begin_call(id, head, command.rest),
+                Task::Request(id) => self.begin_call(id, head, command.rest, command.repeatable),
                 Task::RequestBy(id, at) => {
                     self.carried.set_due(id, at);
-                    self.begin_call(id, head, command.rest);
+                    self.begin_call(id, head, command.rest, command.repeatable);
                 }
                 Task::Respond(key) => self.respond(key, head, command.rest),
             }
@@ -100,8 +100,8 @@ impl State {
 
     // ---- calls ----
 
-    fn begin_call(&mut self, id: CallId, head: &[u8], rest: Option<Bytes>) {
-        match self.open_in_turn(OPEN) {
+    fn begin_call(&mut self, id: CallId, head: &[u8], rest: Option<Bytes>, repeatable: bool) {
+        match self.open_in_turn(OPEN, repeatable) {
             Ok(key) => self.start_call(key, id, head, rest),
             Err(OpenError::Exhausted) => {
                 let parts = Parts::new(head, rest);

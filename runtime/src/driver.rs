@@ -105,6 +105,8 @@ impl Driver {
         again |= self.adopt(now, state);
         again |= self.work(cx, now, state, busy, &mut wakes, &mut moved);
         let deadline = self.deadline(state);
+        let offers = matches!(&self.role, Role::Server(attachment) if attachment.may_offer())
+            && state.core.has_fresh_early_data();
         let detached = state.core.state() == Lifecycle::Reconnecting;
         let held = detached.then(|| state.core.held_bytes() + state.intake.held_bytes());
         let done = state.core.state().is_terminal() && self.links.is_empty() && state.inbox.is_empty();
@@ -129,6 +131,9 @@ impl Driver {
             waker.wake();
         }
         if let Role::Server(attachment) = &mut self.role {
+            if offers {
+                attachment.offer();
+            }
             for (to, cause) in &moved {
                 attachment.report(now, *to, cause);
             }

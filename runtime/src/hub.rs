@@ -155,6 +155,7 @@ impl Hub {
                     hub: self.clone(),
                     token,
                     confirmed: false,
+                    offered: false,
                     ended: false,
                     held: None,
                 };
@@ -187,6 +188,21 @@ impl Hub {
         refused.map_or(Ok(()), Err)
     }
 
+    /// Work has come that need not wait for the client to prove itself.
+    fn offer(&self, token: SessionToken) {
+        let mut hub = self.lock();
+        // With no room, or none to come, that is for `confirmed` to see to.
+        if hub.queue.len() >= ACCEPT_QUEUE || hub.stopped {
+            return;
+        }
+        let fresh = hub.known.get_mut(&token).and_then(|known| known.fresh.take());
+        let Some(owner) = fresh else { return };
+        hub.queue.push_back(Session::new(owner));
+        let acceptors = std::mem::take(&mut hub.acceptors);
+        drop(hub);
+        wake_all(acceptors);
+    }
+
     fn confirmed(&self, now: Timestamp, token: SessionToken) {
         let mut hub = self.lock();
         let wanted = hub.acceptor.confirmed(now, token) && !hub.stopped;
@@ -216,7 +232,7 @@ impl Hub {
         wake_all(wakers);
     }
 
-    /// The next session that is established.
+    /// The next session that is established, or has work to do that need not wait for that.
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Session>> {
         let mut hub = self.lock();
         if let Some(session) = hub.queue.pop_front() {
@@ -306,12 +322,25 @@ pub(crate) struct Attachment {
     hub: Arc<Hub>,
     token: SessionToken,
     confirmed: bool,
+    /// It is there to be accepted, or was, before it is confirmed.
+    offered: bool,
     ended: bool,
     /// What the session holds, as it was told last, while it has no path.
     held: Option<u64>,
 }
 
 impl Attachment {
+    /// Whether the session may be given to whoever accepts sessions though its client has not proven itself.
+    pub(crate) fn may_offer(&self) -> bool {
+        !self.confirmed && !self.offered
+    }
+
+    /// Gives it.
+    pub(crate) fn offer(&mut self) {
+        self.offered = true;
+        self.hub.offer(self.token);
+    }
+
     /// The session moved to another state.
     pub(crate) fn report(&mut self, now: Timestamp, to: Lifecycle, cause: &Cause) {
         if to == Lifecycle::Connected && !std::mem::replace(&mut self.confirmed, true) {

@@ -47,6 +47,9 @@ impl Laned {
         while let Some((name, how)) = self.lanes.take_move() {
             core.handle_path_moved(key, name, how);
         }
+        if let Some(taken) = self.lanes.take_early() {
+            core.handle_early_start(key, taken);
+        }
         if core.is_suspect(key) {
             core.handle_carrier_acks(key, self.lanes.acknowledgements());
         }

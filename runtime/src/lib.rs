@@ -164,9 +164,9 @@ pub use sheetbend_core::request::{
 pub use sheetbend_core::server::Origin;
 pub use sheetbend_core::server::registry::Config as RegistryConfig;
 pub use sheetbend_core::session::{
-    Cause, ClassConfig, ClassError, ClassSettings, Config, Delivery, DeliveryKind, Message, Moved, OpenError,
-    Outcome, PathEnd, PathMode, PathStats, Progress, SendError, State, Stats, StreamError, SwitchCause,
-    SwitchEvidence,
+    Cause, ClassConfig, ClassError, ClassSettings, Config, Delivery, DeliveryKind, EarlyStart, Message,
+    Moved, OpenError, Outcome, PathEnd, PathMode, PathStats, Progress, SendError, State, Stats, StreamError,
+    SwitchCause, SwitchEvidence,
 };
 pub use sheetbend_core::time::Timestamp;
 pub use sheetbend_core::wire::{Class, ErrorCode, RejectCode, Side, StreamId};

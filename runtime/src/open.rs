@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use sheetbend_core::session::{OpenError, StreamKey};
-use sheetbend_core::wire::{Class, Kind};
+use sheetbend_core::wire::{Class, Kind, Side};
 
 use crate::dispatch::WaitingCall;
 use crate::shared::{Shared, State};
@@ -80,7 +80,7 @@ impl State {
             }
             *ticket = None;
         }
-        match self.open_in_turn(what) {
+        match self.open_in_turn(what, false) {
             Err(OpenError::Exhausted) => {}
             other => return Poll::Ready(other),
         }
@@ -88,16 +88,25 @@ impl State {
         Poll::Pending
     }
 
-    /// Opens a stream, unless others have been waiting for one.
-    pub(crate) fn open_in_turn(&mut self, what: (Kind, Class)) -> Result<StreamKey, OpenError> {
+    /// Opens a stream, unless others have been waiting for one. What is `repeatable` does not wait for WELCOME, where the
+    /// configuration allows early data, nor for those who do (PROTOCOL 5.6).
+    pub(crate) fn open_in_turn(
+        &mut self,
+        what: (Kind, Class),
+        repeatable: bool,
+    ) -> Result<StreamKey, OpenError> {
+        let early = repeatable && self.core.side() == Side::Client && self.core.id().is_none();
         let in_line = self
             .openers
             .line(what)
             .is_some_and(|line| !line.waiting.is_empty());
-        if in_line && !self.core.state().is_terminal() {
+        if in_line && !early && !self.core.state().is_terminal() {
             return Err(OpenError::Exhausted);
         }
-        let key = self.core.open(what.0, what.1)?;
+        let key = match early {
+            true => self.core.open(what.0, what.1)?,
+            false => self.core.open_once(what.0, what.1)?,
+        };
         self.fresh_slot(key);
         Ok(key)
     }

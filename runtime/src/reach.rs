@@ -58,11 +58,13 @@ impl Default for Settings {
     }
 }
 
-/// Connects an endpoint, until it can carry a session.
+/// Connects an endpoint, until it can carry a session; one that begins there may be carried `early`, before the
+/// transport's handshake is done.
 pub(crate) fn connect(
     runtime: Arc<dyn Runtime>,
     address: Address,
     settings: Arc<Settings>,
+    #[cfg_attr(not(feature = "quic"), expect(unused_variables, reason = "only QUIC can"))] early: bool,
 ) -> BoxFuture<'static, io::Result<Connection>> {
     Box::pin(async move {
         #[cfg(feature = "quic")]
@@ -74,7 +76,7 @@ pub(crate) fn connect(
                 let what = format!("the proxy {proxy} leads TCP alone");
                 return Err(io::Error::new(io::ErrorKind::Unsupported, what));
             }
-            return crate::quic::connect(runtime, address, settings).await;
+            return crate::quic::connect(runtime, address, settings, early).await;
         }
         let connection = connect_bare(runtime.clone(), address.clone(), settings.clone()).await?;
         match &address {

@@ -268,7 +268,9 @@ impl Server {
         &self.addresses
     }
 
-    /// The next session, once its client has proven itself; `None` when the server was stopped.
+    /// The next session, once its client has proven itself, or once it has work that need not wait for that: early data
+    /// that came by TLS or QUIC, which nobody can have copied (PROTOCOL 5.6). Such a session is
+    /// [`State::Connecting`](crate::State::Connecting) at first, and ends if its client never proves itself. `None` when the server was stopped.
     pub async fn accept(&self) -> Option<Session> {
         poll_fn(|cx| self.hub.poll_accept(cx)).await
     }

@@ -85,7 +85,14 @@ fn names_are_unique() {
 
 #[test]
 fn a_scenario_is_the_same_every_time() {
-    for name in ["partition", "torn-write", "mute-proxy", "quic", "quic-migration"] {
+    for name in [
+        "partition",
+        "torn-write",
+        "mute-proxy",
+        "quic",
+        "quic-migration",
+        "quic-early-lossy",
+    ] {
         let scenario = scenario::find(name).expect("it is on the list");
         let hash = || (scenario.run)(&Setup::default()).world.totals().trace_hash;
         assert_eq!(hash(), hash(), "{name}");

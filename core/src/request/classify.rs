@@ -367,7 +367,7 @@ impl Classify for OpenPathError {
             OpenPathError::Ended => class(Category::Unavailable, NEVER),
             OpenPathError::TooMany => class(Category::Overload, HERE),
             OpenPathError::BelowFloor => class(Category::Authentication, ELSEWHERE).switching(),
-            OpenPathError::NotClient => class(Category::Misuse, NEVER),
+            OpenPathError::NotClient | OpenPathError::TooEarly => class(Category::Misuse, NEVER),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::Session;
-use super::config::{Config, PathInfo};
+use super::config::{Config, EarlyStart, PathInfo};
 use super::error::PathError;
 use super::establish::{EARLY_BYTES, EARLY_STREAMS, Handshake, Identity, MAX_HELLO_PATHS, handshake_frame};
 use super::event::{PathEnd, SwitchCause};
@@ -100,7 +100,16 @@ impl Incoming {
             Some(Frame::Handshake {
                 kind: HandshakeKind::Join,
                 body,
-            }) => First::Join(Join::decode(body)?),
+            }) if self.info.early == EarlyStart::No => First::Join(Join::decode(body)?),
+            // PROTOCOL 14.8: there is nothing yet that its proof could be bound to.
+            Some(Frame::Handshake {
+                kind: HandshakeKind::Join,
+                ..
+            }) => {
+                return Err(PathError::UnexpectedHandshake(
+                    "JOIN before the carrier's handshake is done",
+                ));
+            }
             _ => return Err(PathError::UnexpectedHandshake("a path begins with HELLO or JOIN")),
         };
         if !body.is_empty() {

@@ -8,7 +8,7 @@ use super::establish::MAX_HELLO_PATHS;
 use super::failure::{MAX_DEAD_COUNTS, MAX_UNSETTLED};
 use super::streams::{Flags, Stream};
 use crate::stream::SendState;
-use crate::wire::{Class, Kind};
+use crate::wire::{Class, Kind, Side};
 
 /// Events that wait to be polled, at most: a driver polls them once a turn, and one turn's input is bounded.
 const MAX_EVENTS: usize = 1 << 17;
@@ -373,7 +373,9 @@ impl Session {
                 index,
                 opening,
             );
-            let waits = opening.blocked && opening.next_local < opening.allowed && !self.draining();
+            // What must not be done twice waits for WELCOME beside the credit of early data.
+            let begun = self.side == Side::Server || self.identity.is_some();
+            let waits = begun && opening.blocked && opening.next_local < opening.allowed && !self.draining();
             rule!(
                 !waits,
                 "nobody waits for stream credit that is there",

@@ -35,7 +35,8 @@ pub struct Config {
     /// The weakest carrier that the session accepts. `None`: whatever its first path offers.
     pub security_floor: Option<Security>,
     /// Client: whether what is sent before WELCOME may go as early data (PROTOCOL 5.6). Only for work
-    /// that may be run twice, as a copy of the first bytes can be replayed much later.
+    /// that may be run twice, as a copy of the first bytes can be replayed much later: what may not is put on streams
+    /// of [`Session::open_once`](super::Session::open_once), which wait for WELCOME.
     pub early_data: bool,
     /// Bytes that all streams together may hold unsent or unacknowledged. A writer beyond it waits.
     pub max_send_buffer: u64,
@@ -86,6 +87,20 @@ impl Default for Config {
     }
 }
 
+/// Where a path stands that began before its carrier's handshake was done (PROTOCOL 14.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EarlyStart {
+    /// The carrier's handshake was done first.
+    #[default]
+    No,
+    /// Client: HELLO, and early data if there was any, went in the first flight. What became of it is not known yet.
+    Sent,
+    /// The server took the first flight. What it sees itself is always this.
+    Taken,
+    /// The server did not take it: all of it was sent again behind the handshake.
+    Refused,
+}
+
 /// What a session knows of the connection under a path.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PathInfo {
@@ -103,6 +118,9 @@ pub struct PathInfo {
     pub exporter: Option<[u8; 32]>,
     /// Lanes beyond the first that this end may open on it; 0 where the connection is one sequence of bytes.
     pub lanes: u16,
+    /// Whether the path begins before the carrier's handshake is done: with HELLO then, never with JOIN, whose proof the
+    /// handshake is needed for (PROTOCOL 14.8).
+    pub early: EarlyStart,
 }
 
 impl PathInfo {
@@ -116,6 +134,7 @@ impl PathInfo {
             offer: Offer::default(),
             exporter: None,
             lanes: 0,
+            early: EarlyStart::No,
         }
     }
 }
@@ -131,6 +150,7 @@ impl std::fmt::Debug for PathInfo {
             .field("offer", &self.offer)
             .field("bound", &self.exporter.is_some())
             .field("lanes", &self.lanes)
+            .field("early", &self.early)
             .finish()
     }
 }

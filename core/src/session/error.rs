@@ -200,6 +200,10 @@ pub enum OpenPathError {
     /// Only clients open paths.
     #[error("only the client opens paths")]
     NotClient,
+    /// The carrier's handshake is not done, and the path would begin with JOIN, whose proof it is needed for
+    /// (PROTOCOL 14.8). Ask again when it is.
+    #[error("a path that joins its session waits for the carrier's handshake")]
+    TooEarly,
 }
 
 /// Why an operation on a stream failed.

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::choose::Left;
 use super::classes::{OPENING_KINDS, class_at};
-use super::config::{MAX_PATHS, PathInfo};
+use super::config::{EarlyStart, MAX_PATHS, PathInfo};
 use super::error::{Misbehaviour, OpenPathError, PathError};
 use super::event::{PathEnd, SwitchCause};
 use super::keys::PathKey;
@@ -79,9 +79,12 @@ impl Session {
         if self.floor.is_some_and(|floor| info.security < floor) {
             return Err(OpenPathError::BelowFloor);
         }
+        let joins = self.identity.is_some();
+        if joins && info.early != EarlyStart::No {
+            return Err(OpenPathError::TooEarly);
+        }
         let id = self.next_path_id;
         self.next_path_id += 1;
-        let joins = self.identity.is_some();
         let stage = if joins { Stage::JoinSent } else { Stage::HelloSent };
         let slot = self.insert_path(now, id, info, stage);
         let frame = if joins {
@@ -232,7 +235,10 @@ impl Session {
             }
             (_, None) => return Err(PathError::UnexpectedHandshake("WELCOME")),
         }
-        self.early = None;
+        if let Some(first) = self.early.take().filter(|first| *first != slot) {
+            // Nothing is known of the path that it went on, and may not be for as long as a handshake may take.
+            self.forget_sent(now, first);
+        }
         let mut confirm = Confirm {
             path_id: welcome.path_id,
             counts: self.counts_to_tell(),
@@ -332,8 +338,6 @@ impl Session {
         path.suspicion = None;
         path.timers.clear(TimerKind::Suspect);
         path.timers.clear(TimerKind::Probe);
-        let lanes = path.lanes.iter_mut();
-        let items: Vec<_> = lanes.flat_map(|lane| lane.sent.forget_items()).collect();
         if self.active == Some(first) {
             self.active = None;
             let path = &self.paths[first];
@@ -343,6 +347,13 @@ impl Session {
                 evidence: path.health.evidence(now, &path.rtt),
             });
         }
+        self.forget_sent(now, first);
+    }
+
+    /// What was sent on a path that goes on counts as lost.
+    fn forget_sent(&mut self, now: Timestamp, slot: usize) {
+        let lanes = self.paths[slot].lanes.iter_mut();
+        let items: Vec<_> = lanes.flat_map(|lane| lane.sent.forget_items()).collect();
         for item in items {
             self.item_lost(now, item);
         }
@@ -515,6 +526,19 @@ impl Session {
         } else {
             Ok(())
         }
+    }
+
+    /// Server: whether early data has come that is no copy of what was sent before, though the client has not proven
+    /// itself yet: by a carrier whose encryption this end ends itself, which nobody can have played back (PROTOCOL 5.6).
+    pub fn has_fresh_early_data(&self) -> bool {
+        let fresh = |info: &PathInfo| info.exporter.is_some() || info.early == EarlyStart::Taken;
+        !self.confirmed
+            && self.early_received > 0
+            && self.side == Side::Server
+            && self
+                .paths
+                .iter()
+                .any(|(_, path)| path.stage == Stage::Welcomed && fresh(&path.info))
     }
 
     /// Whether a stream may be opened by the peer before the session is confirmed.

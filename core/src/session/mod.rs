@@ -68,7 +68,7 @@ pub(crate) use accept::First;
 pub use accept::{Incoming, Rejected};
 pub use audit::Violation;
 pub use class_config::{ClassConfig, ClassError, ClassSettings, MAX_CLASS_NAME};
-pub use config::{Config, MAX_PATHS, PathInfo, PathMode};
+pub use config::{Config, EarlyStart, MAX_PATHS, PathInfo, PathMode};
 pub use error::{Misbehaviour, OpenError, OpenPathError, PathError, SendError, StreamError};
 pub use establish::{EARLY_BYTES, EARLY_STREAMS};
 pub use event::{
@@ -352,6 +352,15 @@ impl Session {
             before,
             how,
         });
+    }
+
+    /// Client: what became of the first flight of a path that began early is known. PROTOCOL 14.8.
+    pub fn handle_early_start(&mut self, key: PathKey, taken: bool) {
+        let Some(slot) = self.path_slot(key) else { return };
+        self.paths[slot].info.early = match taken {
+            true => EarlyStart::Taken,
+            false => EarlyStart::Refused,
+        };
     }
 
     /// Bytes of the whole record that is partly in `buffer`; 0 where that is not known.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Session;
+use super::config::EarlyStart;
 use super::keys::PathKey;
 use super::path::Stage;
 
@@ -52,6 +53,8 @@ pub struct PathStats {
     pub in_flight_limit: u64,
     /// Delivery rate in bytes per second; 0 while unknown.
     pub delivery_rate: u64,
+    /// Whether it began before its carrier's handshake was done, and what came of that (PROTOCOL 14.8).
+    pub early: EarlyStart,
 }
 
 /// A session, in numbers.
@@ -126,6 +129,7 @@ impl Session {
             in_flight: path.in_flight(),
             in_flight_limit: path.limit(),
             delivery_rate: path.rate.bytes_per_second(),
+            early: path.info.early,
         })
     }
 }

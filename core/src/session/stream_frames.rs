@@ -386,14 +386,12 @@ impl Session {
     pub(super) fn take_streams_credit(&mut self, class: Class, kind: Kind, value: u64) {
         let Some(place) = opening_index(kind) else { return };
         let opening = &mut self.classes.at(class.index()).opening[place];
-        if value > opening.allowed {
-            opening.allowed = value;
-            if std::mem::take(&mut opening.blocked) {
-                if kind == Kind::Unordered {
-                    self.messages_unblocked();
-                } else {
-                    self.events.push_back(Event::Credit { kind, class });
-                }
+        opening.allowed = opening.allowed.max(value);
+        if opening.next_local < opening.allowed && std::mem::take(&mut opening.blocked) {
+            if kind == Kind::Unordered {
+                self.messages_unblocked();
+            } else {
+                self.events.push_back(Event::Credit { kind, class });
             }
         }
     }

@@ -13,7 +13,7 @@ use super::streams::Flags;
 use crate::marks::sometimes;
 use crate::stream::{Read as HalfRead, RecvHalf, SendHalf, SendState};
 use crate::time::Timestamp;
-use crate::wire::{Class, Kind, StreamId};
+use crate::wire::{Class, Kind, Side, StreamId};
 
 /// What a read found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,23 @@ impl Session {
             return Err(OpenError::NotAByteStream);
         }
         self.open_any(kind, class)
+    }
+
+    /// [`Session::open`] for work that must not be done twice: a client's stream waits for WELCOME, whatever early data
+    /// is allowed (PROTOCOL 5.6). Until then the answer is [`OpenError::Exhausted`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_once(&mut self, kind: Kind, class: Class) -> Result<StreamKey, OpenError> {
+        let waits = self.side == Side::Client && self.identity.is_none() && !self.state.is_terminal();
+        if waits
+            && matches!(kind, Kind::Bi | Kind::Uni)
+            && let Some(place) = opening_index(kind)
+        {
+            self.classes.at(class.index()).opening[place].blocked = true;
+            return Err(OpenError::Exhausted);
+        }
+        self.open(kind, class)
     }
 
     pub(super) fn open_any(&mut self, kind: Kind, class: Class) -> Result<StreamKey, OpenError> {

@@ -26,11 +26,13 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
-/// Connects a server, until the path's first lane stands.
+/// Connects a server, until the path's first lane stands: at once, if `early` is wanted and the server is known from
+/// before.
 pub(crate) async fn connect(
     runtime: Arc<dyn Runtime>,
     address: Address,
     settings: Arc<Settings>,
+    early: bool,
 ) -> io::Result<Connection> {
     let Address::Over { host, port, .. } = &address else {
         return Err(io::ErrorKind::Unsupported.into());
@@ -63,9 +65,9 @@ pub(crate) async fn connect(
             {
                 let mut made = None;
                 // quinn-proto's settings begin with a table of tokens, whose keys are random.
-                runtime.unobserved(&mut || made = Some(web::client(&address, &settings)));
-                let (client, web) = made.ok_or(io::ErrorKind::Unsupported)??;
-                let attempt = reach(runtime.clone(), client, web, place, host.clone());
+                runtime.unobserved(&mut || made = Some(web::client(&address, &settings, place)));
+                let made = made.ok_or(io::ErrorKind::Unsupported)??;
+                let attempt = reach(runtime.clone(), made, place, host.clone(), early);
                 attempts.push(Box::pin(attempt));
                 next = now + STAGGER;
                 continue;
@@ -91,13 +93,24 @@ pub(super) fn any_address(place: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Waits for the handshake of a connection that was to begin early, and has nothing to say before it is done.
+pub(crate) async fn settle(mut connection: Connection) -> io::Result<Connection> {
+    if let Some(facts) = &mut connection.quic {
+        facts.exporter = poll_fn(|cx| facts.lanes.poll_settled(cx)).await?;
+        facts.early = false;
+        // Nothing was in it.
+        let _ = facts.lanes.take_early();
+    }
+    Ok(connection)
+}
+
 /// A socket of its own for each connection: so the session that has it receives from it without a task between.
 async fn reach(
     runtime: Arc<dyn Runtime>,
-    client: ClientQuic,
-    web: Web,
+    (client, web): (ClientQuic, Web),
     place: SocketAddr,
     name: String,
+    early: bool,
 ) -> io::Result<Connection> {
     let udp = runtime.bind_udp(any_address(place))?;
     let endpoint = endpoint(&*runtime, &*udp, None)?;
@@ -106,6 +119,10 @@ async fn reach(
     let begun = port.begin(|endpoint| endpoint.connect(now, &client, place, &name));
     let begun = begun.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut wire = Wire::new(port, begun, web, true);
+    if early && wire.begin_early()? {
+        // What the session begins with goes with the first packet.
+        return Ok(socket::connection(wire));
+    }
     poll_fn(|cx| poll_first(&mut wire, cx, true)).await?;
     Ok(socket::connection(wire))
 }

@@ -1,6 +1,7 @@
 //! HTTP/3 on a connection, and in it the one session of WebTransport whose streams are the lanes. PROTOCOL 14.9.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,7 +27,11 @@ pub(super) enum Web {
 }
 
 /// What a client is to speak at an address, and by which configuration.
-pub(super) fn client(address: &Address, settings: &Settings) -> io::Result<(ClientQuic, Web)> {
+pub(super) fn client(
+    address: &Address,
+    settings: &Settings,
+    place: SocketAddr,
+) -> io::Result<(ClientQuic, Web)> {
     let Some(tls) = &settings.tls else {
         return Err(io::ErrorKind::Unsupported.into());
     };
@@ -45,7 +50,7 @@ pub(super) fn client(address: &Address, settings: &Settings) -> io::Result<(Clie
             Ok((client, Web::Offered(Box::new(WebTransport::client(handshake)))))
         }
         _ => {
-            let client = ClientQuic::new(tls, &settings.quic).map_err(io::Error::other)?;
+            let client = ClientQuic::early(tls, &settings.quic, place).map_err(io::Error::other)?;
             Ok((client, Web::Native))
         }
     }
@@ -66,6 +71,11 @@ impl Wire {
             Web::Native => "quic",
             Web::Offered(_) | Web::Spoken(_) => "wt",
         }
+    }
+
+    /// Whether records are spoken, without HTTP/3.
+    pub(super) fn is_native(&self) -> bool {
+        matches!(self.web, Web::Native)
     }
 
     /// By which a connection is closed in order.

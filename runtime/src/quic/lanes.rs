@@ -136,6 +136,33 @@ impl Wire {
         }
     }
 
+    /// Opens all streams again, as those that were are gone, with what was written on the first one.
+    pub(super) fn reopen_lanes(&mut self, again: Vec<Bytes>) {
+        self.lanes.exhausted = false;
+        for (number, lane) in self.lanes.out.iter_mut().enumerate() {
+            let id = match number {
+                0 => self.first.id,
+                _ => self.connection.open(Dir::Uni),
+            };
+            match id {
+                Some(id) => lane.id = id,
+                // Whoever writes on it learns that there is none.
+                None => continue,
+            }
+            lane.blocked = false;
+        }
+        if let Some(id) = self.first.id {
+            self.connection.prioritize(id, 1);
+        }
+        if let Some(first) = self.lanes.out.first_mut() {
+            self.lanes.waiting += again.iter().map(Bytes::len).sum::<usize>();
+            for bytes in again.into_iter().rev() {
+                first.waiting.push_front(bytes);
+            }
+        }
+        self.push_lane(0);
+    }
+
     /// Puts output on the lanes that it is for.
     pub(super) fn put_runs(&mut self, output: &mut OutBuffer, runs: &mut Vec<LaneRun>) {
         for run in runs.drain(..) {
@@ -188,14 +215,17 @@ impl Wire {
 
     /// Writes what waits for a lane, as far as there is room.
     fn push_lane(&mut self, number: usize) {
+        let keeps = number == 0 && self.keeps_sent();
         let Some(lane) = self.lanes.out.get_mut(number) else {
             return;
         };
         while !lane.blocked && !lane.waiting.is_empty() {
             let (chunks, _) = lane.waiting.as_mut_slices();
+            let before = if keeps { chunks.to_vec() } else { Vec::new() };
             match self.connection.write(lane.id, chunks) {
                 Ok(count) => {
                     self.lanes.waiting -= count;
+                    self.early.keep(before, count);
                     while lane.waiting.front().is_some_and(Bytes::is_empty) {
                         lane.waiting.pop_front();
                     }

@@ -1,6 +1,7 @@
 //! QUIC as a transport: UDP sockets with connections on them, each of which is driven by its session.
 
 mod client;
+mod early;
 mod lanes;
 mod moves;
 mod port;
@@ -16,6 +17,7 @@ mod wire;
 
 use std::io;
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -26,7 +28,7 @@ use sheetbend_core::wire::OutBuffer;
 
 use crate::rt::{Runtime, UdpSocket};
 
-pub(crate) use client::connect;
+pub(crate) use client::{connect, settle};
 pub(crate) use port::Port;
 pub(crate) use server::{bind, serve};
 
@@ -34,6 +36,8 @@ pub(crate) use server::{bind, serve};
 pub(crate) struct Facts {
     pub(crate) transport: &'static str,
     pub(crate) exporter: Option<Exporter>,
+    /// Its handshake is not done: so it can carry a session that begins, and no other.
+    pub(crate) early: bool,
     pub(crate) lanes: Arc<dyn Lanes>,
 }
 
@@ -75,6 +79,15 @@ pub(crate) trait Lanes: Send + Sync {
 
     /// What became of the address of either end, and the path's name from here on if it has another; told once each.
     fn take_move(&self) -> Option<(Option<Arc<str>>, Moved)>;
+
+    /// Whether the server took what went before the handshake was done; told once, when that is known.
+    fn take_early(&self) -> Option<bool>;
+
+    /// Drives a connection that nobody has yet until its handshake is done.
+    fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Exporter>>>;
+
+    /// What ended the connection.
+    fn failure(&self) -> Option<io::Error>;
 
     /// Goes on with what had no room. Tells as [`Lanes::write`].
     fn has_room(&self) -> bool;

@@ -1,6 +1,7 @@
 //! What stands for HTTP/3 where it is not built in.
 
 use std::io;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use sheetbend_core::carrier::quic::{ClientQuic, Dir, StreamEvent};
@@ -14,7 +15,11 @@ use crate::reach::Settings;
 #[derive(Default)]
 pub(super) struct Web;
 
-pub(super) fn client(address: &Address, settings: &Settings) -> io::Result<(ClientQuic, Web)> {
+pub(super) fn client(
+    address: &Address,
+    settings: &Settings,
+    place: SocketAddr,
+) -> io::Result<(ClientQuic, Web)> {
     use crate::address::Scheme;
 
     match (address, &settings.tls) {
@@ -24,7 +29,7 @@ pub(super) fn client(address: &Address, settings: &Settings) -> io::Result<(Clie
             },
             Some(tls),
         ) => {
-            let client = ClientQuic::new(tls, &settings.quic).map_err(io::Error::other)?;
+            let client = ClientQuic::early(tls, &settings.quic, place).map_err(io::Error::other)?;
             Ok((client, Web))
         }
         _ => Err(io::ErrorKind::Unsupported.into()),
@@ -38,6 +43,10 @@ pub(super) fn server(_: &Door) -> Web {
 impl Wire {
     pub(super) fn transport(&self) -> &'static str {
         "quic"
+    }
+
+    pub(super) fn is_native(&self) -> bool {
+        true
     }
 
     pub(super) fn close_code(&self) -> u64 {

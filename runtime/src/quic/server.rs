@@ -44,9 +44,9 @@ pub(crate) fn serve(hub: Arc<Hub>, port: Arc<Port>, door: Arc<Door>) -> impl Fut
     })
 }
 
-/// Shakes hands, and has what the connection speaks decide where it goes. Who takes too long is dropped.
+/// Shakes hands, and has what the connection speaks decide where it goes; as far as what came in the first flight tells.
+/// Who takes too long is dropped.
 async fn welcome(hub: Arc<Hub>, port: Arc<Port>, door: Arc<Door>, accepted: Accepted) {
-    let handle = accepted.connection.handle();
     let mut wire = Wire::new(port.clone(), accepted, web::server(&door), false);
     let info = PathInfo::new("", "quic", sheetbend_core::handshake::Security::Encrypted);
     let mut timer = hub.runtime.timer(Incoming::new(port.now(), info).deadline());
@@ -58,7 +58,6 @@ async fn welcome(hub: Arc<Hub>, port: Arc<Port>, door: Arc<Door>, accepted: Acce
         }
     })
     .await;
-    port.settled(handle);
     if ready {
         hub.welcome_path(socket::connection(wire), door);
     }

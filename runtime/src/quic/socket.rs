@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use sheetbend_core::carrier::quic::{Read, WriteError};
+use sheetbend_core::handshake::Exporter;
 use sheetbend_core::session::{LaneRoom, LaneRun, Moved};
 use sheetbend_core::wire::OutBuffer;
 
@@ -85,12 +86,25 @@ impl Lanes for OtherLanes {
         wire.moves.take(transport)
     }
 
+    fn take_early(&self) -> Option<bool> {
+        self.0.lock().take_early()
+    }
+
+    fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Exporter>>> {
+        let mut wire = self.0.lock();
+        poll_first(&mut wire, cx, true).map_ok(|()| wire.connection.exporter())
+    }
+
+    fn failure(&self) -> Option<io::Error> {
+        self.0.lock().failure()
+    }
+
     fn has_room(&self) -> bool {
         self.0.lock().push_lanes()
     }
 }
 
-/// A connection that can carry a session: its handshake is done, and it has its first stream.
+/// A connection that can carry a session: it has its first stream, and its handshake is done, or it begins early.
 pub(super) fn connection(mut wire: Wire) -> Connection {
     wire.stock_lanes(0);
     let exporter = wire.connection.exporter();
@@ -100,6 +114,7 @@ pub(super) fn connection(mut wire: Wire) -> Connection {
     let facts = Facts {
         transport,
         exporter,
+        early: !wire.lock().connected,
         lanes: Arc::new(OtherLanes(wire.clone())),
     };
     let mut connection = Connection::native(Box::new(FirstLane { wire, peer }));
@@ -119,7 +134,7 @@ pub(super) fn poll_first(wire: &mut Wire, cx: &mut Context<'_>, opens: bool) -> 
     }
     wire.send(cx);
     match wire.first.id {
-        Some(_) if wire.connected => Poll::Ready(Ok(())),
+        Some(_) if wire.connected || wire.is_begun_early() => Poll::Ready(Ok(())),
         _ => Poll::Pending,
     }
 }
@@ -183,6 +198,10 @@ impl Wire {
             match self.connection.write_slice(id, slice) {
                 Ok(count) => {
                     total += count;
+                    if self.keeps_sent() {
+                        let sent = Bytes::copy_from_slice(&slice[..count]);
+                        self.early.keep(vec![sent], count);
+                    }
                     if count < slice.len() {
                         break;
                     }

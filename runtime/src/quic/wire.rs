@@ -9,6 +9,7 @@ use sheetbend_core::carrier::quic::{
     Connection, ConnectionEvent, Dir, Event, QuicError, QuicStreamId, StreamEvent, Transmit,
 };
 
+use super::early::Early;
 use super::lanes::Lanes;
 use super::moves::Moves;
 use super::port::{Accepted, Inbox, Port};
@@ -56,6 +57,7 @@ pub(super) struct Wire {
     pub(super) lost: Option<QuicError>,
     pub(super) connected: bool,
     pub(super) first: First,
+    pub(super) early: Early,
     /// Who drives the session calls [`Wire::send`] himself, when all is written.
     pub(super) driven: bool,
     pub(super) lanes: Lanes,
@@ -85,6 +87,7 @@ impl Wire {
             lost: None,
             connected: false,
             first: First::default(),
+            early: Early::default(),
             driven: false,
             lanes: Lanes::default(),
             moves: Moves::new(remote),
@@ -146,7 +149,13 @@ impl Wire {
     fn take_events(&mut self) {
         while let Some(event) = self.connection.poll_event() {
             match event {
-                Event::Connected => self.connected = true,
+                Event::Connected => {
+                    self.connected = true;
+                    self.settle_early();
+                    if !self.alone {
+                        self.port.settled(self.connection.handle());
+                    }
+                }
                 Event::ConnectionLost { reason } => {
                     let why = self.connection.why(reason);
                     self.lost.get_or_insert(why);

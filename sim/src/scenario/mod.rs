@@ -4,6 +4,7 @@ mod boxes;
 mod carriers;
 mod changing;
 mod disks;
+mod early;
 mod failing;
 mod hosts;
 mod links;
@@ -98,6 +99,7 @@ pub fn all() -> &'static [Scenario] {
             tcp::ALL,
             udp::ALL,
             quic::ALL,
+            early::ALL,
             webtransport::ALL,
             streams::ALL,
             boxes::ALL,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sheetbend_runtime::{
-    Client, ErrorCode, ProxyRules, RegistryConfig, Router, Server, Session, SessionEvent, Side,
+    CallError, Client, ErrorCode, ProxyRules, RegistryConfig, Router, Server, Session, SessionEvent, Side,
 };
 
 use super::book::{Book, Phase};
@@ -173,6 +174,20 @@ pub(super) async fn client(cx: Cx, index: usize) {
     cx.book.program_ended();
 }
 
+/// Makes a request; where the session may send early data, as one that may be done twice.
+pub(super) async fn ask(
+    cx: &Cx,
+    session: &Session,
+    method: &str,
+    header: &Header,
+) -> Result<Bytes, CallError> {
+    if !cx.book.goes_early(header.end) {
+        return session.request(method, header.payload()).await;
+    }
+    let call = session.call(method).repeatable().unary(header.payload());
+    call.await.map(|reply| reply.payload)
+}
+
 /// Tells the server which session this is.
 fn introduce(cx: &Cx, session: &Session, end: u32) {
     let header = Header {
@@ -183,7 +198,7 @@ fn introduce(cx: &Cx, session: &Session, end: u32) {
     };
     let (cx, own) = (cx.clone(), session.clone());
     session.spawn(async move {
-        if let Err(error) = own.request(HELLO, header.payload()).await {
+        if let Err(error) = ask(&cx, &own, HELLO, &header).await {
             cx.only_at_the_end(&own, end, || format!("hello: {error}"));
         }
     });

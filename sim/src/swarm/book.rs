@@ -465,6 +465,13 @@ impl Book {
         self.ledger.lock().piece(item, index).received.len()
     }
 
+    /// Whether that end of a session may send early data.
+    pub(super) fn goes_early(&self, end: u32) -> bool {
+        let ledger = self.ledger.lock();
+        let client = ledger.ends.get(end as usize).and_then(|end| end.client);
+        client.is_some_and(|client| ledger.early[client])
+    }
+
     /// Which client a payload's sender belongs to.
     pub(super) fn client_of(&self, header: &Header) -> Option<usize> {
         self.ledger.lock().ends.get(header.end as usize)?.client

@@ -10,7 +10,7 @@ use sheetbend_runtime::{
     SendStream, Session, Side, State, StreamError, Tracked,
 };
 
-use super::app::{Cx, Either, caller, either};
+use super::app::{Cx, Either, ask, caller, either};
 use super::calls;
 use super::pattern::{Header, Way};
 use super::receive::{RESET_CODE, STOP_CODE, read_back};
@@ -69,7 +69,7 @@ pub(super) async fn run(cx: Cx, item: u32, client: usize, side: Side, job: Job) 
 
 async fn request(cx: &Cx, session: &Session, header: Header, answer: Answer, cancel: Option<Duration>) {
     cx.book.queued(&header, None);
-    let request = session.request("work", header.payload());
+    let request = ask(cx, session, "work", &header);
     let outcome = match cancel {
         None => request.await,
         Some(after) => match either(request, cx.host.sleep(after)).await {

@@ -1,5 +1,6 @@
 //! What connections are made with.
 
+use core::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,9 +9,10 @@ use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewReno
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{NoneTokenStore, TimeSource, TransportConfig, VarInt};
 use ring::hkdf;
+use rustls::client::Resumption;
 
 use super::error::QuicError;
-use crate::carrier::tls::{ClientTls, ServerTls};
+use crate::carrier::tls::{ClientTls, GivenTickets, KeptTicketsAt, ServerTls};
 
 /// Streams that carry lanes, which a peer may have open at a time. PROTOCOL 14.8.
 pub(super) const MAX_LANES: u32 = 256;
@@ -49,6 +51,14 @@ pub struct QuicSettings {
     pub retry_above: usize,
     /// How many connections may be in their handshake; beyond it new ones are refused.
     pub max_handshakes: usize,
+    /// Whether a new session begins in the first flight (0-RTT) where the server is known from before: HELLO, and the
+    /// early data that the session's configuration lets go with it. PROTOCOL 14.8. At a client: whether it keeps
+    /// tickets, 64 at most, and sends by them. At a server: whether it gives tickets, and takes what is sent by them,
+    /// once each.
+    pub zero_rtt: bool,
+    /// Server: how many tickets it remembers, one for each connection; the oldest are forgotten, also where all
+    /// together take more than 4 MiB. Who comes by one that is forgotten takes a round trip longer.
+    pub max_tickets: usize,
 }
 
 impl Default for QuicSettings {
@@ -58,6 +68,8 @@ impl Default for QuicSettings {
             max_mtu: 1452,
             retry_above: 256,
             max_handshakes: 4096,
+            zero_rtt: true,
+            max_tickets: 4096,
         }
     }
 }
@@ -102,6 +114,27 @@ impl ClientQuic {
         ClientQuic::with(&tls.quic, settings)
     }
 
+    /// The same for a server at that address, from which tickets are kept, so that the next connection there may send in
+    /// its first flight ([`Connection::is_early`](super::Connection::is_early)); unless the settings say otherwise.
+    /// PROTOCOL 14.8.
+    ///
+    /// # Errors
+    /// As [`ClientQuic::new`].
+    pub fn early(
+        tls: &ClientTls,
+        settings: &QuicSettings,
+        place: SocketAddr,
+    ) -> Result<ClientQuic, QuicError> {
+        if !settings.zero_rtt {
+            return ClientQuic::new(tls, settings);
+        }
+        let mut config = rustls::ClientConfig::clone(&tls.quic);
+        let kept = tls.tickets.clone();
+        config.resumption = Resumption::store(Arc::new(KeptTicketsAt { kept, place }));
+        config.enable_early_data = true;
+        ClientQuic::with(&Arc::new(config), settings)
+    }
+
     /// The same for HTTP/3.
     ///
     /// # Errors
@@ -136,13 +169,27 @@ impl ServerQuic {
         }
     }
 
+    /// TLS for one endpoint, whose tickets are known there alone, and until it ends.
+    fn tls(&self) -> Arc<rustls::ServerConfig> {
+        if !self.settings.zero_rtt || self.settings.max_tickets == 0 {
+            return self.tls.quic.clone();
+        }
+        let mut config = rustls::ServerConfig::clone(&self.tls.quic);
+        // Remembered here, and not in the ticket: so that each is taken once, and a copy of a first flight never again.
+        config.session_storage = Arc::new(GivenTickets::new(self.settings.max_tickets));
+        config.send_tls13_tickets = 1;
+        // RFC 9001 §4.6.1: this, or none.
+        config.max_early_data_size = u32::MAX;
+        Arc::new(config)
+    }
+
     /// What quinn-proto wants of it. `token_key` proves the tokens of retries.
     pub(super) fn config(
         &self,
         token_key: &[u8; 32],
         time: Arc<Given>,
     ) -> Result<quinn_proto::ServerConfig, QuicError> {
-        let crypto = QuicServerConfig::try_from(self.tls.quic.clone()).map_err(no_suite)?;
+        let crypto = QuicServerConfig::try_from(self.tls()).map_err(no_suite)?;
         let key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(token_key);
         let mut config = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(key));
         config

@@ -157,6 +157,18 @@ impl Connection {
         self.inner.is_handshaking()
     }
 
+    /// Whether the first flight carries data, so that streams can be opened, or may have come, before the handshake is
+    /// done. PROTOCOL 14.8.
+    pub fn is_early(&self) -> bool {
+        self.inner.has_0rtt()
+    }
+
+    /// Client: whether the server took what was sent before the handshake was done, once it is. If not, streams that were
+    /// opened by then are gone, and their numbers are given anew.
+    pub fn is_early_taken(&self) -> bool {
+        self.inner.accepted_0rtt()
+    }
+
     /// Whether nothing can be sent any more.
     pub fn is_closed(&self) -> bool {
         self.inner.is_closed()

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use quinn_proto::{Dir, Event, StreamEvent, StreamId};
 
+mod early;
 mod hostile;
 
 use super::*;

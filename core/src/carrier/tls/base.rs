@@ -50,7 +50,8 @@ impl Base {
             .with_protocol_versions(&[&version::TLS13])?
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
-        // A session is resumed by its own keys. Tickets would add state, and save no round trip.
+        // A session is resumed by its own keys. Tickets would add state, and save no round trip; but for one over QUIC,
+        // which has its own (`quic/config.rs`).
         client.resumption = Resumption::disabled();
         let mut server = ServerConfig::builder_with_details(provider.clone(), Arc::new(Now))
             .with_protocol_versions(&[&version::TLS13])?

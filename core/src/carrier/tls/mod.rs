@@ -11,6 +11,8 @@ mod pin;
 mod provider;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "quic")]
+mod tickets;
 mod trust;
 
 use std::fmt;
@@ -31,6 +33,8 @@ pub use trust::Trust;
 
 #[cfg(feature = "quic")]
 pub(super) use ambient::{judged as ambient_judged, with as ambient_with};
+#[cfg(feature = "quic")]
+pub(super) use tickets::{Given as GivenTickets, Kept as KeptTickets, KeptAt as KeptTicketsAt};
 
 use crate::handshake::{EXPORTER_LABEL, Exporter};
 use crate::rng::Rng;
@@ -50,6 +54,9 @@ pub struct ClientTls {
     /// Records over QUIC.
     #[cfg(feature = "quic")]
     pub(super) quic: Arc<ClientConfig>,
+    /// What servers gave that speak these. All connections of this client share them.
+    #[cfg(feature = "quic")]
+    pub(super) tickets: Arc<KeptTickets>,
     /// HTTP/3 over QUIC.
     #[cfg(feature = "webtransport")]
     pub(super) http3: Arc<ClientConfig>,
@@ -96,6 +103,8 @@ impl ClientTls {
             http1: config(ALPN_HTTP1),
             #[cfg(feature = "quic")]
             quic: over_quic(ALPN_NATIVE),
+            #[cfg(feature = "quic")]
+            tickets: Arc::default(),
             #[cfg(feature = "webtransport")]
             http3: over_quic(super::quic::ALPN_HTTP3),
         })

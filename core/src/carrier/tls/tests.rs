@@ -244,11 +244,7 @@ fn a_protocol_that_nobody_speaks_is_told() {
     config.alpn_protocols = vec![b"h2".to_vec()];
     let odd = ClientTls {
         native: Arc::new(config),
-        http1: ca.http1,
-        #[cfg(feature = "quic")]
-        quic: ca.quic,
-        #[cfg(feature = "webtransport")]
-        http3: ca.http3,
+        ..ca
     };
     let (mut near, mut far) = ends(&odd, "server", &server_tls(), Inner::Native);
     let error = shake_hands(&mut near, &mut far).unwrap_err();

@@ -5,6 +5,7 @@ mod attacks;
 mod audited;
 mod basics;
 mod choosing;
+mod early;
 mod faults;
 mod floods;
 mod handshakes;
