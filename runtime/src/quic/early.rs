@@ -14,7 +14,7 @@ pub(super) enum Early {
     /// Nothing went in it.
     #[default]
     No,
-    /// This went on lane 0, and may have to go again.
+    /// This went on lane 0, and may have to go again: HELLO, and as much as early data may be (PROTOCOL 5.6).
     Sent(Vec<Bytes>),
     /// The server took it, or all of it was sent again.
     Known { taken: bool },

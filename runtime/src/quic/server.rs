@@ -59,6 +59,7 @@ async fn welcome(hub: Arc<Hub>, port: Arc<Port>, door: Arc<Door>, accepted: Acce
     })
     .await;
     if ready {
+        wire.welcome();
         hub.welcome_path(socket::connection(wire), door);
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct Wire {
     /// Why there is no connection any more.
     pub(super) lost: Option<QuicError>,
     pub(super) connected: bool,
+    /// It has gone on to its session, though its handshake may not be done.
+    welcomed: bool,
     pub(super) first: First,
     pub(super) early: Early,
     /// Who drives the session calls [`Wire::send`] himself, when all is written.
@@ -86,6 +88,7 @@ impl Wire {
             unsent: None,
             lost: None,
             connected: false,
+            welcomed: false,
             first: First::default(),
             early: Early::default(),
             driven: false,
@@ -132,6 +135,14 @@ impl Wire {
         self.take_events();
     }
 
+    /// It goes on to its session, and does not count as one in its handshake any more, once that is done.
+    pub(super) fn welcome(&mut self) {
+        self.welcomed = true;
+        if self.connected {
+            self.port.settled(self.connection.handle());
+        }
+    }
+
     fn tell_endpoint(&mut self) {
         let handle = self.connection.handle();
         while let Some(event) = self.connection.poll_endpoint_event() {
@@ -152,7 +163,7 @@ impl Wire {
                 Event::Connected => {
                     self.connected = true;
                     self.settle_early();
-                    if !self.alone {
+                    if self.welcomed {
                         self.port.settled(self.connection.handle());
                     }
                 }

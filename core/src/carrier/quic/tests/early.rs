@@ -85,6 +85,27 @@ fn a_known_server_is_told_in_the_first_flight_and_answers_it_after_one_round_tri
 }
 
 #[test]
+fn a_client_that_has_to_prove_its_address_sends_its_first_flight_again() {
+    let wary = QuicSettings {
+        retry_above: 0,
+        ..QuicSettings::default()
+    };
+    let tls = pinning();
+    let mut world = World::acquainted(&tls, wary);
+    world.again(&known_place(&tls, &QuicSettings::default()));
+    let begun = world.now;
+    let id = first_flight(&mut world, b"early");
+    world.run_until(|world| {
+        let far = world.far.as_mut();
+        far.is_some_and(|far| far.accept(Dir::Bi).is_some())
+    });
+    assert_eq!(world.now, begun + DELAY * 3, "a round trip for the proof");
+    assert_eq!(received(world.far.as_mut().unwrap(), id).0, b"early");
+    world.connect();
+    assert!(world.near.is_early_taken());
+}
+
+#[test]
 fn what_a_server_does_not_take_goes_again_on_streams_that_are_opened_anew() {
     let off = QuicSettings {
         zero_rtt: false,
