@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::net::{UnixListener, UnixStream};
 #[cfg(unix)]
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use async_io::Async;
@@ -22,13 +22,23 @@ use crate::spare;
 /// The reactor tells of a direction once for each time that it was asked, which is a system call. So it is asked only
 /// when a try has found nothing, or less than there was room for: the kernel's buffer is drained or full then. It says
 /// at once what came in between, so that nothing is missed whoever has tried last. Before that other tasks run once, and
-/// it is tried again: of two ends that are busy with one another, the answer is often there by then.
+/// it is tried again: of two ends that are busy with one another, the answer is often there by then. Where it is not,
+/// that is not done again for a while, which doubles each time.
 #[derive(Default)]
 pub(crate) struct Ready {
     exhausted: AtomicBool,
-    /// Others have run since something was found.
+    /// Since something was found, others were let run, or it was found to be in vain.
+    decided: AtomicBool,
+    /// Others have run, and nothing was tried since.
     yielded: AtomicBool,
+    /// So many more times others are not let run first.
+    skips: AtomicU32,
+    /// How often it was in vain in a row, up to [`MAX_MISSES`].
+    misses: AtomicU32,
 }
+
+/// Letting others run first is skipped up to 2 to the power of this in a row.
+const MAX_MISSES: u32 = 6;
 
 impl Ready {
     /// Ready if it may be tried; otherwise asks the reactor.
@@ -46,12 +56,34 @@ impl Ready {
         cx: &mut Context<'_>,
         ask: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<()>> {
-        if self.exhausted.load(Ordering::Acquire) && !self.yielded.swap(true, Ordering::AcqRel) {
+        if self.exhausted.load(Ordering::Acquire) && self.is_worth_yielding() {
+            self.yielded.store(true, Ordering::Relaxed);
             self.exhausted.store(false, Ordering::Release);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         self.poll(|| ask(cx))
+    }
+
+    /// Whether something is likely to be found once others have run. Only who drives the socket asks, so that counts
+    /// need not be exact between threads.
+    fn is_worth_yielding(&self) -> bool {
+        if self.decided.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        let skips = self.skips.load(Ordering::Relaxed);
+        self.skips.store(skips.saturating_sub(1), Ordering::Relaxed);
+        skips == 0
+    }
+
+    /// Takes note of whether something was found after others had run.
+    fn learn(&self, found: bool) {
+        let misses = match found {
+            true => 0,
+            false => (self.misses.load(Ordering::Relaxed) + 1).min(MAX_MISSES),
+        };
+        self.misses.store(misses, Ordering::Relaxed);
+        self.skips.store((1 << misses) - 1, Ordering::Relaxed);
     }
 
     /// Takes note of what a try came to that had room for so many bytes.
@@ -63,8 +95,11 @@ impl Ready {
         if exhausted {
             self.exhausted.store(true, Ordering::Release);
         }
-        if result.is_ok() {
-            self.yielded.store(false, Ordering::Release);
+        if self.yielded.load(Ordering::Relaxed) && self.yielded.swap(false, Ordering::Relaxed) {
+            self.learn(result.is_ok());
+        }
+        if result.is_ok() && self.decided.load(Ordering::Relaxed) {
+            self.decided.store(false, Ordering::Relaxed);
         }
         result
     }
@@ -110,7 +145,11 @@ where
 
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let total = slices.iter().map(|slice| slice.len()).sum();
-        let written = SockRef::from(self.stream.get_ref()).send_vectored(slices);
+        let socket = SockRef::from(self.stream.get_ref());
+        let written = match slices {
+            [slice] => socket.send(slice),
+            slices => socket.send_vectored(slices),
+        };
         self.writable.tried(total, written)
     }
 

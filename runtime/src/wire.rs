@@ -15,6 +15,18 @@ use crate::rt::Socket;
 /// A read is not worth its system call with less room than this.
 const MIN_ROOM: usize = 8 * 1024;
 
+/// An output buffer for those of several connections that turn out to have something to write.
+#[derive(Default)]
+pub(crate) struct Spare(Option<OutBuffer>);
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        if let Some(out) = self.0.take() {
+            pool::give_output(out);
+        }
+    }
+}
+
 pub(crate) struct Wire {
     pub(crate) socket: Box<dyn Socket>,
     layers: Option<Box<Layers>>,
@@ -98,18 +110,20 @@ impl Wire {
     }
 
     /// Lets `lay_out` append what is to be written next. Only where all is written that was laid out before.
-    pub(crate) fn lay_out<T>(&mut self, now: Timestamp, lay_out: impl FnOnce(&mut OutBuffer) -> T) -> T {
-        let mut out = std::mem::take(self.sending.buffer());
-        debug_assert!(out.is_empty(), "what is sealed cannot be appended to");
-        if out.capacity() == 0 {
-            out = pool::take_output();
-        }
+    pub(crate) fn lay_out<T>(
+        &mut self,
+        now: Timestamp,
+        spare: &mut Spare,
+        lay_out: impl FnOnce(&mut OutBuffer) -> T,
+    ) -> T {
+        debug_assert!(self.is_flushed(), "what is sealed cannot be appended to");
+        let mut out = spare.0.take().unwrap_or_else(pool::take_output);
         let result = lay_out(&mut out);
         if let Some(layers) = &mut self.layers {
             layers.carrier.seal(now, &mut out);
         }
         match out.is_empty() {
-            true => pool::give_output(out),
+            true => spare.0 = Some(out),
             false => *self.sending.buffer() = out,
         }
         result

@@ -31,11 +31,13 @@ struct Inner {
     counters: Mutex<Vec<Arc<Counter>>>,
     latencies_ns: Mutex<Vec<u32>>,
     error: Mutex<Option<io::Error>>,
-    /// Where its tasks run, if not on tokio.
-    executor: OnceLock<Spawn>,
+    /// Where the tasks of its client run, and those of its server, if not on tokio.
+    near: OnceLock<Spawn>,
+    far: OnceLock<Spawn>,
 }
 
-type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
+/// Spawns on some executor.
+pub(crate) type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
 
 /// Counts of one task, alone on its cache line.
 #[derive(Default)]
@@ -82,21 +84,28 @@ impl Load {
 
     /// Runs `work` as a task whose error is the load's.
     pub(crate) fn spawn(&self, work: impl Future<Output = io::Result<()>> + Send + 'static) {
+        self.spawn_at(&self.0.near, work);
+    }
+
+    /// [`Load::spawn`] for what the server does.
+    pub(crate) fn spawn_far(&self, work: impl Future<Output = io::Result<()>> + Send + 'static) {
+        self.spawn_at(&self.0.far, work);
+    }
+
+    fn spawn_at(&self, place: &OnceLock<Spawn>, work: impl Future<Output = io::Result<()>> + Send + 'static) {
         let load = self.clone();
         // A combinator holds the work once, an async block would hold it twice: memory of calls is measured.
         let task = work.unwrap_or_else(move |error| load.fail(error));
-        match self.0.executor.get() {
+        match place.get() {
             Some(spawn) => spawn(Box::pin(task)),
             None => drop(tokio::spawn(task)),
         }
     }
 
-    /// Has its tasks run on another executor than tokio's.
-    pub(crate) fn spawn_on(
-        &self,
-        spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
-    ) {
-        let _ = self.0.executor.set(Box::new(spawn));
+    /// Has its tasks run on other executors than tokio's: those of its client, and those of its server.
+    pub(crate) fn spawn_on(&self, near: Spawn, far: Spawn) {
+        let _ = self.0.near.set(near);
+        let _ = self.0.far.set(far);
     }
 
     pub(crate) fn set_recording(&self, recording: bool) {

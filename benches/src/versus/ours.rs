@@ -14,7 +14,7 @@ use super::case::Test;
 use super::items::{Receiver, Source, item};
 use super::large::spawn_large_callers;
 use super::load::{ECHO_BYTES, Load};
-use super::on_smol;
+use super::on_smol::{self, Threads};
 use super::peer::{Keep, Peer, Starting, absent};
 use super::rpc::{Client, Small, call_and_wait};
 use super::rps::spawn_callers;
@@ -77,39 +77,45 @@ impl Peer for Ours {
             "tls" | "quic" | "wt" => "no CRC inside TLS",
             _ => "CRC on",
         };
-        vec![format!("defaults, {crc}, {what}")]
+        let settings = format!("defaults, {crc}, {what}");
+        if self.on_smol {
+            return Threads::ALL
+                .map(|(_, threads)| format!("{settings}; {threads}"))
+                .into();
+        }
+        vec![settings]
     }
 
-    fn rtt<'a>(&'a self, _variant: usize, load: &'a Load) -> Starting<'a> {
+    fn rtt<'a>(&'a self, variant: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair(load).await?;
-            load.spawn(answer(server));
+            let (client, server, keep) = self.pair(variant, load).await?;
+            load.spawn_far(answer(server));
             echo_in_turn(Small(Requests(client)), load);
             Ok(Some(keep))
         })
     }
 
-    fn rps<'a>(&'a self, _variant: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
+    fn rps<'a>(&'a self, variant: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair(load).await?;
-            load.spawn(answer(server));
+            let (client, server, keep) = self.pair(variant, load).await?;
+            load.spawn_far(answer(server));
             spawn_callers((0..in_flight).map(|_| Small(Requests(client.clone()))), load);
             Ok(Some(keep))
         })
     }
 
-    fn large<'a>(&'a self, _variant: usize, bytes: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
+    fn large<'a>(&'a self, variant: usize, bytes: usize, in_flight: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair(load).await?;
-            load.spawn(answer(server));
+            let (client, server, keep) = self.pair(variant, load).await?;
+            load.spawn_far(answer(server));
             spawn_large_callers((0..in_flight).map(|_| Requests(client.clone())), bytes, load);
             Ok(Some(keep))
         })
     }
 
-    fn items<'a>(&'a self, _variant: usize, source: Source, load: &'a Load) -> Starting<'a> {
+    fn items<'a>(&'a self, variant: usize, source: Source, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair(load).await?;
+            let (client, server, keep) = self.pair(variant, load).await?;
             let router = Router::builder().server_streaming("items", move |_, _, mut out| async move {
                 match source {
                     Source::Task => {
@@ -122,7 +128,7 @@ impl Peer for Ours {
                 Ok(())
             });
             let router = router.build();
-            load.spawn(async move {
+            load.spawn_far(async move {
                 router.serve(server).await;
                 Ok(())
             });
@@ -145,7 +151,7 @@ impl Peer for Ours {
         }
         Box::pin(async move {
             let (arrivals, load) = (Arrivals::new(), Load::default());
-            let (client, server, keep) = self.pair(&load).await?;
+            let (client, server, keep) = self.pair(0, &load).await?;
             let told = arrivals.clone();
             load.spawn(async move {
                 let mut held = Vec::new();
@@ -160,9 +166,9 @@ impl Peer for Ours {
         })
     }
 
-    fn bulk<'a>(&'a self, _variant: usize, write_bytes: usize, load: &'a Load) -> Starting<'a> {
+    fn bulk<'a>(&'a self, variant: usize, write_bytes: usize, load: &'a Load) -> Starting<'a> {
         Box::pin(async move {
-            let (client, server, keep) = self.pair(load).await?;
+            let (client, server, keep) = self.pair(variant, load).await?;
             let mut sender = client.open_uni(Class::BULK).await.map_err(io::Error::other)?;
             let chunk = Bytes::from(payload(write_bytes));
             let counter = load.counter();
@@ -174,7 +180,7 @@ impl Peer for Ours {
                         .map_err(io::Error::other)?;
                 }
             });
-            load.spawn(async move {
+            load.spawn_far(async move {
                 let mut receiver = server.accept_uni(Class::BULK).await.map_err(io::Error::other)?;
                 while let Some(chunk) = receiver.read_chunk(usize::MAX).await.map_err(io::Error::other)? {
                     counter.add(chunk.len() as u64);
@@ -190,7 +196,7 @@ impl Peer for Ours {
             return absent();
         }
         Box::pin(async move {
-            let (client, server, keep) = self.pair(load).await?;
+            let (client, server, keep) = self.pair(0, load).await?;
             let arrivals = Arrivals::new();
             let (counter, arrived) = (load.counter(), arrivals.clone());
             load.spawn(async move {
@@ -287,14 +293,15 @@ impl Ours {
         Ok((server, client.map_err(io::Error::other)?.trust(trust)))
     }
 
-    async fn pair(&self, load: &Load) -> io::Result<(Session, Session, Keep)> {
-        let smol = self.on_smol.then(|| on_smol::start(load)).transpose()?;
-        let runtime = match &smol {
-            Some(workers) => workers.runtime(),
-            None => sheetbend_tokio::runtime(),
+    async fn pair(&self, variant: usize, load: &Load) -> io::Result<(Session, Session, Keep)> {
+        let (threads, _) = Threads::ALL[variant % Threads::ALL.len()];
+        let smol = self.on_smol.then(|| on_smol::start(load, threads)).transpose()?;
+        let [near, far] = match &smol {
+            Some(workers) => workers.runtimes(),
+            None => [sheetbend_tokio::runtime(), sheetbend_tokio::runtime()],
         };
-        let (server, client) = self.bind(runtime.clone()).await?;
-        let client = client.connect(runtime).await.map_err(io::Error::other)?;
+        let (server, client) = self.bind(far).await?;
+        let client = client.connect(near).await.map_err(io::Error::other)?;
         let accepted = server.accept().await.ok_or_else(gone)?;
         let keep = Box::new((server, client.clone(), accepted.clone(), smol));
         Ok((client, accepted, keep))

@@ -16,7 +16,7 @@ use crate::dial::security;
 use crate::layers::Connection;
 use crate::reach::{Settings, connect_bare};
 use crate::rt::{BoxFuture, Runtime, Socket};
-use crate::wire::Wire;
+use crate::wire::{Spare, Wire};
 
 /// Nothing more is read while so much waits for the session.
 const HIGH_WATER: usize = 256 * 1024;
@@ -46,6 +46,10 @@ pub(crate) fn open(
         address,
         settings,
         alarm: Alarm::default(),
+        due: None,
+        stirred: true,
+        blocked: false,
+        only_read: false,
         waker: None,
     };
     let shared = Arc::new(HttpClient {
@@ -79,6 +83,14 @@ struct State {
     address: Address,
     settings: Arc<Settings>,
     alarm: Alarm,
+    /// When the path is to be asked what it wants to do, unless something comes before.
+    due: Option<Timestamp>,
+    /// The path may want something that it did not want when it was last asked.
+    stirred: bool,
+    /// Something that was laid out was not written.
+    blocked: bool,
+    /// The last turn only read.
+    only_read: bool,
     /// Who drives the session.
     waker: Option<Waker>,
 }
@@ -101,10 +113,16 @@ impl State {
             for slot in Slot::ALL {
                 again |= self.read(cx, now, slot);
             }
-            again |= self.send(cx, now);
-            let due = self.path.poll_timeout();
-            again |= self.alarm.poll_soonest(&*self.runtime, due, cx).is_ready();
-            // What came is to be taken first. Whoever takes it asks again.
+            self.stirred |= again;
+            // What came is to be taken first. Whoever takes it asks again, and the rest is done then.
+            self.only_read = self.path.held() > 0 && !self.only_read;
+            if self.only_read {
+                return;
+            }
+            if self.stirred || self.blocked || self.due.is_some_and(|at| at <= now) {
+                again |= self.send(cx, now);
+            }
+            again |= self.alarm.poll_soonest(&*self.runtime, self.due, cx).is_ready();
             if !again || self.path.is_over() || self.path.held() > 0 {
                 return;
             }
@@ -116,9 +134,10 @@ impl State {
     fn send(&mut self, cx: &mut Context<'_>, now: Timestamp) -> bool {
         self.path.handle_timeout(now);
         self.remember(self.path.mode());
-        let mut again = false;
+        (self.stirred, self.blocked) = (false, false);
+        let (mut again, mut spare) = (false, Spare::default());
         for slot in Slot::ALL {
-            again |= self.write(cx, now, slot);
+            again |= self.write(cx, now, slot, &mut spare);
         }
         while let Some(action) = self.path.poll_action() {
             again = true;
@@ -131,6 +150,8 @@ impl State {
                 }
             }
         }
+        self.due = self.path.poll_timeout();
+        self.stirred = again;
         again
     }
 
@@ -176,20 +197,23 @@ impl State {
     }
 
     /// Tells whether the connection broke.
-    fn write(&mut self, cx: &mut Context<'_>, now: Timestamp, slot: Slot) -> bool {
+    fn write(&mut self, cx: &mut Context<'_>, now: Timestamp, slot: Slot, spare: &mut Spare) -> bool {
         let Place::Open(wire) = &mut self.slots[slot as usize] else {
             return false;
         };
         loop {
             if wire.is_flushed() {
                 let path = &mut self.path;
-                wire.lay_out(now, |out| path.poll_transmit(now, slot, out));
+                wire.lay_out(now, spare, |out| path.poll_transmit(now, slot, out));
                 if wire.is_flushed() {
                     return false;
                 }
             }
             match wire.poll_write(cx) {
-                Poll::Pending => return false,
+                Poll::Pending => {
+                    self.blocked = true;
+                    return false;
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
                     self.closed(now, slot);
@@ -219,7 +243,9 @@ impl State {
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
         let now = self.runtime.now();
-        if self.send(&mut cx, now) {
+        let again = self.send(&mut cx, now);
+        let alarm = self.alarm.poll_soonest(&*self.runtime, self.due, &mut cx);
+        if again || alarm.is_ready() {
             // What was opened is to be polled.
             cx.waker().wake_by_ref();
         }

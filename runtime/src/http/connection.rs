@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -16,11 +16,11 @@ use sheetbend_core::time::Timestamp;
 
 use super::Facts;
 use super::port::Port;
+use crate::alarm::Alarm;
 use crate::arrive::Door;
 use crate::hub::Hub;
 use crate::layers::Connection;
-use crate::rt::Timer;
-use crate::wire::Wire;
+use crate::wire::{Spare, Wire};
 
 /// How long a connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(75);
@@ -70,17 +70,16 @@ struct Serving {
     hub: Arc<Hub>,
     door: Arc<Door>,
     encrypted: bool,
-    timer: Box<dyn Timer>,
+    alarm: Alarm,
     peer: String,
 }
 
 /// Serves what is asked for on a connection, until it ends or belongs to a path.
 pub(crate) async fn serve(hub: Arc<Hub>, door: Arc<Door>, connection: Connection) {
-    let timer = hub.runtime.timer(hub.runtime.now() + PATIENCE);
     let mut serving = Serving {
         door,
         encrypted: connection.layers.is_some(),
-        timer,
+        alarm: Alarm::default(),
         peer: connection.socket.peer(),
         hub,
     };
@@ -122,11 +121,19 @@ impl Serving {
         deadline: Timestamp,
         mut poll: impl FnMut(&mut Context<'_>, Timestamp) -> Poll<T>,
     ) -> Result<T, Failure> {
-        self.timer.reset(deadline);
-        let (timer, runtime) = (&mut self.timer, &self.hub.runtime);
-        poll_fn(|cx| match poll(cx, runtime.now()) {
-            Poll::Ready(value) => Poll::Ready(Ok(value)),
-            Poll::Pending => timer.poll_expired(cx).map(|()| Err(Failure::Broken)),
+        let (alarm, runtime) = (&mut self.alarm, &self.hub.runtime);
+        poll_fn(|cx| {
+            loop {
+                let now = runtime.now();
+                if let Poll::Ready(value) = poll(cx, now) {
+                    return Poll::Ready(Ok(value));
+                }
+                if now >= deadline {
+                    return Poll::Ready(Err(Failure::Broken));
+                }
+                // It may have been set for what was waited for before.
+                ready!(alarm.poll_soonest(&**runtime, Some(deadline), cx));
+            }
         })
         .await
     }
@@ -142,7 +149,7 @@ impl Serving {
         if !wire.is_flushed() {
             return Err(Failure::Broken);
         }
-        wire.lay_out(now, |out| out.put(words));
+        wire.lay_out(now, &mut Spare::default(), |out| out.put(words));
         self.within(PATIENCE, |cx, _| wire.poll_write(cx)).await??;
         Ok(())
     }
@@ -408,7 +415,7 @@ impl Serving {
     /// case.
     async fn trial(&mut self, wire: &mut Wire, port: &Port, mode: Mode, cors: &str) -> Result<Next, Failure> {
         let now = self.now();
-        wire.lay_out(now, |out| {
+        wire.lay_out(now, &mut Spare::default(), |out| {
             begin_down(mode, cors, out);
             put_note(mode, Note::Received(port.received()), out);
         });

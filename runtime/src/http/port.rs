@@ -18,7 +18,7 @@ use sheetbend_core::wire::OutBuffer;
 use super::{Keyed, take_waiting};
 use crate::alarm::Alarm;
 use crate::rt::{Runtime, Socket};
-use crate::wire::Wire;
+use crate::wire::{Spare, Wire};
 
 /// Nothing more is read while so much waits for the session.
 const HIGH_WATER: usize = 256 * 1024;
@@ -45,6 +45,8 @@ impl Ports {
             asker: None,
             uploader: None,
             alarm: Alarm::default(),
+            stirred: true,
+            only_read: false,
             gone: false,
         };
         let port = Arc::new(Port {
@@ -90,6 +92,10 @@ struct PortState {
     /// Who waits for room for what it uploads.
     uploader: Option<Waker>,
     alarm: Alarm,
+    /// There may be something to write that was not there when it was last looked for.
+    stirred: bool,
+    /// Whoever drives the session was given what came before anything else was done.
+    only_read: bool,
     /// The session has let go of it.
     gone: bool,
 }
@@ -132,7 +138,7 @@ impl PortState {
                     true => String::new(),
                     false => self.path.upload_answer("Connection: close\r\n"),
                 };
-                stream.wire.lay_out(now, |out| match stream.answers {
+                stream.wire.lay_out(now, &mut Spare::default(), |out| match stream.answers {
                     true => out.put(LAST_CHUNK),
                     false => out.put(answer.as_bytes()),
                 });
@@ -157,7 +163,7 @@ impl PortState {
     }
 
     /// Writes down what there is.
-    fn write_down(&mut self, cx: &mut Context<'_>, now: Timestamp) {
+    fn write_down(&mut self, cx: &mut Context<'_>, now: Timestamp, spare: &mut Spare) {
         let Some((number, wire)) = &mut self.down else {
             wake(self.asker.take());
             return;
@@ -166,7 +172,7 @@ impl PortState {
             let mut goes_on = true;
             if wire.is_flushed() {
                 let path = &mut self.path;
-                goes_on = wire.lay_out(now, |out| path.poll_down(now, *number, out));
+                goes_on = wire.lay_out(now, spare, |out| path.poll_down(now, *number, out));
                 if wire.is_flushed() {
                     return;
                 }
@@ -188,7 +194,7 @@ impl PortState {
     }
 
     /// Writes what is to be said in response to a streaming upload.
-    fn write_stream(&mut self, cx: &mut Context<'_>, now: Timestamp) {
+    fn write_stream(&mut self, cx: &mut Context<'_>, now: Timestamp, spare: &mut Spare) {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.answers) else {
             return;
         };
@@ -199,7 +205,8 @@ impl PortState {
                 if !path.is_turned(number) {
                     return;
                 }
-                goes_on = stream.wire.lay_out(now, |out| path.poll_turned(now, number, out));
+                let turned = |out: &mut OutBuffer| path.poll_turned(now, number, out);
+                goes_on = stream.wire.lay_out(now, spare, turned);
                 if stream.wire.is_flushed() {
                     return;
                 }
@@ -218,17 +225,27 @@ impl PortState {
 
     /// Writes what there is, on whatever connection.
     fn write(&mut self, cx: &mut Context<'_>, now: Timestamp) {
-        self.write_down(cx, now);
-        self.write_stream(cx, now);
+        self.stirred = false;
+        let mut spare = Spare::default();
+        self.write_down(cx, now, &mut spare);
+        self.write_stream(cx, now, &mut spare);
     }
 
-    /// Whether something of the path may be due.
-    fn expired(&mut self, runtime: &dyn Runtime, cx: &mut Context<'_>) -> bool {
-        // What a downlink has no room for is not due.
+    /// Whether something that was laid out is not written.
+    fn is_blocked(&mut self) -> bool {
         let down = self.down.as_mut().map(|(_, wire)| wire);
         let stream = self.stream.as_mut().map(|stream| &mut stream.wire);
-        let blocked = down.into_iter().chain(stream).any(|wire| !wire.is_flushed());
-        let due = self.path.poll_timeout().filter(|_| !blocked);
+        down.into_iter().chain(stream).any(|wire| !wire.is_flushed())
+    }
+
+    /// [`PortState::write`] where there may be something to write. Tells whether something of the path may be due.
+    fn go_on(&mut self, runtime: &dyn Runtime, cx: &mut Context<'_>, now: Timestamp) -> bool {
+        let due = self.path.poll_timeout();
+        if self.stirred || due.is_some_and(|at| at <= now) || self.is_blocked() {
+            self.write(cx, now);
+        }
+        // What a downlink has no room for is not due.
+        let due = self.path.poll_timeout().filter(|_| !self.is_blocked());
         self.alarm.poll_soonest(runtime, due, cx).is_ready()
     }
 }
@@ -253,6 +270,7 @@ impl Stream {
 
 impl Port {
     fn wake_driver(&self, state: &mut PortState) {
+        state.stirred = true;
         if let Some(waker) = &state.driver {
             waker.wake_by_ref();
         }
@@ -325,11 +343,11 @@ impl Port {
         if let Some((_, mut old)) = old
             && old.is_flushed()
         {
-            old.lay_out(now, |out| out.put(LAST_CHUNK));
+            old.lay_out(now, &mut Spare::default(), |out| out.put(LAST_CHUNK));
             let _ = old.poll_write(&mut Context::from_waker(Waker::noop()));
             old.close();
         }
-        wire.lay_out(now, |out| begin_down(mode, cors, out));
+        wire.lay_out(now, &mut Spare::default(), |out| begin_down(mode, cors, out));
         state.down = Some((number, wire));
         if state.gone {
             state.down = None;
@@ -343,7 +361,7 @@ impl Port {
         let mut state = self.state.lock();
         wire.put_aside();
         if let Some(cors) = answer {
-            wire.lay_out(now, |out| {
+            wire.lay_out(now, &mut Spare::default(), |out| {
                 begin_down(Mode::Binary, cors, out);
                 put_note(Mode::Binary, Note::Mark(number), out);
             });
@@ -423,17 +441,25 @@ impl Socket for PortSocket {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             _ => state.driver = Some(cx.waker().clone()),
         }
-        let mut judged = false;
+        let (mut judged, mut came) = (false, false);
         loop {
             let now = runtime.now();
-            while state.path.held() == 0 && state.read_stream(cx, now) {}
+            while state.path.held() == 0 && state.read_stream(cx, now) {
+                came = true;
+            }
+            state.stirred |= came;
+            // What came is to be taken first. Whoever takes it asks again, and the rest is done then.
+            state.only_read = came && state.path.held() > 0 && !state.only_read;
+            if state.only_read {
+                return Poll::Ready(Ok(()));
+            }
             state.watch_down(cx, now);
-            state.write(cx, now);
             // What is still due then is for an exchange to do that is not here yet, and that looks when it comes.
-            if !state.expired(runtime, cx) || std::mem::replace(&mut judged, true) {
+            if !state.go_on(runtime, cx, now) || std::mem::replace(&mut judged, true) {
                 break;
             }
             state.path.handle_timeout(runtime.now());
+            state.stirred = true;
         }
         match state.path.held() > 0 || state.path.is_over() {
             true => Poll::Ready(Ok(())),

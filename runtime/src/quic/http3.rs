@@ -113,6 +113,10 @@ impl Wire {
 
     /// Has HTTP/3 take an event first. Tells whether it is about a lane.
     pub(super) fn hears(&mut self, event: &StreamEvent) -> bool {
+        // Nearly all events are about lanes, of which HTTP/3 knows nothing any more.
+        if self.is_lanes_own(event) {
+            return true;
+        }
         let Web::Spoken(http3) = &mut self.web else {
             return true;
         };
@@ -127,6 +131,15 @@ impl Wire {
         });
         self.take_web_events();
         is_lane
+    }
+
+    /// Whether an event is about a lane that was handed over.
+    fn is_lanes_own(&self, event: &StreamEvent) -> bool {
+        match *event {
+            StreamEvent::Readable { id } => self.lanes.takes(id),
+            StreamEvent::Writable { id } => self.lanes.sends(id),
+            _ => false,
+        }
     }
 
     fn fail(&mut self, error: Http3Error) {

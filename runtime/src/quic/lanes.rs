@@ -61,6 +61,19 @@ impl Lanes {
         u16::try_from((id.index() + 1).saturating_sub(self.before)).unwrap_or(u16::MAX)
     }
 
+    /// Whether it is a lane that the peer sends on.
+    #[cfg(feature = "webtransport")]
+    pub(super) fn takes(&self, id: QuicStreamId) -> bool {
+        id.dir() == Dir::Uni && self.incoming.contains_key(&id.index())
+    }
+
+    /// Whether it is a lane that this end sends on.
+    #[cfg(feature = "webtransport")]
+    pub(super) fn sends(&self, id: QuicStreamId) -> bool {
+        let lane = self.out.get(usize::from(self.lane_of(id)));
+        lane.is_some_and(|lane| lane.id == id)
+    }
+
     /// A lane of the peer's, and what came on it already.
     pub(super) fn accept(&mut self, id: QuicStreamId, early: &[u8]) {
         let lane = In {

@@ -1,6 +1,6 @@
 //! One exchange: which path it belongs to, what it is for, and who may ask for it. PROTOCOL 14.7.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -39,7 +39,9 @@ fn decode(text: &str) -> Option<[u8; 16]> {
     if text.len() != 22 {
         return None;
     }
-    BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()
+    let mut bytes = [0; 16];
+    let count = BASE64URL_NOPAD.decode_mut(text.as_bytes(), &mut bytes).ok()?;
+    (count == bytes.len()).then_some(bytes)
 }
 
 /// What an exchange is for.
@@ -79,10 +81,17 @@ impl Operation {
     }
 
     fn of(name: &str) -> Option<Operation> {
-        use Operation::*;
-        [Up, Stream, Both, Down, Events, Poll, Try, End]
-            .into_iter()
-            .find(|op| op.name() == name)
+        Some(match name {
+            "up" => Operation::Up,
+            "stream" => Operation::Stream,
+            "both" => Operation::Both,
+            "down" => Operation::Down,
+            "events" => Operation::Events,
+            "poll" => Operation::Poll,
+            "try" => Operation::Try,
+            "end" => Operation::End,
+            _ => return None,
+        })
     }
 
     /// `GET` or `POST`.
@@ -121,7 +130,7 @@ pub enum Asked {
 
 /// Proves that an exchange is the session's. Made of the session's keys: PROTOCOL 5.3.
 #[derive(Clone)]
-pub struct ExchangeKey(Zeroizing<[u8; 32]>);
+pub struct ExchangeKey(Hmac<Sha256>);
 
 impl fmt::Debug for ExchangeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,14 +141,14 @@ impl fmt::Debug for ExchangeKey {
 impl ExchangeKey {
     /// The key that a session gives: [`Session::exchange_key`](crate::session::Session::exchange_key).
     pub fn new(key: Zeroizing<[u8; 32]>) -> ExchangeKey {
-        ExchangeKey(key)
+        // RFC 2104: a key shorter than the block is padded with zeros.
+        let mut block = Zeroizing::new([0_u8; 64]);
+        block[..32].copy_from_slice(&*key);
+        ExchangeKey(Hmac::new((&*block).into()))
     }
 
     fn mac(&self, exchange: &Exchange) -> [u8; 16] {
-        // RFC 2104: a key shorter than the block is padded with zeros.
-        let mut block = Zeroizing::new([0_u8; 64]);
-        block[..32].copy_from_slice(&*self.0);
-        let mut mac = Hmac::<Sha256>::new((&*block).into());
+        let mut mac = self.0.clone();
         mac.update(exchange.operation.name().as_bytes());
         mac.update(&[0]);
         mac.update(&exchange.token.0);
@@ -179,6 +188,55 @@ impl ExchangeKey {
     }
 }
 
+/// What a query says that means something to us, and how often.
+#[derive(Default)]
+struct Fields<'a> {
+    op: Field<'a>,
+    path: Field<'a>,
+    number: Field<'a>,
+    from: Field<'a>,
+    received: Field<'a>,
+    mac: Field<'a>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Field<'a> {
+    value: Option<&'a str>,
+    repeated: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn of(query: &'a str) -> Fields<'a> {
+        let mut fields = Fields::default();
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            let field = match name {
+                "op" => &mut fields.op,
+                "path" => &mut fields.path,
+                "n" => &mut fields.number,
+                "from" => &mut fields.from,
+                "received" => &mut fields.received,
+                "mac" => &mut fields.mac,
+                _ => continue,
+            };
+            field.repeated |= field.value.replace(value).is_some();
+        }
+        fields
+    }
+}
+
+impl<'a> Field<'a> {
+    fn get(self) -> Result<Option<&'a str>, HttpError> {
+        match self.repeated {
+            true => Err(HttpError::Malformed("a field of the query is repeated")),
+            false => Ok(self.value),
+        }
+    }
+
+    fn number(self) -> Result<u64, HttpError> {
+        number(self.get()?.unwrap_or_default().as_bytes())
+    }
+}
+
 impl Asked {
     /// What a request asks for; `None` where it is nothing of ours.
     ///
@@ -187,18 +245,8 @@ impl Asked {
     pub fn of(head: &RequestHead) -> Result<Option<Asked>, HttpError> {
         let refused = |status, why| Err(HttpError::Refused { status, why });
         let query = head.target.split_once('?').map_or("", |(_, query)| query);
-        let field = |name: &str| {
-            let mut values = query
-                .split('&')
-                .filter_map(|pair| pair.split_once('='))
-                .filter(|(known, _)| *known == name)
-                .map(|(_, value)| value);
-            match (values.next(), values.next()) {
-                (value, None) => Ok(value),
-                _ => Err(HttpError::Malformed("a field of the query is repeated")),
-            }
-        };
-        let Some(name) = field("op")? else {
+        let fields = Fields::of(query);
+        let Some(name) = fields.op.get()? else {
             return Ok(None);
         };
         if name == "new" {
@@ -213,36 +261,36 @@ impl Asked {
         if head.method != operation.method() {
             return refused(405, "another method belongs to that operation");
         }
-        let value = |name: &str| number(field(name)?.unwrap_or_default().as_bytes());
-        let token = field("path")?.and_then(Token::parse);
+        let token = fields.path.get()?.and_then(Token::parse);
         let token = token.ok_or(HttpError::Malformed("no path"))?;
-        let mac = field("mac")?.and_then(decode);
+        let mac = fields.mac.get()?.and_then(decode);
         let mac = mac.ok_or(HttpError::Malformed("no proof"))?;
         Ok(Some(Asked::Exchange(Exchange {
             operation,
             token,
-            number: value("n")?,
-            from: value("from")?,
-            received: value("received")?,
+            number: fields.number.number()?,
+            from: fields.from.number()?,
+            received: fields.received.number()?,
             mac,
         })))
     }
 
-    /// The target of a request for it, below the target of the server's URL.
-    pub fn target(&self, base: &str) -> String {
-        let joint = if base.contains('?') { '&' } else { '?' };
-        match self {
-            Asked::Create => format!("{base}{joint}op=new"),
-            Asked::Exchange(exchange) => format!(
-                "{base}{joint}op={}&path={}&n={}&from={}&received={}&mac={}",
-                exchange.operation.name(),
-                exchange.token,
-                exchange.number,
-                exchange.from,
-                exchange.received,
-                BASE64URL_NOPAD.encode(&exchange.mac),
-            ),
-        }
+    /// Appends the target of a request for it, below the target of the server's URL.
+    pub fn put_target(&self, base: &str, out: &mut String) {
+        out.push_str(base);
+        out.push(if base.contains('?') { '&' } else { '?' });
+        let exchange = match self {
+            Asked::Create => return out.push_str("op=new"),
+            Asked::Exchange(exchange) => exchange,
+        };
+        out.push_str("op=");
+        out.push_str(exchange.operation.name());
+        out.push_str("&path=");
+        BASE64URL_NOPAD.encode_append(&exchange.token.0, out);
+        let (number, from, received) = (exchange.number, exchange.from, exchange.received);
+        // A string takes all that is written to it.
+        let _ = write!(out, "&n={number}&from={from}&received={received}&mac=");
+        BASE64URL_NOPAD.encode_append(&exchange.mac, out);
     }
 }
 
@@ -255,6 +303,12 @@ mod tests {
         let text = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n");
         let (head, _) = RequestHead::parse(text.as_bytes(), HeadLimits::default())?.unwrap();
         Asked::of(&head)
+    }
+
+    fn target(asked: &Asked, base: &str) -> String {
+        let mut target = String::new();
+        asked.put_target(base, &mut target);
+        target
     }
 
     #[test]
@@ -273,7 +327,7 @@ mod tests {
             let exchange = key.sign(operation, Token([9; 16]), 3, 1 << 40, 17);
             let asked = Asked::Exchange(exchange);
             for base in ["/", "/deep?tenant=1"] {
-                assert_eq!(read(operation.method(), &asked.target(base)), Ok(Some(asked)));
+                assert_eq!(read(operation.method(), &target(&asked, base)), Ok(Some(asked)));
             }
             assert!(key.verify(&exchange));
             assert!(!ExchangeKey::new(Zeroizing::new([8; 32])).verify(&exchange));
@@ -283,14 +337,14 @@ mod tests {
             };
             assert!(!key.verify(&other));
         }
-        assert_eq!(read("POST", &Asked::Create.target("/")), Ok(Some(Asked::Create)));
+        assert_eq!(read("POST", &target(&Asked::Create, "/")), Ok(Some(Asked::Create)));
         assert_eq!(read("GET", "/index.html?x=1"), Ok(None));
     }
 
     #[test]
     fn what_is_half_an_exchange_is_refused() {
         let key = ExchangeKey::new(Zeroizing::new([7; 32]));
-        let good = Asked::Exchange(key.sign(Operation::Up, Token([9; 16]), 3, 4, 5)).target("/");
+        let good = target(&Asked::Exchange(key.sign(Operation::Up, Token([9; 16]), 3, 4, 5)), "/");
         assert!(read("POST", &good).is_ok());
         assert!(read("GET", &good).is_err());
         for bad in [

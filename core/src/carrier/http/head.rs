@@ -1,5 +1,7 @@
 //! Heads of requests and responses. What another parser might read differently is refused (RFC 9112 §11.2).
 
+use std::mem::MaybeUninit;
+
 use super::HttpError;
 
 /// How large a head may be.
@@ -25,18 +27,44 @@ const MAX_FIELDS: usize = 128;
 
 /// Header fields in the order in which they came, names in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+pub struct Headers {
+    /// Names and values, one behind the other.
+    text: String,
+    /// Where each name ends, and its value.
+    ends: Vec<(usize, usize)>,
+}
 
 impl Headers {
     /// Fields that did not come in a head of HTTP/1.1; names are in lower case.
     #[cfg(feature = "webtransport")]
     pub(in crate::carrier) fn new(fields: Vec<(String, String)>) -> Headers {
-        Headers(fields)
+        let mut headers = Headers::default();
+        for (name, value) in fields {
+            headers.push(&name, &value);
+        }
+        headers
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        let start = self.text.len();
+        self.text.push_str(name);
+        let end = self.text.len();
+        if let Some(name) = self.text.get_mut(start..) {
+            name.make_ascii_lowercase();
+        }
+        self.text.push_str(value);
+        self.ends.push((end, self.text.len()));
     }
 
     /// The fields.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        let part = |from, to| self.text.get(from..to).unwrap_or_default();
+        let mut start = 0;
+        self.ends.iter().map(move |&(name, value)| {
+            let field = (part(start, name), part(name, value));
+            start = value;
+            field
+        })
     }
 
     /// The only value of a field; `name` is in lower case.
@@ -96,9 +124,9 @@ impl RequestHead {
             return Ok(None);
         };
         let head = bytes.get(..end).unwrap_or_default();
-        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-        let mut request = httparse::Request::new(&mut fields);
-        complete(request.parse(head), end)?;
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut request = httparse::Request::new(&mut []);
+        complete(request.parse_with_uninit_headers(head, &mut fields), end)?;
         let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version)
         else {
             return Err(HttpError::Malformed("no request line"));
@@ -148,9 +176,13 @@ impl ResponseHead {
             return Ok(None);
         };
         let head = bytes.get(..end).unwrap_or_default();
-        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-        let mut response = httparse::Response::new(&mut fields);
-        complete(response.parse(head), end)?;
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut response = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        complete(
+            config.parse_response_with_uninit_headers(&mut response, head, &mut fields),
+            end,
+        )?;
         let Some(status) = response.code else {
             return Err(HttpError::Malformed("no status line"));
         };
@@ -175,18 +207,20 @@ fn complete(parsed: httparse::Result<usize>, end: usize) -> Result<(), HttpError
 /// Where the head ends. Every line ends with CR LF, and neither is anywhere else; no line is folded.
 fn end_of_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, HttpError> {
     let window = bytes.get(..limits.bytes.min(bytes.len())).unwrap_or_default();
-    let mut start = 0;
-    for (at, byte) in window.iter().enumerate() {
-        let before = at.checked_sub(1).and_then(|at| window.get(at));
+    let (mut start, mut before) = (0, 0);
+    for (at, &byte) in window.iter().enumerate() {
         match byte {
+            // What most of it is.
+            b'!'.. if before != b'\r' => {}
             0 => return Err(HttpError::Malformed("a NUL byte")),
-            b'\n' if before != Some(&b'\r') => return Err(HttpError::Malformed("LF without CR")),
+            b'\n' if before != b'\r' => return Err(HttpError::Malformed("LF without CR")),
             b'\n' if at == start + 1 => return Ok(Some(at + 1)),
             b'\n' => start = at + 1,
-            _ if before == Some(&b'\r') => return Err(HttpError::Malformed("CR without LF")),
+            _ if before == b'\r' => return Err(HttpError::Malformed("CR without LF")),
             b' ' | b'\t' if at == start => return Err(HttpError::Malformed("a folded line")),
             _ => {}
         }
+        before = byte;
     }
     if window.len() >= limits.bytes {
         return Err(HttpError::TooLarge);
@@ -198,14 +232,17 @@ fn headers(fields: &[httparse::Header<'_>], limits: HeadLimits) -> Result<Header
     if fields.len() > limits.fields {
         return Err(HttpError::TooLarge);
     }
-    let mut headers = Vec::with_capacity(fields.len());
+    let bytes = fields.iter().map(|field| field.name.len() + field.value.len());
+    let mut headers = Headers {
+        text: String::with_capacity(bytes.sum()),
+        ends: Vec::with_capacity(fields.len()),
+    };
     for field in fields {
         let value = std::str::from_utf8(field.value)
             .map_err(|_| HttpError::Malformed("a field is not text"))?
             .trim_matches([' ', '\t']);
-        headers.push((field.name.to_ascii_lowercase(), value.to_owned()));
+        headers.push(field.name, value);
     }
-    let headers = Headers(headers);
     // RFC 9112 §6.3: both, or a length that is not one number, is how requests are smuggled.
     let length = headers.single("content-length")?;
     let digits =

@@ -1,5 +1,7 @@
 //! What is asked for next, on which connection.
 
+use std::fmt::Write as _;
+
 use super::{ClientConfig, ClientPath, Slot, Stage, Turn};
 use crate::carrier::http::body::LAST_CHUNK;
 use crate::carrier::http::exchange::{Asked, Exchange, Operation};
@@ -243,20 +245,27 @@ impl ClientPath {
 
 /// The head of a request; without a length its body is chunked, if it has one.
 fn head(config: &ClientConfig, method: &str, asked: &Asked, accept: &str, length: Option<usize>) -> String {
-    let target = asked.target(&config.target);
-    let origin = config
-        .origin
-        .as_ref()
-        .map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
-    let body = match (method, length) {
-        ("GET", _) => "Cache-Control: no-store\r\n".to_owned(),
-        (_, Some(length)) => {
-            format!("Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n")
+    let mut head = String::with_capacity(512);
+    head.push_str(method);
+    head.push(' ');
+    asked.put_target(&config.target, &mut head);
+    for part in [" HTTP/1.1\r\nHost: ", &config.host, "\r\nAccept: ", accept, "\r\n"] {
+        head.push_str(part);
+    }
+    if let Some(origin) = &config.origin {
+        for part in ["Origin: ", origin, "\r\n"] {
+            head.push_str(part);
         }
-        (_, None) => "Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n".to_owned(),
+    }
+    // A string takes all that is written to it.
+    let _ = match (method, length) {
+        ("GET", _) => head.write_str("Cache-Control: no-store\r\n\r\n"),
+        (_, Some(length)) => write!(
+            head,
+            "Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n"
+        ),
+        (_, None) => head
+            .write_str("Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"),
     };
-    format!(
-        "{method} {target} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n{body}{origin}\r\n",
-        config.host
-    )
+    head
 }
