@@ -15,8 +15,9 @@ use sheetbend_core::session::{self, Cause, ClassError, ClassSettings, Config, Pa
 use sheetbend_core::wire::Class;
 
 use crate::address::{Address, AddressError, Scheme, ToAddress};
-use crate::dial::{Dialer, Endpoint, security};
+use crate::dial::Dialer;
 use crate::driver::{Driver, Role};
+use crate::endpoint::{Endpoint, security};
 use crate::intake::RequestLimits;
 use crate::known::Known;
 use crate::reach::Settings;

@@ -46,6 +46,7 @@ mod client;
 mod dial;
 mod dispatch;
 mod driver;
+mod endpoint;
 mod events;
 mod files;
 #[cfg(feature = "http")]

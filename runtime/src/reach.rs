@@ -9,7 +9,7 @@ use sheetbend_core::carrier::Carrier;
 use sheetbend_core::rng::Rng;
 
 use crate::address::{Address, Scheme};
-use crate::dial::security;
+use crate::endpoint::security;
 use crate::layers::{Connection, Layers, Sending, poll_handshake};
 use crate::rt::{BoxFuture, Runtime};
 

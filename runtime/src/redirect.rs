@@ -11,7 +11,7 @@ use sheetbend_core::handshake::Security;
 use sheetbend_core::time::Timestamp;
 
 use crate::address::Address;
-use crate::dial::security;
+use crate::endpoint::security;
 
 /// Why a server names another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

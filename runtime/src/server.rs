@@ -22,7 +22,7 @@ use sheetbend_core::wire::Class;
 
 use crate::address::{Address, AddressError, ToAddress};
 use crate::arrive::Door;
-use crate::dial::security;
+use crate::endpoint::security;
 use crate::hub::Hub;
 use crate::intake::RequestLimits;
 use crate::opening::Opening;

@@ -101,13 +101,15 @@ impl Socket for Inside {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut room = MAX_PIECE;
-        state.wire.lay_out(self.runtime.now(), &mut Spare::default(), |out| {
-            for slice in slices {
-                let count = slice.len().min(room);
-                out.put(&slice[..count]);
-                room -= count;
-            }
-        });
+        state
+            .wire
+            .lay_out(self.runtime.now(), &mut Spare::default(), |out| {
+                for slice in slices {
+                    let count = slice.len().min(room);
+                    out.put(&slice[..count]);
+                    room -= count;
+                }
+            });
         // It is taken, and goes on from `poll_readable` where there is no room for all of it.
         let _ = state.push()?;
         Ok(MAX_PIECE - room)

@@ -49,6 +49,7 @@ mod standstill;
 mod stats;
 mod stream_frames;
 mod stream_ops;
+mod stream_reads;
 mod streams;
 mod timers;
 mod transmit;
@@ -78,7 +79,8 @@ pub use keys::{PathKey, StreamKey};
 pub use lanes::{LaneRoom, LaneRun, MAX_LANES};
 pub use lifecycle::{Cause, State};
 pub use stats::{PathState, PathStats, Stats};
-pub use stream_ops::{Progress, Read, ReadInto};
+pub use stream_ops::Progress;
+pub use stream_reads::{Read, ReadInto};
 pub use timers::TimerKind;
 pub use transmit::Transmit;
 

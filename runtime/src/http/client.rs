@@ -12,7 +12,7 @@ use sheetbend_core::time::Timestamp;
 use super::{Facts, Keyed, take_waiting};
 use crate::address::Address;
 use crate::alarm::Alarm;
-use crate::dial::security;
+use crate::endpoint::security;
 use crate::layers::Connection;
 use crate::reach::{Settings, connect_bare};
 use crate::rt::{BoxFuture, Runtime, Socket};

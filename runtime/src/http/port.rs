@@ -138,10 +138,12 @@ impl PortState {
                     true => String::new(),
                     false => self.path.upload_answer("Connection: close\r\n"),
                 };
-                stream.wire.lay_out(now, &mut Spare::default(), |out| match stream.answers {
-                    true => out.put(LAST_CHUNK),
-                    false => out.put(answer.as_bytes()),
-                });
+                stream
+                    .wire
+                    .lay_out(now, &mut Spare::default(), |out| match stream.answers {
+                        true => out.put(LAST_CHUNK),
+                        false => out.put(answer.as_bytes()),
+                    });
                 let _ = stream.wire.poll_write(cx);
             }
             stream.wire.close();

@@ -337,14 +337,20 @@ mod tests {
             };
             assert!(!key.verify(&other));
         }
-        assert_eq!(read("POST", &target(&Asked::Create, "/")), Ok(Some(Asked::Create)));
+        assert_eq!(
+            read("POST", &target(&Asked::Create, "/")),
+            Ok(Some(Asked::Create))
+        );
         assert_eq!(read("GET", "/index.html?x=1"), Ok(None));
     }
 
     #[test]
     fn what_is_half_an_exchange_is_refused() {
         let key = ExchangeKey::new(Zeroizing::new([7; 32]));
-        let good = target(&Asked::Exchange(key.sign(Operation::Up, Token([9; 16]), 3, 4, 5)), "/");
+        let good = target(
+            &Asked::Exchange(key.sign(Operation::Up, Token([9; 16]), 3, 4, 5)),
+            "/",
+        );
         assert!(read("POST", &good).is_ok());
         assert!(read("GET", &good).is_err());
         for bad in [

@@ -249,7 +249,13 @@ fn head(config: &ClientConfig, method: &str, asked: &Asked, accept: &str, length
     head.push_str(method);
     head.push(' ');
     asked.put_target(&config.target, &mut head);
-    for part in [" HTTP/1.1\r\nHost: ", &config.host, "\r\nAccept: ", accept, "\r\n"] {
+    for part in [
+        " HTTP/1.1\r\nHost: ",
+        &config.host,
+        "\r\nAccept: ",
+        accept,
+        "\r\n",
+    ] {
         head.push_str(part);
     }
     if let Some(origin) = &config.origin {
@@ -264,8 +270,9 @@ fn head(config: &ClientConfig, method: &str, asked: &Asked, accept: &str, length
             head,
             "Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n"
         ),
-        (_, None) => head
-            .write_str("Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (_, None) => {
+            head.write_str("Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        }
     };
     head
 }
