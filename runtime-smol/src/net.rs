@@ -247,3 +247,54 @@ impl Listener for UnixAcceptor {
         Address::Unix(self.1.path().to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Something is found, less than there was room for. Tells whether others are let run before the reactor is asked;
+    /// then another try comes to what `finds` says.
+    fn yields(ready: &Ready, finds: bool) -> bool {
+        assert_eq!(ready.tried(100, Ok(10)).unwrap(), 10);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut asked = false;
+        let polled = ready.poll_after_others(&mut cx, |_| {
+            asked = true;
+            Poll::Pending
+        });
+        assert!(polled.is_pending());
+        if asked {
+            return false;
+        }
+        assert!(ready.poll_after_others(&mut cx, |_| Poll::Pending).is_ready());
+        let found = if finds {
+            Ok(10)
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        };
+        assert_eq!(ready.tried(100, found).is_ok(), finds);
+        if !finds {
+            // Once for each find: from here on the reactor tells.
+            let mut asked = false;
+            let polled = ready.poll_after_others(&mut cx, |_| {
+                asked = true;
+                Poll::Pending
+            });
+            assert!(asked && polled.is_pending());
+        }
+        true
+    }
+
+    #[test]
+    fn others_run_first_where_that_pays_and_are_tried_again_where_it_did_not() {
+        let ready = Ready::default();
+        assert!((0..100).all(|_| yields(&ready, true)));
+        let tries: Vec<usize> = (0..300).filter(|_| yields(&ready, false)).collect();
+        assert_eq!(tries, [0, 2, 6, 14, 30, 62, 126, 190, 254]);
+        // It pays again.
+        let again = (0..100).filter(|_| yields(&ready, true)).count();
+        assert!((30..100).contains(&again), "{again}");
+    }
+}
