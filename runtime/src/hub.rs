@@ -191,8 +191,9 @@ impl Hub {
     /// Work has come that need not wait for the client to prove itself.
     fn offer(&self, token: SessionToken) {
         let mut hub = self.lock();
-        // With no room, or none to come, that is for `confirmed` to see to.
-        if hub.queue.len() >= ACCEPT_QUEUE || hub.stopped {
+        // Those who have not proven themselves leave room for those who have. With none, or none to come, it is for
+        // `confirmed` to see to.
+        if hub.queue.len() >= ACCEPT_QUEUE / 2 || hub.stopped {
             return;
         }
         let fresh = hub.known.get_mut(&token).and_then(|known| known.fresh.take());

@@ -15,8 +15,8 @@ use super::lifecycle::Cause;
 use super::path::{Lane, Stage};
 use super::timers::TimerKind;
 use crate::handshake::{
-    EphemeralSecret, HandshakeError, Hello, Join, Joined, Params, Reject, Routing, SessionId, SessionKeys,
-    VERSION, Welcome,
+    EphemeralSecret, HandshakeError, Hello, Join, Joined, Params, Reject, Routing, Security, SessionId,
+    SessionKeys, VERSION, Welcome,
 };
 use crate::marks::sometimes;
 use crate::server::Origin;
@@ -193,6 +193,7 @@ impl Session {
             ..session.config.params.clone()
         };
         session.floor = Some(own.max(hello.params().floor));
+        session.hello_unread = hello.params().floor >= Security::Encrypted;
         let secret = EphemeralSecret::from_seed(session.rng.bytes());
         let welcome = Welcome::new(0, VERSION, session_id, routing.clone(), secret.share(), params)?;
         let keys = SessionKeys::server(&secret, hello, &welcome)?;

@@ -529,10 +529,12 @@ impl Session {
     }
 
     /// Server: whether early data has come that is no copy of what was sent before, though the client has not proven
-    /// itself yet: by a carrier whose encryption this end ends itself, which nobody can have played back (PROTOCOL 5.6).
+    /// itself yet: by a carrier whose encryption this end ends itself, which nobody can have played back, and behind a
+    /// HELLO that was allowed no other (PROTOCOL 5.6).
     pub fn has_fresh_early_data(&self) -> bool {
         let fresh = |info: &PathInfo| info.exporter.is_some() || info.early == EarlyStart::Taken;
         !self.confirmed
+            && self.hello_unread
             && self.early_received > 0
             && self.side == Side::Server
             && self

@@ -158,6 +158,8 @@ pub struct Session {
     floor: Option<Security>,
     early: Option<usize>,
     early_received: u64,
+    /// Server: HELLO allowed no carrier that is not encrypted, so that nobody has read it on the way.
+    hello_unread: bool,
 
     paths: Slab<Box<Path>>,
     next_generation: u32,
@@ -244,6 +246,7 @@ impl Session {
             floor,
             early: None,
             early_received: 0,
+            hello_unread: false,
             paths: Slab::with_capacity(1),
             next_generation: 0,
             active: None,

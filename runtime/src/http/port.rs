@@ -161,13 +161,15 @@ impl PortState {
             drop(filled);
             self.path.lose_down(now, *number);
             self.down = None;
+            self.stirred = true;
         }
     }
 
     /// Writes down what there is.
     fn write_down(&mut self, cx: &mut Context<'_>, now: Timestamp, spare: &mut Spare) {
+        // It may have taken the place of the downlink that is still written here.
+        wake(self.asker.take());
         let Some((number, wire)) = &mut self.down else {
-            wake(self.asker.take());
             return;
         };
         loop {

@@ -152,17 +152,19 @@ impl Wire {
     /// Opens all streams again, as those that were are gone, with what was written on the first one.
     pub(super) fn reopen_lanes(&mut self, again: Vec<Bytes>) {
         self.lanes.exhausted = false;
-        for (number, lane) in self.lanes.out.iter_mut().enumerate() {
+        for number in 0..self.lanes.out.len() {
             let id = match number {
                 0 => self.first.id,
                 _ => self.connection.open(Dir::Uni),
             };
-            match id {
-                Some(id) => lane.id = id,
-                // Whoever writes on it learns that there is none.
-                None => continue,
-            }
-            lane.blocked = false;
+            let Some(id) = id else {
+                // The server allows fewer now. Nothing went on the others.
+                self.lanes.out.truncate(number.max(1));
+                self.lanes.exhausted = true;
+                break;
+            };
+            self.lanes.out[number].id = id;
+            self.lanes.out[number].blocked = false;
         }
         if let Some(id) = self.first.id {
             self.connection.prioritize(id, 1);
@@ -260,6 +262,7 @@ impl Wire {
             }
         }
         if self.first.finishing
+            && !self.keeps_sent()
             && self
                 .lanes
                 .out

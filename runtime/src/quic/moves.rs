@@ -85,9 +85,9 @@ impl Moves {
 }
 
 impl Wire {
-    /// Goes on by another socket, if the connection has one to itself.
+    /// Goes on by another socket, if the connection has one to itself; not before its handshake is done (RFC 9000 §9).
     pub(super) fn rebind(&mut self) {
-        if !self.alone || self.lost.is_some() {
+        if !self.alone || !self.connected || self.lost.is_some() {
             return;
         }
         // Where there is none to be had, the old one goes on.

@@ -8,6 +8,7 @@ use super::super::*;
 use super::basics::read_all;
 use super::handshakes::{encrypted, exchange, handshake, messages};
 use super::{Options, World};
+use crate::handshake::Security;
 use crate::wire::{Class, HandshakeKind, Kind, RejectCode};
 
 fn early() -> Options {
@@ -161,9 +162,19 @@ fn early_data_is_known_to_be_no_copy_where_tls_says_so() {
         early: EarlyStart::Taken,
         ..encrypted()
     };
-    for (info, fresh) in [(bound, true), (begun, true), (encrypted(), false)] {
+    let cases = [
+        (bound.clone(), None, true),
+        (begun.clone(), None, true),
+        (encrypted(), None, false),
+        // Who allows weaker carriers may have been heard on one.
+        (bound, Some(Security::Plain), false),
+        (begun, Some(Security::Plain), false),
+    ];
+    for (info, floor, fresh) in cases {
         for data in [false, true] {
-            let mut world = World::new(early());
+            let mut options = early();
+            options.client.security_floor = floor;
+            let mut world = World::new(options);
             if data {
                 let key = world
                     .client
