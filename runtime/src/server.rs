@@ -271,8 +271,8 @@ impl Server {
     /// The next session, once its client has proven itself, or once it has work that need not wait for that: early data
     /// that came by TLS or QUIC, and was never sent by anything weaker, so that nobody can have copied it (PROTOCOL 5.6).
     /// Such a session is [`State::Connecting`](crate::State::Connecting) at first, and ends if its client never proves
-    /// itself; until then its client's address over QUIC is what its datagrams say, which anybody can forge. `None` when
-    /// the server was stopped.
+    /// itself; until then its client's address over QUIC is what its datagrams say, which somebody can forge who had that
+    /// address before. `None` when the server was stopped.
     pub async fn accept(&self) -> Option<Session> {
         poll_fn(|cx| self.hub.poll_accept(cx)).await
     }

@@ -101,9 +101,10 @@ impl Connection {
     pub fn handle_events(&mut self, now: Timestamp, events: impl IntoIterator<Item = ConnectionEvent>) {
         // Only TLS draws, and only while it shakes hands; later it may want to know the time.
         let unix = self.epoch + now.since(Timestamp::ZERO);
+        let peer = self.inner.remote_address().ip();
         let inner = &mut self.inner;
         let refused = self.rng.draw(|rng| {
-            let ((), refused) = tls::ambient_judged(rng, unix, || {
+            let ((), refused) = tls::ambient_judged(rng, unix, peer, || {
                 events.into_iter().for_each(|event| inner.handle_event(event));
             });
             refused

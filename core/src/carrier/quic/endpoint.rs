@@ -181,7 +181,8 @@ impl Endpoint {
             let retried = tls::ambient_with(rng, unix, || inner.retry(incoming, response));
             return retried.ok().map(Arrival::Response);
         }
-        let accepted = tls::ambient_with(rng, unix, || {
+        let peer = incoming.remote_address().ip();
+        let accepted = tls::ambient_with_peer(rng, unix, peer, || {
             let accepted = inner.accept(incoming, instant, response, None);
             accepted.map_err(|error| error.response)
         });

@@ -4,6 +4,7 @@
 //! puts its own generator and the caller's time before each call: so a connection draws from its own seed
 //! alone, on a simulated clock as well as on a real one.
 
+use core::net::IpAddr;
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::rng::Rng;
 struct Ambient {
     rng: Rng,
     unix: Duration,
+    /// The peer's address, where the carrier knows it.
+    #[cfg(feature = "quic")]
+    peer: Option<IpAddr>,
     /// Why the peer's certificate was refused.
     #[cfg(feature = "quic")]
     refused: Option<rustls::Error>,
@@ -27,14 +31,23 @@ thread_local! {
 
 /// Calls `work`, during which randomness comes from `rng` and the time since 1970 is `unix`.
 pub(in crate::carrier) fn with<T>(rng: &mut Rng, unix: Duration, work: impl FnOnce() -> T) -> T {
-    enter(rng, unix, work).0
+    enter(rng, unix, None, work).0
 }
 
-fn enter<T>(rng: &mut Rng, unix: Duration, work: impl FnOnce() -> T) -> (T, Option<Ambient>) {
+fn enter<T>(
+    rng: &mut Rng,
+    unix: Duration,
+    peer: Option<IpAddr>,
+    work: impl FnOnce() -> T,
+) -> (T, Option<Ambient>) {
+    #[cfg(not(feature = "quic"))]
+    let _ = peer;
     let own = std::mem::replace(rng, Rng::from_seed([0; 32]));
     let ambient = Ambient {
         rng: own,
         unix,
+        #[cfg(feature = "quic")]
+        peer,
         #[cfg(feature = "quic")]
         refused: None,
     };
@@ -47,14 +60,26 @@ fn enter<T>(rng: &mut Rng, unix: Duration, work: impl FnOnce() -> T) -> (T, Opti
     (result, ambient)
 }
 
-/// [`with`], and why the peer's certificate was refused meanwhile: QUIC passes that on as a text alone.
+/// [`with`] for a peer at that address.
+#[cfg(feature = "quic")]
+pub(in crate::carrier) fn with_peer<T>(
+    rng: &mut Rng,
+    unix: Duration,
+    peer: IpAddr,
+    work: impl FnOnce() -> T,
+) -> T {
+    enter(rng, unix, Some(peer), work).0
+}
+
+/// [`with_peer`], and why the peer's certificate was refused meanwhile: QUIC passes that on as a text alone.
 #[cfg(feature = "quic")]
 pub(in crate::carrier) fn judged<T>(
     rng: &mut Rng,
     unix: Duration,
+    peer: IpAddr,
     work: impl FnOnce() -> T,
 ) -> (T, Option<super::TlsError>) {
-    let (result, ambient) = enter(rng, unix, work);
+    let (result, ambient) = enter(rng, unix, Some(peer), work);
     let refused = ambient.and_then(|ambient| ambient.refused);
     (result, refused.map(super::trust::told))
 }
@@ -67,6 +92,12 @@ pub(super) fn note_refusal(error: &rustls::Error) {
             ambient.refused = Some(error.clone());
         }
     });
+}
+
+/// The peer's address, where it is known.
+#[cfg(feature = "quic")]
+pub(super) fn peer() -> Option<IpAddr> {
+    AMBIENT.with_borrow(|ambient| ambient.as_ref().and_then(|ambient| ambient.peer))
 }
 
 /// Random bytes of the connection that is at work; `None` outside of [`with`].

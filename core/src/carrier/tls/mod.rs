@@ -32,7 +32,7 @@ pub use rustls::pki_types::CertificateDer;
 pub use trust::Trust;
 
 #[cfg(feature = "quic")]
-pub(super) use ambient::{judged as ambient_judged, with as ambient_with};
+pub(super) use ambient::{judged as ambient_judged, with as ambient_with, with_peer as ambient_with_peer};
 #[cfg(feature = "quic")]
 pub(super) use tickets::{Given as GivenTickets, Kept as KeptTickets, KeptAt as KeptTicketsAt};
 

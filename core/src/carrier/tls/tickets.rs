@@ -3,7 +3,7 @@
 //! Both stores are bounded, forget the oldest first, and draw nothing from their surroundings. They live in memory
 //! alone: a server that begins anew knows no ticket, so that no copy of a first flight means anything to it.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,11 +22,17 @@ pub(in crate::carrier) const MAX_GIVEN_BYTES: usize = 4 << 20;
 /// What an entry costs beside its bytes.
 const ENTRY: usize = 128;
 
+/// Whose connection it is that is at work.
+fn peer() -> Option<IpAddr> {
+    super::ambient::peer().map(|peer| peer.to_canonical())
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The tickets that a server has given. Each is taken once.
+/// The tickets that a server has given. Each is taken once, and from the address alone that it was given to: so that a
+/// first flight, which may come from anywhere, is from where its sender has been heard before.
 pub(in crate::carrier) struct Given {
     most: usize,
     tickets: Mutex<Table>,
@@ -34,11 +40,19 @@ pub(in crate::carrier) struct Given {
 
 #[derive(Default)]
 struct Table {
-    /// By their names, with their places in `order`.
-    by_name: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
+    by_name: BTreeMap<Vec<u8>, GivenTicket>,
+    /// The names, the oldest first.
     order: BTreeMap<u64, Vec<u8>>,
     next: u64,
     bytes: usize,
+}
+
+struct GivenTicket {
+    /// Its place in the order.
+    place: u64,
+    /// To whom.
+    peer: Option<IpAddr>,
+    value: Vec<u8>,
 }
 
 impl Given {
@@ -53,10 +67,10 @@ impl Given {
 
 impl Table {
     fn remove(&mut self, name: &[u8]) -> Option<Vec<u8>> {
-        let (place, value) = self.by_name.remove(name)?;
-        self.order.remove(&place);
-        self.bytes -= cost(name, &value);
-        Some(value)
+        let ticket = self.by_name.remove(name)?;
+        self.order.remove(&ticket.place);
+        self.bytes -= cost(name, &ticket.value);
+        Some(ticket.value)
     }
 }
 
@@ -83,7 +97,8 @@ impl StoresServerSessions for Given {
         table.next += 1;
         table.bytes += own;
         table.order.insert(place, name.clone());
-        table.by_name.insert(name, (place, value));
+        let peer = peer();
+        table.by_name.insert(name, GivenTicket { place, peer, value });
         true
     }
 
@@ -93,7 +108,13 @@ impl StoresServerSessions for Given {
     }
 
     fn take(&self, name: &[u8]) -> Option<Vec<u8>> {
-        lock(&self.tickets).remove(name)
+        let mut table = lock(&self.tickets);
+        // One that somebody else presents, who has seen it pass, is not used up.
+        let own = table
+            .by_name
+            .get(name)
+            .is_some_and(|ticket| ticket.peer == peer());
+        if own { table.remove(name) } else { None }
     }
 
     fn can_cache(&self) -> bool {

@@ -5,22 +5,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::super::*;
+use super::World;
 use super::basics::read_all;
-use super::handshakes::{encrypted, exchange, handshake, messages};
-use super::{Options, World};
+use super::handshakes::{early, encrypted, exchange, handshake, messages};
 use crate::handshake::Security;
 use crate::wire::{Class, HandshakeKind, Kind, RejectCode};
-
-fn early() -> Options {
-    let client = Config {
-        early_data: true,
-        ..Config::default()
-    };
-    Options {
-        client,
-        ..Options::default()
-    }
-}
 
 fn at_once() -> PathInfo {
     PathInfo {

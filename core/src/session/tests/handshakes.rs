@@ -58,7 +58,7 @@ pub(super) fn exchange(world: &mut World) {
     world.settle();
 }
 
-fn early() -> Options {
+pub(super) fn early() -> Options {
     let client = Config {
         early_data: true,
         ..Config::default()

@@ -17,11 +17,16 @@ impl World {
         let client = known_place(tls, &QuicSettings::default());
         let mut world = World::new(&client, server);
         assert!(!world.near.is_early(), "nothing is known of it");
-        world.connect();
-        for _ in 0..20 {
-            world.step();
-        }
+        world.connect_and_wait();
         world
+    }
+
+    /// Connects, and has what comes behind the handshake.
+    fn connect_and_wait(&mut self) {
+        self.connect();
+        for _ in 0..20 {
+            self.step();
+        }
     }
 
     /// Both ends of the connection are gone, and another is begun.
@@ -158,7 +163,7 @@ fn a_copy_of_a_first_flight_means_nothing() {
             world.restart(QuicSettings::default());
         }
         for copy in &flight {
-            let _ = world.give_server(ELSEWHERE, &copy.data);
+            let _ = world.give_server(CLIENT, &copy.data);
         }
         let far = world.far.as_mut().expect("it looks like a new connection");
         assert!(!far.is_early());
@@ -208,6 +213,28 @@ fn nothing_goes_early_where_an_end_does_not_want_it() {
 }
 
 #[test]
+fn a_ticket_counts_only_where_it_was_given_to() {
+    let tls = pinning();
+    let mut world = World::acquainted(&tls, QuicSettings::default());
+    world.again(&known_place(&tls, &QuicSettings::default()));
+    let id = first_flight(&mut world, b"early");
+    let home = std::mem::replace(&mut world.client_at, ELSEWHERE);
+    world.run_until(|world| world.connected == 2);
+    assert!(!world.near.is_early_taken());
+    assert_eq!(world.far.as_mut().unwrap().accept(Dir::Bi), None);
+    assert!(world.near.write_slice(id, b"gone").is_err());
+    // Another port is no other place. The ticket is that of the connection from elsewhere, which came there.
+    for _ in 0..20 {
+        world.step();
+    }
+    world.again(&known_place(&tls, &QuicSettings::default()));
+    first_flight(&mut world, b"early");
+    world.client_at.set_port(home.port() + 1);
+    world.run_until(|world| world.connected == 2);
+    assert!(world.near.is_early_taken());
+}
+
+#[test]
 fn a_server_forgets_the_oldest_tickets() {
     let few = QuicSettings {
         max_tickets: 2,
@@ -218,10 +245,7 @@ fn a_server_forgets_the_oldest_tickets() {
     let others = [pinning(), pinning()];
     for tls in &others {
         world.again(&known_place(tls, &QuicSettings::default()));
-        world.connect();
-        for _ in 0..20 {
-            world.step();
-        }
+        world.connect_and_wait();
     }
     for (tls, known) in [(&others[0], true), (&others[1], true), (&first, false)] {
         world.again(&known_place(tls, &QuicSettings::default()));
@@ -242,10 +266,7 @@ fn a_client_keeps_few_tickets() {
         let place = if number < 10 { SERVER } else { place };
         world.again(&ClientQuic::early(&tls, &settings, place).unwrap());
         // What was kept of the place is not used up by a connection that comes from elsewhere.
-        world.connect();
-        for _ in 0..20 {
-            world.step();
-        }
+        world.connect_and_wait();
         assert!(tls.tickets.len() <= 64);
     }
     assert_eq!(tls.tickets.len(), 64);
