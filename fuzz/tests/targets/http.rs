@@ -96,7 +96,7 @@ fn requests() {
             other => panic!("we took {other:?}"),
         };
         assert_eq!(length, expected);
-        let _ = Asked::of(&head).map(|asked| asked.map(|asked| asked.target("/")));
+        let _ = Asked::of(&head).map(|asked| asked.map(|asked| asked.put_target("/", &mut String::new())));
     });
 }
 
