@@ -547,3 +547,6 @@ impl Drop for PortSocket {
         wake(state.uploader.take());
     }
 }
+
+#[cfg(test)]
+mod tests;
