@@ -293,7 +293,9 @@ impl Book {
         ledger.come_forward(end);
         let own = &mut ledger.ends[end as usize];
         own.state = Some(to);
-        own.established |= to == State::Connected;
+        own.established |= [from, to]
+            .iter()
+            .any(|state| matches!(state, State::Connected | State::Reconnecting));
         match to {
             State::Reconnecting => own.reconnecting_since = Some(now),
             State::Connected => own.reconnecting_since = None,

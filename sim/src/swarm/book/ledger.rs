@@ -140,11 +140,19 @@ impl Ledger {
         let own = &self.ends[end as usize];
         match cause {
             Cause::LocalClose { .. } if own.closing => None,
+            // A server's program may hear of a session that its client has not confirmed (PROTOCOL 5.6), and never does.
+            Cause::LocalClose { code, .. }
+                if *code == ErrorCode::TIMEOUT && own.side == Side::Server && !own.established =>
+            {
+                None
+            }
             Cause::LocalClose { .. } => Some("nobody closed it".to_owned()),
-            // A server gives up a session that its client did not confirm in time, before its program hears of it.
+            // A server gives up a session that its client did not confirm in time.
             Cause::PeerClose { code, .. }
                 if *code == ErrorCode::TIMEOUT
-                    && !self.ends_with(end).any(|peer| peer.side == Side::Server) =>
+                    && !self
+                        .ends_with(end)
+                        .any(|peer| peer.side == Side::Server && peer.established) =>
             {
                 None
             }
