@@ -36,6 +36,8 @@ mod address;
 mod alarm;
 mod around;
 mod arrive;
+#[cfg(test)]
+mod bench;
 mod blocking;
 mod body;
 mod call;

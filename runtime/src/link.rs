@@ -348,10 +348,10 @@ impl Link {
         };
         #[cfg(not(feature = "quic"))]
         let answer = None;
-        let answer = match &mut self.layers {
-            _ if answer.is_some() => answer.unwrap_or(Transmit::Nothing),
-            None => core.poll_transmit(now, self.key, &mut output),
-            Some(layers) => {
+        let answer = match (answer, &mut self.layers) {
+            (Some(answer), _) => answer,
+            (None, None) => core.poll_transmit(now, self.key, &mut output),
+            (None, Some(layers)) => {
                 layers.carrier.prepare(&mut output);
                 let answer = core.poll_transmit(now, self.key, &mut output);
                 layers.carrier.seal(now, &mut output);

@@ -11,7 +11,7 @@ use sheetbend_core::server::Origin;
 
 use crate::layers::Connection;
 use crate::rt::{Runtime, Socket};
-use crate::wire::{Spare, Wire};
+use crate::wire::Wire;
 
 /// Bytes that are encrypted at once. The next are taken when these are written.
 const MAX_PIECE: usize = 64 * 1024;
@@ -101,15 +101,13 @@ impl Socket for Inside {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut room = MAX_PIECE;
-        state
-            .wire
-            .lay_out(self.runtime.now(), &mut Spare::default(), |out| {
-                for slice in slices {
-                    let count = slice.len().min(room);
-                    out.put(&slice[..count]);
-                    room -= count;
-                }
-            });
+        state.wire.lay_out(self.runtime.now(), |out| {
+            for slice in slices {
+                let count = slice.len().min(room);
+                out.put(&slice[..count]);
+                room -= count;
+            }
+        });
         // It is taken, and goes on from `poll_readable` where there is no room for all of it.
         let _ = state.push()?;
         Ok(MAX_PIECE - room)

@@ -110,7 +110,12 @@ impl Wire {
     }
 
     /// Lets `lay_out` append what is to be written next. Only where all is written that was laid out before.
-    pub(crate) fn lay_out<T>(
+    pub(crate) fn lay_out<T>(&mut self, now: Timestamp, lay_out: impl FnOnce(&mut OutBuffer) -> T) -> T {
+        self.lay_out_in(now, &mut Spare::default(), lay_out)
+    }
+
+    /// [`Wire::lay_out`] in a buffer that is another's next, where nothing comes to lie in it.
+    pub(crate) fn lay_out_in<T>(
         &mut self,
         now: Timestamp,
         spare: &mut Spare,

@@ -204,7 +204,7 @@ impl State {
         loop {
             if wire.is_flushed() {
                 let path = &mut self.path;
-                wire.lay_out(now, spare, |out| path.poll_transmit(now, slot, out));
+                wire.lay_out_in(now, spare, |out| path.poll_transmit(now, slot, out));
                 if wire.is_flushed() {
                     return false;
                 }

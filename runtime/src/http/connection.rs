@@ -20,7 +20,7 @@ use crate::alarm::Alarm;
 use crate::arrive::Door;
 use crate::hub::Hub;
 use crate::layers::Connection;
-use crate::wire::{Spare, Wire};
+use crate::wire::Wire;
 
 /// How long a connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(75);
@@ -149,7 +149,7 @@ impl Serving {
         if !wire.is_flushed() {
             return Err(Failure::Broken);
         }
-        wire.lay_out(now, &mut Spare::default(), |out| out.put(words));
+        wire.lay_out(now, |out| out.put(words));
         self.within(PATIENCE, |cx, _| wire.poll_write(cx)).await??;
         Ok(())
     }
@@ -415,7 +415,7 @@ impl Serving {
     /// case.
     async fn trial(&mut self, wire: &mut Wire, port: &Port, mode: Mode, cors: &str) -> Result<Next, Failure> {
         let now = self.now();
-        wire.lay_out(now, &mut Spare::default(), |out| {
+        wire.lay_out(now, |out| {
             begin_down(mode, cors, out);
             put_note(mode, Note::Received(port.received()), out);
         });

@@ -138,12 +138,10 @@ impl PortState {
                     true => String::new(),
                     false => self.path.upload_answer("Connection: close\r\n"),
                 };
-                stream
-                    .wire
-                    .lay_out(now, &mut Spare::default(), |out| match stream.answers {
-                        true => out.put(LAST_CHUNK),
-                        false => out.put(answer.as_bytes()),
-                    });
+                stream.wire.lay_out(now, |out| match stream.answers {
+                    true => out.put(LAST_CHUNK),
+                    false => out.put(answer.as_bytes()),
+                });
                 let _ = stream.wire.poll_write(cx);
             }
             stream.wire.close();
@@ -176,7 +174,7 @@ impl PortState {
             let mut goes_on = true;
             if wire.is_flushed() {
                 let path = &mut self.path;
-                goes_on = wire.lay_out(now, spare, |out| path.poll_down(now, *number, out));
+                goes_on = wire.lay_out_in(now, spare, |out| path.poll_down(now, *number, out));
                 if wire.is_flushed() {
                     return;
                 }
@@ -210,7 +208,7 @@ impl PortState {
                     return;
                 }
                 let turned = |out: &mut OutBuffer| path.poll_turned(now, number, out);
-                goes_on = stream.wire.lay_out(now, spare, turned);
+                goes_on = stream.wire.lay_out_in(now, spare, turned);
                 if stream.wire.is_flushed() {
                     return;
                 }
@@ -347,11 +345,11 @@ impl Port {
         if let Some((_, mut old)) = old
             && old.is_flushed()
         {
-            old.lay_out(now, &mut Spare::default(), |out| out.put(LAST_CHUNK));
+            old.lay_out(now, |out| out.put(LAST_CHUNK));
             let _ = old.poll_write(&mut Context::from_waker(Waker::noop()));
             old.close();
         }
-        wire.lay_out(now, &mut Spare::default(), |out| begin_down(mode, cors, out));
+        wire.lay_out(now, |out| begin_down(mode, cors, out));
         state.down = Some((number, wire));
         if state.gone {
             state.down = None;
@@ -365,7 +363,7 @@ impl Port {
         let mut state = self.state.lock();
         wire.put_aside();
         if let Some(cors) = answer {
-            wire.lay_out(now, &mut Spare::default(), |out| {
+            wire.lay_out(now, |out| {
                 begin_down(Mode::Binary, cors, out);
                 put_note(Mode::Binary, Note::Mark(number), out);
             });

@@ -114,7 +114,7 @@ impl Wire {
     /// Has HTTP/3 take an event first. Tells whether it is about a lane.
     pub(super) fn hears(&mut self, event: &StreamEvent) -> bool {
         // Nearly all events are about lanes, of which HTTP/3 knows nothing any more.
-        if self.is_lanes_own(event) {
+        if !matches!(self.web, Web::Spoken(_)) || self.is_lanes_own(event) {
             return true;
         }
         let Web::Spoken(http3) = &mut self.web else {

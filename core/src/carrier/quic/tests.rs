@@ -134,6 +134,12 @@ impl World {
         }
     }
 
+    /// Every datagram that was sent, with its moment.
+    fn all_sent(&self) -> Vec<(Timestamp, Vec<u8>)> {
+        let sent = self.sent.iter();
+        sent.map(|flying| (flying.at, flying.data.clone())).collect()
+    }
+
     /// What the server's endpoint does with a datagram. The connection that it begins is kept, if it is the first.
     fn give_server(&mut self, from: SocketAddr, data: &[u8]) -> Option<Vec<u8>> {
         let mut response = Vec::new();
@@ -302,9 +308,7 @@ fn the_same_seeds_give_the_same_bytes() {
         for _ in 0..50 {
             world.step();
         }
-        let sent = world.sent.iter();
-        sent.map(|flying| (flying.at, flying.data.clone()))
-            .collect::<Vec<_>>()
+        world.all_sent()
     };
     assert!(run() == run());
 }

@@ -6,50 +6,8 @@ use std::task::Wake;
 use sheetbend_core::carrier::http::Operation;
 
 use super::*;
-use crate::address::Address;
+use crate::bench::OnBench;
 use crate::layers::Connection;
-use crate::rt::{BoxFuture, Listener, Timer};
-
-/// A runtime on which no time passes.
-struct Still;
-
-struct Never;
-
-impl Timer for Never {
-    fn poll_expired(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
-    }
-
-    fn reset(&mut self, _: Timestamp) {}
-}
-
-impl Runtime for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp::ZERO
-    }
-
-    fn timer(&self, _: Timestamp) -> Box<dyn Timer> {
-        Box::new(Never)
-    }
-
-    fn spawn(&self, _: BoxFuture<'static, ()>) {}
-
-    fn connect(&self, _: Address) -> BoxFuture<'static, io::Result<Box<dyn Socket>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn listen(&self, _: Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn resolve(&self, _: String, _: u16) -> BoxFuture<'static, io::Result<Vec<std::net::SocketAddr>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn seed(&self) -> [u8; 32] {
-        [7; 32]
-    }
-}
 
 /// A connection that takes nothing, until it is closed.
 struct Full(Arc<AtomicBool>);
@@ -107,7 +65,12 @@ fn a_poll_is_answered_though_the_downlink_before_it_is_stuck() {
     for closed_first in [false, true] {
         let ports = Arc::new(Ports::default());
         let token = Token([9; 16]);
-        let (port, socket) = ports.open(Arc::new(Still), token, String::new(), Origin::Unknown);
+        let (port, socket) = ports.open(
+            Arc::new(OnBench::default()),
+            token,
+            String::new(),
+            Origin::Unknown,
+        );
         let key = ExchangeKey::new([7; 32].into());
         port.create(b"hello").unwrap();
         port.set_key(key.clone());

@@ -285,9 +285,7 @@ fn the_same_seeds_give_the_same_first_flights() {
         for _ in 0..50 {
             world.step();
         }
-        let sent = world.sent.iter();
-        sent.map(|flying| (flying.at, flying.data.clone()))
-            .collect::<Vec<_>>()
+        world.all_sent()
     };
     assert!(run() == run());
 }
