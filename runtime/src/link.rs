@@ -168,6 +168,9 @@ impl Link {
         }
         let mut block = take_block(self.input.len() + room);
         let size = std::mem::replace(&mut self.block, block.capacity());
+        if self.record > 0 {
+            pool::align(&mut block);
+        }
         // Of a fast stream every record is as long as the last: a read that ends where one does leaves nothing
         // to be moved to the next block.
         if let Some(count) = block.capacity().checked_div(self.record) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{MutexGuard, PoisonError};
 use std::thread::LocalKey;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use sheetbend_core::wire::OutBuffer;
 use smallvec::SmallVec;
 
@@ -101,6 +101,20 @@ pub(crate) fn take_block(room: usize) -> BytesMut {
     pooled.unwrap_or_else(|| BytesMut::with_capacity(room.max(BLOCK)))
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Lets an empty block begin with a cache line. What a socket holds mostly begins with a page, and so does a block, but
+/// for the allocator's own few bytes: to copy to a place that lies by so little further into its page than what is
+/// copied takes some processors (AMD's, with `rep movsb`) ten times as long.
+pub(crate) fn align(block: &mut BytesMut) {
+    let unused = block.as_ptr().align_offset(LINE);
+    if unused < LINE {
+        block.resize(unused, 0);
+        block.advance(unused);
+    }
+}
+
 /// Gives a block back that was taken for `size` bytes; it is used again when nobody holds a slice of it.
 pub(crate) fn give_block(mut block: BytesMut, size: usize) {
     if size != BLOCK {
@@ -165,8 +179,8 @@ static BODIES: Mutex<Bodies> = Mutex::new(Bodies {
 /// An empty buffer with room for a payload of `room` bytes.
 pub(crate) fn take_body(room: usize) -> BytesMut {
     let mut bodies = BODIES.lock();
-    // What was handed over last is used up last, most often.
-    for index in 0..bodies.handed.len() {
+    // What was handed over last, and is used up already, is still in the cache: of many that go round, none would be.
+    for index in (0..bodies.handed.len()).rev() {
         let (body, size) = &mut bodies.handed[index];
         let suits = *size >= room && *size / 2 <= room;
         if suits && body.try_reclaim(*size) {
@@ -266,5 +280,23 @@ impl<T> Mutex<T> {
 
     fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aligned_block_is_used_again_whole() {
+        let mut block = take_block(BLOCK);
+        let size = block.capacity();
+        align(&mut block);
+        assert_eq!((block.as_ptr() as usize % LINE, block.len()), (0, 0));
+        assert!(block.capacity() > size - LINE);
+        block.extend_from_slice(b"input");
+        drop(block.split_to(5));
+        give_block(block, size);
+        assert!(take_block(BLOCK).capacity() >= BLOCK);
     }
 }

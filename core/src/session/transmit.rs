@@ -379,6 +379,13 @@ impl Session {
                 return Some(0);
             }
             most = most.min(usize::try_from(credit).unwrap_or(usize::MAX));
+            // What a record of its own could hold is not cut in two, for its receiver to put together.
+            let whole = usize::try_from(send.sendable()).unwrap_or(usize::MAX);
+            if whole > space && draft.items > 0 && whole <= most.saturating_add(draft.builder.body_len()) {
+                stream.flags.set(Flags::READY);
+                self.ready.push_front(stream.urgency, slot);
+                return None;
+            }
         }
         let high = send.sent_to();
         let Some(chunk) = send.next_chunk(most) else {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::*;
+use super::world::{body, records};
 use super::{Options, World};
-use crate::wire::{Class, Kind};
+use crate::wire::{Class, Frame, Frames, Kind};
 
 /// Reads everything that is there.
 pub(super) fn read_all(session: &mut Session, now: Timestamp, key: StreamKey) -> (Vec<u8>, bool) {
@@ -269,6 +270,43 @@ fn urgent_data_overtakes_bulk() {
     // NUMBERS: an urgent KiB behind bulk at 10 Mbit/s arrives within a round trip and 50 ms.
     let waited = waited.expect("the urgent message arrives");
     assert!(waited <= Duration::from_millis(40 + 50), "{waited:?}");
+}
+
+/// What a record of its own could hold goes in one frame, so that its receiver need not put it together.
+#[test]
+fn what_fits_a_record_is_not_cut() {
+    let mut world = World::tapped(Options::default());
+    world.connect();
+    world.settle();
+    world.links[0].tapped_up.clear();
+    let data = pattern(5000, 3);
+    for _ in 0..20 {
+        let key = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+        assert_eq!(world.client.write(key, &data), Ok(data.len()));
+        world.client.finish(key).expect("open");
+    }
+    world.settle();
+    let mut lengths = Vec::new();
+    for record in records(&world.links[0].tapped_up) {
+        let frames = Frames::new(body(&record));
+        lengths.extend(frames.filter_map(|frame| match frame {
+            Ok(Frame::Stream { data, .. }) => Some(data.len()),
+            _ => None,
+        }));
+    }
+    assert_eq!(lengths, [5000; 20]);
+    // What is longer than any record is cut, and fills it.
+    let long = world.client.open(Kind::Uni, Class::BULK).expect("credit");
+    world.client.write(long, &pattern(200_000, 4)).expect("open");
+    world.settle();
+    let now = world.now;
+    let server = world.server();
+    for _ in 0..20 {
+        let there = server.accept(Kind::Uni, Class::BULK).expect("opened");
+        assert_eq!(read_all(server, now, there), (data.clone(), true));
+    }
+    let there = server.accept(Kind::Uni, Class::BULK).expect("opened");
+    assert_eq!(read_all(server, now, there).0.len(), 200_000);
 }
 
 /// A stopped reader holds its own stream at the window; others go on (REQUIREMENTS W5).
