@@ -13,7 +13,7 @@ use crate::wire::OutBuffer;
 /// Bytes of one upload at most.
 const MAX_UPLOAD: usize = 256 * 1024;
 /// The server is told by a request of its own when so much came down.
-const ACK_EVERY: u64 = 128 * 1024;
+pub(super) const ACK_EVERY: u64 = 128 * 1024;
 /// Streaming uploads that may fail before no more are tried.
 const MAX_STREAM_FAILURES: u32 = 2;
 /// Bytes of the first request at most: a server takes no more of someone unknown.
@@ -56,7 +56,7 @@ impl ClientPath {
     }
 
     /// Whether an upload of its own is to be begun.
-    fn wants_upload(&self) -> bool {
+    pub(super) fn wants_upload(&self) -> bool {
         if self.token.is_none() || self.key.is_none() {
             return false;
         }
