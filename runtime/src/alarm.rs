@@ -44,6 +44,12 @@ impl Alarm {
         self.poll(runtime, soonest.filter(|at| *at < Timestamp::MAX), cx)
     }
 
+    /// Whether the timer's time has come.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.0.as_ref().is_some_and(|(_, at)| *at <= now)
+    }
+
     /// Whether [`Alarm::poll_soonest`] would set the timer. Otherwise it need not be asked before the timer wakes.
     #[cfg(feature = "http")]
     pub(crate) fn is_late_for(&self, due: Option<Timestamp>) -> bool {

@@ -38,7 +38,7 @@ impl<const N: usize> Bells<N> {
     pub(super) fn new(task: &Waker) -> Bells<N> {
         const { assert!(N <= u8::BITS as usize) };
         let rung = Arc::new(Rung {
-            bits: AtomicU8::new(u8::MAX),
+            bits: AtomicU8::new(u8::MAX >> (u8::BITS as usize - N)),
             task: task.clone(),
         });
         let bell = |index| Bell {

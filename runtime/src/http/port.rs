@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use sheetbend_core::carrier::http::{
-    BodyDecoder, Exchange, ExchangeKey, HttpError, Item, ItemDecoder, LAST_CHUNK, Mode, Note, Operation,
+    BodyDecoder, Exchange, ExchangeKey, HttpError, Item, ItemReader, LAST_CHUNK, Mode, Note, Operation,
     ServerConfig, ServerPath, Token, Uploaded, begin_down, put_note,
 };
 use sheetbend_core::server::Origin;
@@ -83,10 +83,7 @@ struct Stream {
     wire: Wire,
     /// The response to it has begun, and may become the downlink.
     answers: bool,
-    body: BodyDecoder,
-    raw: BytesMut,
-    plain: BytesMut,
-    items: ItemDecoder,
+    body: ItemReader,
 }
 
 struct PortState {
@@ -274,18 +271,23 @@ impl PortState {
 
 impl Stream {
     fn take(&mut self, path: &mut ServerPath, now: Timestamp) -> Result<Uploaded, HttpError> {
-        self.body.decode(&mut self.wire.input, &mut self.raw)?;
-        self.wire.put_aside();
-        while let Some(item) = self.items.next(&mut self.raw, &mut self.plain)? {
+        let Stream {
+            number, wire, body, ..
+        } = self;
+        while let Some(item) = body.next(&mut wire.input)? {
             let taken = match item {
-                Item::Data(_) => path.take_streamed(now, self.number, &self.plain)?,
-                Item::Note(note) => path.take_note(now, self.number, note)?,
+                Item::Data(count) => {
+                    let taken = path.take_streamed(now, *number, body.data(&wire.input, count))?;
+                    body.taken(&mut wire.input, count);
+                    taken
+                }
+                Item::Note(note) => path.take_note(now, *number, note)?,
             };
-            self.plain.clear();
             if taken == Uploaded::Replaced {
                 return Ok(taken);
             }
         }
+        wire.put_aside();
         Ok(Uploaded::Taken)
     }
 }
@@ -396,10 +398,7 @@ impl Port {
             number,
             wire,
             answers: answer.is_some(),
-            body,
-            raw: BytesMut::new(),
-            plain: BytesMut::new(),
-            items: ItemDecoder::new(Mode::Binary),
+            body: ItemReader::new(body, Mode::Binary),
         };
         // What came with the head.
         let PortState { path, .. } = &mut *state;

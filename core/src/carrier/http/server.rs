@@ -415,10 +415,15 @@ impl ServerPath {
     /// The response that answers an upload.
     pub fn upload_answer(&self, cors: &str) -> String {
         let sent = self.down.map_or(self.outgoing.acked(), |down| down.position);
-        format!(
-            "HTTP/1.1 204 No Content\r\nSheetbend-Received: {}\r\nSheetbend-Sent: {sent}\r\n{RESPONSE_FIELDS}{cors}\r\n",
-            self.incoming.received(),
-        )
+        let mut answer = String::with_capacity(128);
+        answer.push_str("HTTP/1.1 204 No Content\r\nSheetbend-Received: ");
+        mode::push_decimal(self.incoming.received(), &mut answer);
+        answer.push_str("\r\nSheetbend-Sent: ");
+        mode::push_decimal(sent, &mut answer);
+        answer.push_str("\r\nCache-Control: no-store\r\n");
+        answer.push_str(cors);
+        answer.push_str("\r\n");
+        answer
     }
 
     /// Appends what the downlink of that number is to write, a step of it: nothing where nothing is left. `false`: it is over, and is closed once that is written.
@@ -456,12 +461,13 @@ impl ServerPath {
             || (streams && received >= self.told.saturating_add(ACK_EVERY));
         if behind {
             self.told = received;
-            mode::put_note(down.mode, Note::Received(received), out);
+            mode::put_both(down.mode, received, down.position, data, out);
+        } else {
+            mode::put_data(down.mode, down.position, data, out);
         }
         if behind || due {
             self.untold = None;
         }
-        mode::put_data(down.mode, down.position, data, out);
         down.position += data.len() as u64;
         if out.len() > before {
             down.last = now;

@@ -43,11 +43,10 @@ impl ClientPath {
         let result = self.read(now, slot, &mut response, input);
         // A note in it may have closed the lane.
         if self.lane(slot).stage == Stage::Open {
-            let done = response.is_done();
-            let closes = response.closes();
-            if !done {
+            if !response.is_done() {
                 self.lane(slot).response = Some(response);
             } else if result.is_ok() {
+                let closes = response.closes();
                 self.answered(now, slot, &response)?;
                 // An answer to an upload is none where nothing waits for the next, and nothing is late.
                 let late = self.expected > self.incoming.received();
@@ -105,7 +104,7 @@ impl ClientPath {
                 continue;
             }
             match item {
-                Item::Data(count) => self.take_data(now, response, count)?,
+                Item::Data(count) => self.take_data(now, response, input, count)?,
                 Item::Note(note) => self.take_note(now, note)?,
             }
             self.proven = true;
@@ -133,12 +132,18 @@ impl ClientPath {
         }
     }
 
-    fn take_data(&mut self, now: Timestamp, response: &mut Response, count: usize) -> Result<(), HttpError> {
-        let (position, bytes) = response.data(count);
+    fn take_data(
+        &mut self,
+        now: Timestamp,
+        response: &mut Response,
+        input: &mut BytesMut,
+        count: usize,
+    ) -> Result<(), HttpError> {
+        let (position, bytes) = response.data(input, count);
         self.incoming
             .accept(position, bytes)
             .map_err(HttpError::Sequence)?;
-        response.taken(count);
+        response.taken(input, count);
         self.progress = now;
         Ok(())
     }
