@@ -4,7 +4,9 @@
 #![allow(clippy::print_stdout)] // a bench prints its findings
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -63,10 +65,13 @@ impl End {
         }
     }
 
-    fn events(&mut self) {
+    /// Takes what happened; tells of streams that there is something to read on.
+    fn events(&mut self, mut readable: impl FnMut(&mut Session, StreamKey)) {
         while let Some(event) = self.session.poll_event() {
-            if let Event::PathDown { error, .. } = event {
-                panic!("a path ended: {error:?}");
+            match event {
+                Event::PathDown { error, .. } => panic!("a path ended: {error:?}"),
+                Event::Readable(key) => readable(&mut self.session, key),
+                _ => {}
             }
         }
     }
@@ -147,16 +152,22 @@ impl Pair {
     }
 
     fn run(&mut self) {
-        loop {
-            self.step();
-            let up = carry(self.now, &mut self.client, &mut self.server);
-            self.server.events();
-            let down = carry(self.now, &mut self.server, &mut self.client);
-            self.client.events();
-            if !up && !down {
-                return;
-            }
-        }
+        while self.turn(|_| (), |_, _| ()) {}
+    }
+
+    /// Carries what there is, first up, then down, and lets both ends do their part. Tells whether there was any.
+    fn turn(
+        &mut self,
+        serve: impl FnOnce(&mut Session),
+        readable: impl FnMut(&mut Session, StreamKey),
+    ) -> bool {
+        self.step();
+        let up = carry(self.now, &mut self.client, &mut self.server);
+        self.server.events(|_, _| ());
+        serve(&mut self.server.session);
+        let down = carry(self.now, &mut self.server, &mut self.client);
+        self.client.events(readable);
+        up || down
     }
 }
 
@@ -212,6 +223,65 @@ fn messages(pair: &mut Pair, payload: &Bytes, count: u64, buffer: &mut Vec<u8>) 
     }
 }
 
+/// Reads a stream on; tells whether that was all of it. Where a record ends, a call may be in two parts.
+fn read_on(session: &mut Session, now: Timestamp, key: StreamKey, so_far: &mut Bytes) -> bool {
+    if so_far.is_empty()
+        && let Some(whole) = session.read_last(now, key)
+    {
+        *so_far = whole;
+        return true;
+    }
+    loop {
+        match session.read(now, key, usize::MAX).expect("open") {
+            Read::Data(data) => *so_far = [&so_far[..], &data].concat().into(),
+            Read::Blocked => return false,
+            Read::Finished => return true,
+        }
+    }
+}
+
+/// Echoes, as the streams that calls are: so many are under way at a time.
+fn calls(pair: &mut Pair, payload: &[u8], in_flight: usize, count: usize) {
+    let mut begun = 0;
+    let mut ended = 0;
+    let mut requests = Vec::new();
+    let mut parts: BTreeMap<StreamKey, Bytes> = BTreeMap::new();
+    while ended < count {
+        while begun < count && begun - ended < in_flight {
+            let client = &mut pair.client.session;
+            let Ok(key) = client.open(Kind::Bi, Class::REQUESTS) else {
+                break;
+            };
+            assert!(client.write_last(key, payload), "a call has credit");
+            client.watch(key);
+            begun += 1;
+        }
+        let now = pair.now;
+        let serve = |server: &mut Session| {
+            let opened = iter::from_fn(|| server.accept(Kind::Bi, Class::REQUESTS));
+            requests.extend(opened.map(|key| (key, Bytes::new())));
+            requests.retain_mut(|(key, so_far)| {
+                let whole = read_on(server, now, *key, so_far);
+                if whole {
+                    assert!(server.write_last(*key, so_far), "an answer has credit");
+                    server.release(*key);
+                }
+                !whole
+            });
+        };
+        pair.turn(serve, |client, key| {
+            let mut answer = parts.remove(&key).unwrap_or_default();
+            if read_on(client, now, key, &mut answer) {
+                black_box(answer);
+                client.release(key);
+                ended += 1;
+            } else {
+                parts.insert(key, answer);
+            }
+        });
+    }
+}
+
 fn sessions(c: &mut Criterion) {
     let payload = vec![7; 64 * 1024];
     let total = 64 << 20;
@@ -231,6 +301,11 @@ fn sessions(c: &mut Criterion) {
     group.bench_function("64-byte messages", |b| {
         b.iter(|| messages(&mut pair, &message, count, &mut buffer));
     });
+    for in_flight in [1, 128, 1024] {
+        group.bench_function(format!("64-byte calls, {in_flight} in flight"), |b| {
+            b.iter(|| calls(&mut pair, &message, in_flight, count as usize));
+        });
+    }
     group.finish();
 
     let before = ALLOCATIONS.load(Ordering::Relaxed);

@@ -50,6 +50,7 @@
 #![allow(clippy::disallowed_methods)] // this crate is where the clock is read
 
 mod net;
+mod ready;
 mod runtime;
 mod spare;
 #[cfg(feature = "quic")]

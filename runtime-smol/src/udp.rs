@@ -9,7 +9,7 @@ use async_io::Async;
 use sheetbend_runtime::os::{self, MAX_BUFFERS, Udp};
 use sheetbend_runtime::{Datagrams, Received, UdpSocket};
 
-use crate::net::Ready;
+use crate::ready::Ready;
 
 struct SmolUdp {
     socket: Async<net::UdpSocket>,

@@ -1,0 +1,166 @@
+//! When a socket is tried, and when the reactor is asked.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+
+/// What is known of one direction of a socket: whether it may be tried without asking the reactor.
+///
+/// The reactor tells of a direction once for each time that it was asked, and each of its waits is six system calls. So
+/// it is asked only when a try has found nothing, or less than there was room for: the kernel's buffer is drained or
+/// full then. It says at once what came in between, so that nothing is missed whoever has tried last. Before that other
+/// tasks run, and it is tried again, a few times: of two ends that are busy with one another the answer is often there
+/// by then, and no thread had to be woken for it. Where it is not, that is not done again for a while, which doubles
+/// each time.
+#[derive(Default)]
+pub(crate) struct Ready {
+    exhausted: AtomicBool,
+    /// How often others have run since something was last found; [`ASKED`] once the reactor was asked instead.
+    rounds: AtomicU32,
+    /// So many more times others are not let run first.
+    skips: AtomicU32,
+    /// How often it was in vain in a row, up to [`MAX_MISSES`].
+    misses: AtomicU32,
+}
+
+/// Others run this often before the reactor is asked: about as long as a thread takes to fall asleep and be woken.
+const MAX_ROUNDS: u32 = 32;
+const ASKED: u32 = MAX_ROUNDS + 1;
+/// Letting others run first is skipped up to 2 to the power of this in a row.
+const MAX_MISSES: u32 = 6;
+
+impl Ready {
+    /// Ready if it may be tried; otherwise asks the reactor.
+    pub(crate) fn poll(&self, ask: impl FnOnce() -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if self.exhausted.load(Ordering::Acquire) {
+            ready!(ask())?;
+            self.exhausted.store(false, Ordering::Release);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// [`Ready::poll`], after others have run.
+    pub(crate) fn poll_after_others(
+        &self,
+        cx: &mut Context<'_>,
+        ask: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        if self.exhausted.load(Ordering::Acquire) && self.is_worth_yielding() {
+            self.exhausted.store(false, Ordering::Release);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.poll(|| ask(cx))
+    }
+
+    /// Whether something is likely to be found once others have run. Only who drives the socket asks, so that counts
+    /// need not be exact between threads.
+    fn is_worth_yielding(&self) -> bool {
+        match self.rounds.load(Ordering::Relaxed) {
+            0 => {
+                let skips = self.skips.load(Ordering::Relaxed);
+                self.skips.store(skips.saturating_sub(1), Ordering::Relaxed);
+                let rounds = if skips == 0 { 1 } else { ASKED };
+                self.rounds.store(rounds, Ordering::Relaxed);
+                skips == 0
+            }
+            MAX_ROUNDS => {
+                let misses = (self.misses.load(Ordering::Relaxed) + 1).min(MAX_MISSES);
+                self.misses.store(misses, Ordering::Relaxed);
+                self.skips.store((1 << misses) - 1, Ordering::Relaxed);
+                self.rounds.store(ASKED, Ordering::Relaxed);
+                false
+            }
+            rounds if rounds < MAX_ROUNDS => {
+                self.rounds.store(rounds + 1, Ordering::Relaxed);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes note of what a try came to that had room for so many bytes.
+    pub(crate) fn tried(&self, room: usize, result: io::Result<usize>) -> io::Result<usize> {
+        let exhausted = match &result {
+            Ok(count) => *count > 0 && *count < room,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if exhausted {
+            self.exhausted.store(true, Ordering::Release);
+        }
+        if result.is_ok() {
+            let rounds = self.rounds.load(Ordering::Relaxed);
+            if rounds > 0 {
+                self.rounds.store(0, Ordering::Relaxed);
+            }
+            // It has paid.
+            if (1..=MAX_ROUNDS).contains(&rounds) {
+                self.misses.store(0, Ordering::Relaxed);
+            }
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Polls, and tells whether that asked the reactor, which knows of nothing.
+    fn asks(ready: &Ready) -> bool {
+        let mut asked = false;
+        let mut cx = Context::from_waker(Waker::noop());
+        let polled = ready.poll_after_others(&mut cx, |_| {
+            asked = true;
+            Poll::Pending
+        });
+        assert!(polled.is_pending());
+        asked
+    }
+
+    /// Something is found, less than there was room for. Then there is nothing until others have run `after` times.
+    /// Tells how often they have when it is found, or the reactor is asked.
+    fn rounds(ready: &Ready, after: u32) -> u32 {
+        assert_eq!(ready.tried(100, Ok(10)).unwrap(), 10);
+        for round in 0.. {
+            if asks(ready) {
+                // Until something is found.
+                assert!(asks(ready));
+                return round;
+            }
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(ready.poll_after_others(&mut cx, |_| Poll::Pending).is_ready());
+            if round + 1 == after {
+                assert_eq!(ready.tried(100, Ok(10)).unwrap(), 10);
+                return after;
+            }
+            let nothing = Err(io::ErrorKind::WouldBlock.into());
+            assert!(ready.tried(100, nothing).is_err());
+        }
+        unreachable!("it ends when the reactor is asked")
+    }
+
+    #[test]
+    fn others_run_first_where_that_pays_and_the_reactor_is_asked_where_it_did_not() {
+        let ready = Ready::default();
+        for after in [1, 2, MAX_ROUNDS] {
+            assert!((0..100).all(|_| rounds(&ready, after) == after), "{after}");
+        }
+        let never = MAX_ROUNDS + 1;
+        let tries: Vec<u32> = (0..300).filter(|_| rounds(&ready, never) > 0).collect();
+        assert_eq!(tries, [0, 2, 6, 14, 30, 62, 126, 190, 254]);
+        // It pays again.
+        let again = (0..100).filter(|_| rounds(&ready, 1) == 1).count();
+        assert!((30..100).contains(&again), "{again}");
+    }
+
+    #[test]
+    fn whoever_finds_the_buffer_full_is_tried_again_at_once() {
+        let ready = Ready::default();
+        assert_eq!(ready.tried(10, Ok(10)).unwrap(), 10);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(ready.poll_after_others(&mut cx, |_| Poll::Pending).is_ready());
+    }
+}
