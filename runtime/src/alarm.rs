@@ -43,4 +43,17 @@ impl Alarm {
         let soonest = due.into_iter().chain(set).min();
         self.poll(runtime, soonest.filter(|at| *at < Timestamp::MAX), cx)
     }
+
+    /// Whether the timer's time has come.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.0.as_ref().is_some_and(|(_, at)| *at <= now)
+    }
+
+    /// Whether [`Alarm::poll_soonest`] would set the timer. Otherwise it need not be asked before the timer wakes.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_late_for(&self, due: Option<Timestamp>) -> bool {
+        let set = self.0.as_ref().map_or(Timestamp::MAX, |(_, at)| *at);
+        due.is_some_and(|due| due < set)
+    }
 }

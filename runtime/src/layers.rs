@@ -15,7 +15,7 @@ use crate::rt::Socket;
 /// Bytes that a connection is read by until it is a session's.
 const FIRST_READ: usize = 4096;
 /// Slices in one vectored write.
-const MAX_SLICES: usize = 16;
+const MAX_SLICES: usize = 64;
 
 /// A socket, what is spoken on it, and what was read and belongs to the session.
 pub(crate) struct Connection {
@@ -155,9 +155,7 @@ impl Sending {
     /// Ready when all is written.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, socket: &dyn Socket) -> Poll<io::Result<()>> {
         while !self.0.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let count = self.0.io_slices(&mut slices);
-            match socket.try_write_vectored(&slices[..count]) {
+            match try_write(socket, &self.0) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(count) => self.0.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -178,6 +176,17 @@ impl Sending {
             }
         }
     }
+}
+
+/// Writes the front of what waits: small output mostly lies in one piece.
+pub(crate) fn try_write(socket: &dyn Socket, output: &OutBuffer) -> io::Result<usize> {
+    let first = output.chunk();
+    if first.len() == output.len() {
+        return socket.try_write_vectored(&[IoSlice::new(first)]);
+    }
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let count = output.io_slices(&mut slices);
+    socket.try_write_vectored(&slices[..count])
 }
 
 /// Reads once into the right buffer. `Ok(true)`: something came; `Ok(false)`: the end.

@@ -1,6 +1,6 @@
 //! One socket under a session: what was read and not taken, what is to be written, how it ends.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use sheetbend_core::wire::OutBuffer;
 
 #[cfg(feature = "quic")]
 use crate::laned::Laned;
-use crate::layers::{Connection, Layers};
+use crate::layers::{Connection, Layers, try_write};
 use crate::pool::{self, give_block, give_output, take_block, take_output};
 use crate::rt::Socket;
 
@@ -21,8 +21,6 @@ const CLOSE_LINGER: Duration = Duration::from_secs(1);
 const MIN_ROOM: usize = 8 * 1024;
 /// Decrypted at once, so that it fits in a block with the rest of a record.
 const MAX_PIECE: usize = 48 * 1024;
-/// Slices in one vectored write.
-const MAX_SLICES: usize = 64;
 /// Output of this size means that the session may have more.
 const LARGE_OUTPUT: usize = 64 * 1024;
 
@@ -448,17 +446,6 @@ impl Link {
         self.linger();
         more || matches!(self.phase, Phase::Lingering(_) | Phase::Gone)
     }
-}
-
-/// Writes the front of what waits: small output mostly lies in one piece.
-fn try_write(socket: &dyn Socket, output: &OutBuffer) -> io::Result<usize> {
-    let first = output.chunk();
-    if first.len() == output.len() {
-        return socket.try_write_vectored(&[IoSlice::new(first)]);
-    }
-    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let count = output.io_slices(&mut slices);
-    socket.try_write_vectored(&slices[..count])
 }
 
 fn would_block(error: &io::Error) -> bool {

@@ -33,6 +33,8 @@ thread_local! {
     static OWN_BLOCK: Cell<Option<BytesMut>> = const { Cell::new(None) };
     static OWN_BATCH: Cell<Option<Batch>> = const { Cell::new(None) };
     static OWN_OUTPUT: Cell<Option<OutBuffer>> = const { Cell::new(None) };
+    // Over some transports a session's output goes through another's buffer.
+    static OTHER_OUTPUT: Cell<Option<OutBuffer>> = const { Cell::new(None) };
 }
 
 /// What this thread kept.
@@ -235,6 +237,7 @@ pub(crate) fn forget_bodies() {
 /// An empty output buffer.
 pub(crate) fn take_output() -> OutBuffer {
     take_own(&OWN_OUTPUT)
+        .or_else(|| take_own(&OTHER_OUTPUT))
         .or_else(|| OUTPUTS.lock().pop())
         .unwrap_or_default()
 }
@@ -242,7 +245,9 @@ pub(crate) fn take_output() -> OutBuffer {
 /// Gives an output buffer back.
 pub(crate) fn give_output(mut output: OutBuffer) {
     output.clear();
-    if let Some(output) = keep_own(&OWN_OUTPUT, output) {
+    if let Some(output) = keep_own(&OWN_OUTPUT, output)
+        && let Some(output) = keep_own(&OTHER_OUTPUT, output)
+    {
         let mut outputs = OUTPUTS.lock();
         if outputs.len() < KEPT {
             outputs.push(output);

@@ -72,6 +72,15 @@ impl OutBuffer {
         self.small.extend_from_slice(bytes);
     }
 
+    /// Appends `len` bytes, which `fill` writes.
+    #[cfg(feature = "http")]
+    pub(crate) fn put_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) {
+        self.compact();
+        let before = self.small.len();
+        self.small.resize(before + len, 0);
+        fill(self.small.get_mut(before..).unwrap_or_default());
+    }
+
     /// Appends `bytes`: by reference from [`SHARE_THRESHOLD`] on, otherwise as a copy.
     pub fn put_shared(&mut self, bytes: Bytes) {
         if bytes.len() < SHARE_THRESHOLD {
@@ -194,8 +203,10 @@ impl OutBuffer {
         self.small.clear();
         self.start = 0;
         self.base = 0;
-        self.shared.clear();
-        self.shared_len = 0;
+        if !self.shared.is_empty() {
+            self.shared.clear();
+            self.shared_len = 0;
+        }
     }
 
     /// Gives the memory back, if nothing waits.

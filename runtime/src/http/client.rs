@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use sheetbend_core::carrier::http::{Action, ClientConfig, ClientPath, ExchangeKey, Mode, Slot};
 use sheetbend_core::time::Timestamp;
 
+use super::bells::Bells;
 use super::{Facts, Keyed, take_waiting};
 use crate::address::Address;
 use crate::alarm::Alarm;
@@ -22,6 +23,8 @@ use crate::wire::{Spare, Wire};
 const HIGH_WATER: usize = 256 * 1024;
 /// Rounds of reading and writing before others get their turn.
 const ROUNDS: usize = 8;
+/// The bell of the alarm, behind those of the slots.
+const ALARM: usize = Slot::ALL.len();
 
 /// A path over HTTP, the first connection of which stands.
 pub(crate) fn open(
@@ -46,11 +49,12 @@ pub(crate) fn open(
         address,
         settings,
         alarm: Alarm::default(),
+        now: Timestamp::ZERO,
         due: None,
         stirred: true,
         blocked: false,
         only_read: false,
-        waker: None,
+        bells: Bells::new(Waker::noop()),
     };
     let shared = Arc::new(HttpClient {
         state: Mutex::new(state),
@@ -83,6 +87,8 @@ struct State {
     address: Address,
     settings: Arc<Settings>,
     alarm: Alarm,
+    /// When the driver's turn began.
+    now: Timestamp,
     /// When the path is to be asked what it wants to do, unless something comes before.
     due: Option<Timestamp>,
     /// The path may want something that it did not want when it was last asked.
@@ -91,8 +97,8 @@ struct State {
     blocked: bool,
     /// The last turn only read.
     only_read: bool,
-    /// Who drives the session.
-    waker: Option<Waker>,
+    /// What wakes whoever drives the session.
+    bells: Bells<{ Slot::ALL.len() + 1 }>,
 }
 
 struct HttpClient {
@@ -106,38 +112,56 @@ struct HttpSocket {
 
 impl State {
     /// Does all that can be done without waiting.
-    fn turn(&mut self, cx: &mut Context<'_>) {
+    fn turn(&mut self) {
         for _ in 0..ROUNDS {
-            let now = self.runtime.now();
-            let mut again = false;
-            for slot in Slot::ALL {
-                again |= self.read(cx, now, slot);
+            if !self.bells.any() && !self.stirred {
+                return;
             }
-            self.stirred |= again;
+            if !self.only_read {
+                self.now = self.runtime.now();
+            }
+            let now = self.now;
+            let mut again = false;
+            // First what the session waits for, then the answers to what it sent.
+            for slot in Slot::ALL.into_iter().rev() {
+                again |= self.read(now, slot);
+            }
+            self.stirred |= self.path.take_news();
             // What came is to be taken first. Whoever takes it asks again, and the rest is done then.
             self.only_read = self.path.held() > 0 && !self.only_read;
             if self.only_read {
                 return;
             }
             if self.stirred || self.blocked || self.due.is_some_and(|at| at <= now) {
-                again |= self.send(cx, now);
+                again |= self.send(now);
             }
-            again |= self.alarm.poll_soonest(&*self.runtime, self.due, cx).is_ready();
+            again |= self.has_expired();
             if !again || self.path.is_over() || self.path.held() > 0 {
                 return;
             }
         }
-        cx.waker().wake_by_ref();
+        self.bells.task().wake_by_ref();
+    }
+
+    /// Sees to the alarm, and tells whether it went off.
+    fn has_expired(&mut self) -> bool {
+        if !self.bells.answer(ALARM) && !self.alarm.is_late_for(self.due) {
+            return false;
+        }
+        let mut cx = self.bells.context(ALARM);
+        self.alarm
+            .poll_soonest(&*self.runtime, self.due, &mut cx)
+            .is_ready()
     }
 
     /// Writes what can be written, on the connections that it takes. Tells whether any were opened or closed.
-    fn send(&mut self, cx: &mut Context<'_>, now: Timestamp) -> bool {
+    fn send(&mut self, now: Timestamp) -> bool {
         self.path.handle_timeout(now);
         self.remember(self.path.mode());
         (self.stirred, self.blocked) = (false, false);
         let (mut again, mut spare) = (false, Spare::default());
         for slot in Slot::ALL {
-            again |= self.write(cx, now, slot, &mut spare);
+            again |= self.write(now, slot, &mut spare);
         }
         while let Some(action) = self.path.poll_action() {
             again = true;
@@ -147,6 +171,7 @@ impl State {
                     let future =
                         connect_bare(self.runtime.clone(), self.address.clone(), self.settings.clone());
                     self.slots[slot as usize] = Place::Connecting(future);
+                    self.bells.ring(slot as usize);
                 }
             }
         }
@@ -161,43 +186,37 @@ impl State {
     }
 
     /// Tells whether something came.
-    fn read(&mut self, cx: &mut Context<'_>, now: Timestamp, slot: Slot) -> bool {
+    fn read(&mut self, now: Timestamp, slot: Slot) -> bool {
+        if self.path.held() >= HIGH_WATER || !self.bells.answer(slot as usize) {
+            return false;
+        }
+        let mut cx = self.bells.context(slot as usize);
         match &mut self.slots[slot as usize] {
-            Place::Closed => false,
-            Place::Connecting(future) => match future.as_mut().poll(cx) {
-                Poll::Pending => false,
+            Place::Closed => return false,
+            Place::Connecting(future) => match future.as_mut().poll(&mut cx) {
+                Poll::Pending => return false,
                 Poll::Ready(Ok(connection)) => {
                     self.slots[slot as usize] = Place::Open(Wire::new(connection));
                     self.path.handle_connected(now, slot);
-                    true
                 }
-                Poll::Ready(Err(_)) => {
-                    self.closed(now, slot);
-                    true
-                }
+                Poll::Ready(Err(_)) => self.closed(now, slot),
             },
-            Place::Open(wire) => {
-                if self.path.held() >= HIGH_WATER {
-                    return false;
+            Place::Open(wire) => match wire.poll_fill(&mut cx, now) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(true)) => {
+                    self.path.handle_input(now, slot, &mut wire.input);
+                    wire.put_aside();
                 }
-                match wire.poll_fill(cx, now) {
-                    Poll::Pending => false,
-                    Poll::Ready(Ok(true)) => {
-                        self.path.handle_input(now, slot, &mut wire.input);
-                        wire.put_aside();
-                        true
-                    }
-                    Poll::Ready(_) => {
-                        self.closed(now, slot);
-                        true
-                    }
-                }
-            }
+                Poll::Ready(_) => self.closed(now, slot),
+            },
         }
+        // It was not seen to have nothing more.
+        self.bells.ring(slot as usize);
+        true
     }
 
     /// Tells whether the connection broke.
-    fn write(&mut self, cx: &mut Context<'_>, now: Timestamp, slot: Slot, spare: &mut Spare) -> bool {
+    fn write(&mut self, now: Timestamp, slot: Slot, spare: &mut Spare) -> bool {
         let Place::Open(wire) = &mut self.slots[slot as usize] else {
             return false;
         };
@@ -209,7 +228,7 @@ impl State {
                     return false;
                 }
             }
-            match wire.poll_write(cx) {
+            match wire.poll_write(&mut self.bells.context(slot as usize)) {
                 Poll::Pending => {
                     self.blocked = true;
                     return false;
@@ -240,14 +259,10 @@ impl State {
 
     /// [`State::send`], outside the driver's turn with the session's sockets.
     fn push(&mut self) {
-        let waker = self.waker.clone();
-        let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
         let now = self.runtime.now();
-        let again = self.send(&mut cx, now);
-        let alarm = self.alarm.poll_soonest(&*self.runtime, self.due, &mut cx);
-        if again || alarm.is_ready() {
+        if self.send(now) | self.has_expired() {
             // What was opened is to be polled.
-            cx.waker().wake_by_ref();
+            self.bells.task().wake_by_ref();
         }
     }
 }
@@ -268,12 +283,9 @@ impl Keyed for HttpClient {
 impl Socket for HttpSocket {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.shared.state.lock();
-        match &state.waker {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            _ => state.waker = Some(cx.waker().clone()),
-        }
+        state.bells.belong_to(cx.waker());
         if state.path.held() == 0 && !state.path.is_over() {
-            state.turn(cx);
+            state.turn();
         }
         match state.path.held() > 0 || state.path.is_over() {
             true => Poll::Ready(Ok(())),
@@ -334,6 +346,6 @@ impl Drop for HttpSocket {
         state.part();
         // Whoever keeps what lies under the socket keeps no connection.
         state.slots = Default::default();
-        state.waker = None;
+        state.bells = Bells::new(Waker::noop());
     }
 }

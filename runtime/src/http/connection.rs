@@ -131,7 +131,10 @@ impl Serving {
                 if now >= deadline {
                     return Poll::Ready(Err(Failure::Broken));
                 }
-                // It may have been set for what was waited for before.
+                // It may have been set for what was waited for before, by this same task.
+                if !alarm.is_late_for(Some(deadline)) && !alarm.is_due(now) {
+                    return Poll::Pending;
+                }
                 ready!(alarm.poll_soonest(&**runtime, Some(deadline), cx));
             }
         })
@@ -150,7 +153,7 @@ impl Serving {
             return Err(Failure::Broken);
         }
         wire.lay_out(now, |out| out.put(words));
-        self.within(PATIENCE, |cx, _| wire.poll_write(cx)).await??;
+        self.until(now + PATIENCE, |cx, _| wire.poll_write(cx)).await??;
         Ok(())
     }
 
@@ -206,10 +209,13 @@ impl Serving {
                 wire.input.advance(len);
                 return Ok(head);
             }
+            let now = self.now();
+            let until = match wire.input.is_empty() {
+                true => now + IDLE,
+                false => *deadline.get_or_insert(now + PATIENCE),
+            };
             wire.put_aside();
-            let idle = self.now() + IDLE;
-            self.fill(wire, deadline.unwrap_or(idle)).await?;
-            deadline.get_or_insert(self.now() + PATIENCE);
+            self.fill(wire, until).await?;
         }
     }
 
@@ -437,7 +443,7 @@ impl Serving {
         loop {
             body.decode(&mut wire.input, &mut bytes)?;
             if !bytes.is_empty() && (body.is_done() || bytes.len() >= MAX_PIECE || wire.input.is_empty()) {
-                self.within(Duration::MAX, |cx, _| port.poll_room(cx)).await?;
+                poll_fn(|cx| port.poll_room(cx)).await;
                 if port.take(exchange.number, &bytes)? == Uploaded::Replaced {
                     return Err(Failure::Refused(HttpError::Refused {
                         status: 409,

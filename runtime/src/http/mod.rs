@@ -1,5 +1,6 @@
 //! HTTP as a transport: connections that carry exchanges, and sockets in which a session sees none of that.
 
+mod bells;
 mod client;
 mod connection;
 mod port;

@@ -8,13 +8,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use sheetbend_core::carrier::http::{
-    BodyDecoder, Exchange, ExchangeKey, HttpError, Item, ItemDecoder, LAST_CHUNK, Mode, Note, ServerConfig,
-    ServerPath, Token, Uploaded, begin_down, put_note,
+    BodyDecoder, Exchange, ExchangeKey, HttpError, Item, ItemReader, LAST_CHUNK, Mode, Note, Operation,
+    ServerConfig, ServerPath, Token, Uploaded, begin_down, put_note,
 };
 use sheetbend_core::server::Origin;
 use sheetbend_core::time::Timestamp;
 use sheetbend_core::wire::OutBuffer;
 
+use super::bells::Bells;
 use super::{Keyed, take_waiting};
 use crate::alarm::Alarm;
 use crate::rt::{Runtime, Socket};
@@ -22,6 +23,11 @@ use crate::wire::{Spare, Wire};
 
 /// Nothing more is read while so much waits for the session.
 const HIGH_WATER: usize = 256 * 1024;
+
+/// The bells of a path: of its streaming upload, its downlink, and its alarm.
+const STREAM: usize = 0;
+const DOWN: usize = 1;
+const ALARM: usize = 2;
 
 /// The paths of a server, by their tokens.
 #[derive(Default)]
@@ -41,11 +47,13 @@ impl Ports {
             path: ServerPath::new(ServerConfig::default(), token, now),
             down: None,
             stream: None,
-            driver: None,
+            bells: Bells::new(Waker::noop()),
             asker: None,
             uploader: None,
             alarm: Alarm::default(),
+            now,
             stirred: true,
+            blocked: false,
             only_read: false,
             gone: false,
         };
@@ -75,25 +83,26 @@ struct Stream {
     wire: Wire,
     /// The response to it has begun, and may become the downlink.
     answers: bool,
-    body: BodyDecoder,
-    raw: BytesMut,
-    plain: BytesMut,
-    items: ItemDecoder,
+    body: ItemReader,
 }
 
 struct PortState {
     path: ServerPath,
     down: Option<(u64, Wire)>,
     stream: Option<Stream>,
-    /// Who drives the session.
-    driver: Option<Waker>,
+    /// What wakes whoever drives the session.
+    bells: Bells<3>,
     /// Who waits for the answer to a poll.
     asker: Option<Waker>,
     /// Who waits for room for what it uploads.
     uploader: Option<Waker>,
     alarm: Alarm,
+    /// When the driver's turn began.
+    now: Timestamp,
     /// There may be something to write that was not there when it was last looked for.
     stirred: bool,
+    /// Something that was laid out was not written.
+    blocked: bool,
     /// Whoever drives the session was given what came before anything else was done.
     only_read: bool,
     /// The session has let go of it.
@@ -114,17 +123,20 @@ fn wake(waker: Option<Waker>) {
 
 impl PortState {
     /// Reads the streaming upload; tells whether to go on.
-    fn read_stream(&mut self, cx: &mut Context<'_>, now: Timestamp) -> bool {
+    fn read_stream(&mut self, now: Timestamp) -> bool {
         let Some(stream) = &mut self.stream else {
             return false;
         };
-        if self.path.held() >= HIGH_WATER {
+        if self.path.held() >= HIGH_WATER || !self.bells.answer(STREAM) {
             return false;
         }
-        let filled = match stream.wire.poll_fill(cx, now) {
+        let mut cx = self.bells.context(STREAM);
+        let filled = match stream.wire.poll_fill(&mut cx, now) {
             Poll::Pending => return false,
             Poll::Ready(filled) => filled,
         };
+        // It was not seen to have nothing more.
+        self.bells.ring(STREAM);
         let taken =
             matches!(filled, Ok(true)) && matches!(stream.take(&mut self.path, now), Ok(Uploaded::Taken));
         let done = stream.body.is_done();
@@ -142,7 +154,7 @@ impl PortState {
                     true => out.put(LAST_CHUNK),
                     false => out.put(answer.as_bytes()),
                 });
-                let _ = stream.wire.poll_write(cx);
+                let _ = stream.wire.poll_write(&mut Context::from_waker(Waker::noop()));
             }
             stream.wire.close();
         }
@@ -150,11 +162,14 @@ impl PortState {
     }
 
     /// Sees whether the client has closed the downlink.
-    fn watch_down(&mut self, cx: &mut Context<'_>, now: Timestamp) {
+    fn watch_down(&mut self, now: Timestamp) {
         let Some((number, wire)) = &mut self.down else {
             return;
         };
-        if let Poll::Ready(filled) = wire.poll_fill(cx, now) {
+        if !self.bells.answer(DOWN) {
+            return;
+        }
+        if let Poll::Ready(filled) = wire.poll_fill(&mut self.bells.context(DOWN), now) {
             // Whoever sends behind a request that is not answered does not speak to us.
             drop(filled);
             self.path.lose_down(now, *number);
@@ -164,7 +179,7 @@ impl PortState {
     }
 
     /// Writes down what there is.
-    fn write_down(&mut self, cx: &mut Context<'_>, now: Timestamp, spare: &mut Spare) {
+    fn write_down(&mut self, now: Timestamp, spare: &mut Spare) {
         // It may have taken the place of the downlink that is still written here.
         wake(self.asker.take());
         let Some((number, wire)) = &mut self.down else {
@@ -179,11 +194,12 @@ impl PortState {
                     return;
                 }
             }
-            let written = wire.poll_write(cx);
+            let written = wire.poll_write(&mut self.bells.context(DOWN));
             if goes_on && matches!(written, Poll::Ready(Ok(()))) {
                 continue;
             }
             if goes_on && written.is_pending() {
+                self.blocked = true;
                 return;
             }
             if matches!(written, Poll::Ready(Ok(()))) {
@@ -196,7 +212,7 @@ impl PortState {
     }
 
     /// Writes what is to be said in response to a streaming upload.
-    fn write_stream(&mut self, cx: &mut Context<'_>, now: Timestamp, spare: &mut Spare) {
+    fn write_stream(&mut self, now: Timestamp, spare: &mut Spare) {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.answers) else {
             return;
         };
@@ -213,9 +229,12 @@ impl PortState {
                     return;
                 }
             }
-            match stream.wire.poll_write(cx) {
+            match stream.wire.poll_write(&mut self.bells.context(STREAM)) {
                 Poll::Ready(Ok(())) if goes_on => continue,
-                Poll::Pending if goes_on => return,
+                Poll::Pending if goes_on => {
+                    self.blocked = true;
+                    return;
+                }
                 Poll::Ready(Ok(())) => stream.wire.close(),
                 _ => {}
             }
@@ -226,56 +245,57 @@ impl PortState {
     }
 
     /// Writes what there is, on whatever connection.
-    fn write(&mut self, cx: &mut Context<'_>, now: Timestamp) {
-        self.stirred = false;
+    fn write(&mut self, now: Timestamp) {
+        (self.stirred, self.blocked) = (false, false);
         let mut spare = Spare::default();
-        self.write_down(cx, now, &mut spare);
-        self.write_stream(cx, now, &mut spare);
-    }
-
-    /// Whether something that was laid out is not written.
-    fn is_blocked(&mut self) -> bool {
-        let down = self.down.as_mut().map(|(_, wire)| wire);
-        let stream = self.stream.as_mut().map(|stream| &mut stream.wire);
-        down.into_iter().chain(stream).any(|wire| !wire.is_flushed())
+        self.write_down(now, &mut spare);
+        self.write_stream(now, &mut spare);
     }
 
     /// [`PortState::write`] where there may be something to write. Tells whether something of the path may be due.
-    fn go_on(&mut self, runtime: &dyn Runtime, cx: &mut Context<'_>, now: Timestamp) -> bool {
-        let due = self.path.poll_timeout();
-        if self.stirred || due.is_some_and(|at| at <= now) || self.is_blocked() {
-            self.write(cx, now);
+    fn go_on(&mut self, runtime: &dyn Runtime, now: Timestamp) -> bool {
+        let mut due = self.path.poll_timeout();
+        if self.stirred || self.blocked || due.is_some_and(|at| at <= now) {
+            self.write(now);
+            due = self.path.poll_timeout();
         }
         // What a downlink has no room for is not due.
-        let due = self.path.poll_timeout().filter(|_| !self.is_blocked());
-        self.alarm.poll_soonest(runtime, due, cx).is_ready()
+        let due = due.filter(|_| !self.blocked);
+        if !self.bells.answer(ALARM) && !self.alarm.is_late_for(due) {
+            return false;
+        }
+        let mut cx = self.bells.context(ALARM);
+        self.alarm.poll_soonest(runtime, due, &mut cx).is_ready()
     }
 }
 
 impl Stream {
     fn take(&mut self, path: &mut ServerPath, now: Timestamp) -> Result<Uploaded, HttpError> {
-        self.body.decode(&mut self.wire.input, &mut self.raw)?;
-        self.wire.put_aside();
-        while let Some(item) = self.items.next(&mut self.raw, &mut self.plain)? {
+        let Stream {
+            number, wire, body, ..
+        } = self;
+        while let Some(item) = body.next(&mut wire.input)? {
             let taken = match item {
-                Item::Data(_) => path.take_streamed(now, self.number, &self.plain)?,
-                Item::Note(note) => path.take_note(now, self.number, note)?,
+                Item::Data(count) => {
+                    let taken = path.take_streamed(now, *number, body.data(&wire.input, count))?;
+                    body.taken(&mut wire.input, count);
+                    taken
+                }
+                Item::Note(note) => path.take_note(now, *number, note)?,
             };
-            self.plain.clear();
             if taken == Uploaded::Replaced {
                 return Ok(taken);
             }
         }
+        wire.put_aside();
         Ok(Uploaded::Taken)
     }
 }
 
 impl Port {
     fn wake_driver(&self, state: &mut PortState) {
-        state.stirred = true;
-        if let Some(waker) = &state.driver {
-            waker.wake_by_ref();
-        }
+        state.stirred |= state.path.take_news();
+        state.bells.task().wake_by_ref();
     }
 
     /// The path's first bytes.
@@ -297,10 +317,14 @@ impl Port {
                 why: "the path is over",
             });
         }
+        let full = state.path.room() == 0;
         let result = state.path.begin(self.runtime.now(), exchange, mode, last_event);
-        // It may be replaced, or broken.
-        wake(state.asker.take());
-        self.wake_driver(&mut state);
+        // The driver looks when something of an upload comes, unless it waits for what this says came down.
+        if result.is_err() || full || exchange.operation != Operation::Up {
+            // It may be replaced, or broken.
+            wake(state.asker.take());
+            self.wake_driver(&mut state);
+        }
         result
     }
 
@@ -351,6 +375,8 @@ impl Port {
         }
         wire.lay_out(now, |out| begin_down(mode, cors, out));
         state.down = Some((number, wire));
+        state.stirred = true;
+        state.bells.ring(DOWN);
         if state.gone {
             state.down = None;
         }
@@ -372,16 +398,15 @@ impl Port {
             number,
             wire,
             answers: answer.is_some(),
-            body,
-            raw: BytesMut::new(),
-            plain: BytesMut::new(),
-            items: ItemDecoder::new(Mode::Binary),
+            body: ItemReader::new(body, Mode::Binary),
         };
         // What came with the head.
         let PortState { path, .. } = &mut *state;
         let taken = stream.take(path, now);
         if taken == Ok(Uploaded::Taken) && !state.gone {
             state.stream = Some(stream);
+            state.stirred = true;
+            state.bells.ring(STREAM);
         } else {
             state.path.lose_stream(now, number);
         }
@@ -439,25 +464,26 @@ impl Socket for PortSocket {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let runtime = &*self.port.runtime;
         let mut state = self.port.state.lock();
-        match &state.driver {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            _ => state.driver = Some(cx.waker().clone()),
-        }
+        let state = &mut *state;
+        state.bells.belong_to(cx.waker());
         let (mut judged, mut came) = (false, false);
-        loop {
-            let now = runtime.now();
-            while state.path.held() == 0 && state.read_stream(cx, now) {
+        while state.stirred || state.bells.any() {
+            if !state.only_read {
+                state.now = runtime.now();
+            }
+            let now = state.now;
+            while state.path.held() == 0 && state.read_stream(now) {
                 came = true;
             }
-            state.stirred |= came;
+            state.stirred |= state.path.take_news();
             // What came is to be taken first. Whoever takes it asks again, and the rest is done then.
             state.only_read = came && state.path.held() > 0 && !state.only_read;
             if state.only_read {
                 return Poll::Ready(Ok(()));
             }
-            state.watch_down(cx, now);
+            state.watch_down(now);
             // What is still due then is for an exchange to do that is not here yet, and that looks when it comes.
-            if !state.go_on(runtime, cx, now) || std::mem::replace(&mut judged, true) {
+            if !state.go_on(runtime, now) || std::mem::replace(&mut judged, true) {
                 break;
             }
             state.path.handle_timeout(runtime.now());
@@ -525,9 +551,7 @@ impl Socket for PortSocket {
 
 impl PortSocket {
     fn push(&self, state: &mut PortState) {
-        let waker = state.driver.clone();
-        let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
-        state.write(&mut cx, self.port.runtime.now());
+        state.write(self.port.runtime.now());
     }
 }
 
@@ -540,7 +564,7 @@ impl Drop for PortSocket {
         self.push(&mut state);
         state.down = None;
         state.stream = None;
-        state.driver = None;
+        state.bells = Bells::new(Waker::noop());
         wake(state.asker.take());
         wake(state.uploader.take());
     }

@@ -121,46 +121,63 @@ impl BodyDecoder {
     /// [`HttpError::Malformed`]: a chunk that another parser might see elsewhere. Nothing is read on.
     pub fn decode(&mut self, input: &mut BytesMut, body: &mut BytesMut) -> Result<(), HttpError> {
         loop {
-            let left = match self.state {
-                State::Done => return Ok(()),
-                State::UntilClose => u64::MAX,
-                State::Fixed(left) | State::Chunk(left) => left,
+            let count = self.front(input)?;
+            if count == 0 {
+                return Ok(());
+            }
+            body.extend_from_slice(&input[..count]);
+            self.take(input, count);
+        }
+    }
+
+    /// Takes off what stands between the parts of a body, and tells how many bytes of it are at the front of `input`
+    /// then.
+    ///
+    /// # Errors
+    /// As [`BodyDecoder::decode`].
+    pub(super) fn front(&mut self, input: &mut BytesMut) -> Result<usize, HttpError> {
+        loop {
+            match self.state {
+                State::Done => return Ok(0),
+                State::UntilClose => return Ok(input.len()),
+                State::Fixed(left) | State::Chunk(left) => {
+                    return Ok(usize::try_from(left).unwrap_or(usize::MAX).min(input.len()));
+                }
                 State::Size => match chunk_size(input)? {
-                    None => return Ok(()),
-                    Some(0) => {
-                        self.state = State::Last;
-                        continue;
-                    }
-                    Some(size) => {
-                        self.state = State::Chunk(size);
-                        continue;
-                    }
+                    None => return Ok(0),
+                    Some(0) => self.state = State::Last,
+                    Some(size) => self.state = State::Chunk(size),
                 },
                 State::ChunkEnd | State::Last => {
                     if !take_line_end(input)? {
-                        return Ok(());
+                        return Ok(0);
                     }
                     self.state = match self.state {
                         State::ChunkEnd => State::Size,
                         _ => State::Done,
                     };
-                    continue;
                 }
-            };
-            let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
-            if count == 0 {
-                return Ok(());
             }
-            body.extend_from_slice(&input[..count]);
-            input.advance(count);
-            let left = left - count as u64;
-            self.state = match self.state {
-                State::Fixed(_) if left == 0 => State::Done,
-                State::Fixed(_) => State::Fixed(left),
-                State::Chunk(_) if left == 0 => State::ChunkEnd,
-                State::Chunk(_) => State::Chunk(left),
-                other => other,
-            };
+        }
+    }
+
+    /// Takes bytes off the front that [`BodyDecoder::front`] told of.
+    pub(super) fn take(&mut self, input: &mut BytesMut, count: usize) {
+        input.advance(count);
+        match &mut self.state {
+            State::Fixed(left) => {
+                *left = left.saturating_sub(count as u64);
+                if *left == 0 {
+                    self.state = State::Done;
+                }
+            }
+            State::Chunk(left) => {
+                *left = left.saturating_sub(count as u64);
+                if *left == 0 {
+                    self.state = State::ChunkEnd;
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -180,12 +197,23 @@ fn take_line_end(input: &mut BytesMut) -> Result<bool, HttpError> {
 /// Takes the line with the size of a chunk off. RFC 9112 §7.1: hexadecimal digits and nothing else; extensions
 /// mean nothing to us.
 fn chunk_size(input: &mut BytesMut) -> Result<Option<u64>, HttpError> {
-    let digits = input.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let bad = Err(HttpError::Malformed("the size of a chunk"));
-    if digits > MAX_CHUNK_DIGITS || (digits == 0 && !input.is_empty()) {
+    let (mut digits, mut size) = (0, 0_u64);
+    while let Some(digit) = input.get(digits).and_then(|byte| char::from(*byte).to_digit(16)) {
+        if digits == MAX_CHUNK_DIGITS {
+            return bad;
+        }
+        size = size << 4 | u64::from(digit);
+        digits += 1;
+    }
+    if digits == 0 && !input.is_empty() {
         return bad;
     }
     let window = &input[digits..input.len().min(MAX_CHUNK_LINE)];
+    if window.starts_with(b"\r\n") {
+        input.advance(digits + 2);
+        return Ok(Some(size));
+    }
     let Some(&first) = window.first() else {
         return Ok(None);
     };
@@ -199,10 +227,6 @@ fn chunk_size(input: &mut BytesMut) -> Result<Option<u64>, HttpError> {
         Some([] | [b'\r']) if input.len() < MAX_CHUNK_LINE => return Ok(None),
         _ => return bad,
     }
-    let size = input[..digits].iter().fold(0_u64, |size, byte| {
-        let digit = char::from(*byte).to_digit(16).unwrap_or_default();
-        size << 4 | u64::from(digit)
-    });
     input.advance(digits + extension + 2);
     Ok(Some(size))
 }

@@ -1,6 +1,6 @@
 //! One exchange: which path it belongs to, what it is for, and who may ask for it. PROTOCOL 14.7.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use data_encoding::BASE64URL_NOPAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -8,7 +8,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::mode::number;
+use super::mode::{number, push_decimal};
 use super::{HttpError, RequestHead};
 
 /// What brings an exchange to its path. It authorises nothing.
@@ -287,9 +287,15 @@ impl Asked {
         out.push_str(exchange.operation.name());
         out.push_str("&path=");
         BASE64URL_NOPAD.encode_append(&exchange.token.0, out);
-        let (number, from, received) = (exchange.number, exchange.from, exchange.received);
-        // A string takes all that is written to it.
-        let _ = write!(out, "&n={number}&from={from}&received={received}&mac=");
+        for (name, value) in [
+            ("&n=", exchange.number),
+            ("&from=", exchange.from),
+            ("&received=", exchange.received),
+        ] {
+            out.push_str(name);
+            push_decimal(value, out);
+        }
+        out.push_str("&mac=");
         BASE64URL_NOPAD.encode_append(&exchange.mac, out);
     }
 }

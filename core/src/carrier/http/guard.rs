@@ -50,9 +50,8 @@ impl Guard {
     pub fn check(&self, head: &RequestHead, encrypted: bool, page: bool) -> Result<(), HttpError> {
         let host = head.headers.single("host")?.unwrap_or_default();
         let origin = head.headers.single("origin")?;
-        let known = self.any_host || self.knows_host(host, encrypted);
         let must_know = !self.hosts.is_empty() || origin.is_some() || page;
-        if must_know && !known {
+        if must_know && !self.any_host && !self.knows_host(host, encrypted) {
             return Err(HttpError::Refused {
                 status: 421,
                 why: "this server does not answer to that Host",

@@ -45,6 +45,7 @@ impl Headers {
         headers
     }
 
+    #[cfg(feature = "webtransport")]
     fn push(&mut self, name: &str, value: &str) {
         let start = self.text.len();
         self.text.push_str(name);
@@ -72,8 +73,8 @@ impl Headers {
     /// # Errors
     /// When it is there more than once.
     pub fn single(&self, name: &str) -> Result<Option<&str>, HttpError> {
-        let mut values = self.iter().filter(|(known, _)| *known == name);
-        let first = values.next().map(|(_, value)| value);
+        let mut values = self.values(name);
+        let first = values.next();
         match values.next() {
             Some(_) => Err(HttpError::Malformed("a field that may be there once is repeated")),
             None => Ok(first),
@@ -81,10 +82,13 @@ impl Headers {
     }
 
     /// Every value of a field; `name` is in lower case.
-    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.iter()
-            .filter(move |(known, _)| *known == name)
-            .map(|(_, value)| value)
+    pub fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        let mut start = 0;
+        self.ends.iter().filter_map(move |&(name_end, value_end)| {
+            let begin = std::mem::replace(&mut start, value_end);
+            let known = name_end - begin == name.len() && self.text.get(begin..name_end) == Some(name);
+            known.then(|| self.text.get(name_end..value_end).unwrap_or_default())
+        })
     }
 
     /// Every member of a field that is a list of tokens, over all its lines; `name` is in lower case.
@@ -207,20 +211,31 @@ fn complete(parsed: httparse::Result<usize>, end: usize) -> Result<(), HttpError
 /// Where the head ends. Every line ends with CR LF, and neither is anywhere else; no line is folded.
 fn end_of_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, HttpError> {
     let window = bytes.get(..limits.bytes.min(bytes.len())).unwrap_or_default();
-    let (mut start, mut before) = (0, 0);
-    for (at, &byte) in window.iter().enumerate() {
-        match byte {
+    let (mut start, mut before, mut at) = (0, 0, 0);
+    while let Some(&byte) = window.get(at) {
+        if at == start && matches!(byte, b' ' | b'\t') {
+            return Err(HttpError::Malformed("a folded line"));
+        }
+        if before != b'\r'
+            && at > start
+            && let Some(word) = window.get(at..).and_then(<[u8]>::first_chunk)
+        {
             // What most of it is.
-            b'!'.. if before != b'\r' => {}
+            let plain = plain_bytes(*word);
+            if plain > 0 {
+                (before, at) = (word[plain - 1], at + plain);
+                continue;
+            }
+        }
+        match byte {
             0 => return Err(HttpError::Malformed("a NUL byte")),
             b'\n' if before != b'\r' => return Err(HttpError::Malformed("LF without CR")),
             b'\n' if at == start + 1 => return Ok(Some(at + 1)),
             b'\n' => start = at + 1,
             _ if before == b'\r' => return Err(HttpError::Malformed("CR without LF")),
-            b' ' | b'\t' if at == start => return Err(HttpError::Malformed("a folded line")),
             _ => {}
         }
-        before = byte;
+        (before, at) = (byte, at + 1);
     }
     if window.len() >= limits.bytes {
         return Err(HttpError::TooLarge);
@@ -228,21 +243,42 @@ fn end_of_head(bytes: &[u8], limits: HeadLimits) -> Result<Option<usize>, HttpEr
     Ok(None)
 }
 
+/// How many bytes come before the first NUL, CR or LF among eight.
+fn plain_bytes(word: [u8; 8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The high bit of each byte that is zero, and perhaps of some behind the first of them.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let with = |byte: u8| zeros(u64::from_le_bytes(word) ^ u64::from_ne_bytes([byte; 8]));
+    let found = with(0) | with(b'\r') | with(b'\n');
+    found.trailing_zeros() as usize / 8
+}
+
+/// Without blanks on either side.
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
 fn headers(fields: &[httparse::Header<'_>], limits: HeadLimits) -> Result<Headers, HttpError> {
     if fields.len() > limits.fields {
         return Err(HttpError::TooLarge);
     }
     let bytes = fields.iter().map(|field| field.name.len() + field.value.len());
-    let mut headers = Headers {
-        text: String::with_capacity(bytes.sum()),
-        ends: Vec::with_capacity(fields.len()),
-    };
+    let (mut text, mut ends) = (Vec::with_capacity(bytes.sum()), Vec::with_capacity(fields.len()));
     for field in fields {
-        let value = std::str::from_utf8(field.value)
-            .map_err(|_| HttpError::Malformed("a field is not text"))?
-            .trim_matches([' ', '\t']);
-        headers.push(field.name, value);
+        let start = text.len();
+        text.extend_from_slice(field.name.as_bytes());
+        let end = text.len();
+        text[start..].make_ascii_lowercase();
+        text.extend_from_slice(trimmed(field.value));
+        ends.push((end, text.len()));
     }
+    // Names are ASCII and never empty: where all of it is text, each value is.
+    let text = String::from_utf8(text).map_err(|_| HttpError::Malformed("a field is not text"))?;
+    let headers = Headers { text, ends };
     // RFC 9112 §6.3: both, or a length that is not one number, is how requests are smuggled.
     let length = headers.single("content-length")?;
     let digits =

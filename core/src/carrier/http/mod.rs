@@ -11,6 +11,7 @@ mod exchange;
 mod guard;
 mod head;
 mod mode;
+mod reader;
 mod response;
 mod sequence;
 mod server;
@@ -23,6 +24,7 @@ pub use exchange::{Asked, Exchange, ExchangeKey, Operation, Token};
 pub use guard::Guard;
 pub use head::{HeadLimits, Headers, RequestHead, ResponseHead};
 pub use mode::{Item, ItemDecoder, Mode, Note, UnknownMode, put_alive, put_data, put_note, put_preamble};
+pub use reader::ItemReader;
 pub use sequence::{Incoming, Outgoing, SequenceError};
 pub use server::{ServerConfig, ServerPath, Uploaded, begin_down};
 

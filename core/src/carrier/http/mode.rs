@@ -117,6 +117,8 @@ const MAX_PIECE: usize = 48 * 1024;
 const MAX_BLOCK: usize = 1 << 20;
 /// The longest line of an event stream or of NDJSON, in bytes.
 const MAX_LINE: usize = 128 * 1024;
+/// Memory for the text of an event that is kept for the next, in bytes.
+const MAX_KEPT: usize = 4096;
 /// Fields of one event beside the data.
 const MAX_FIELDS: usize = 16;
 /// The largest value in a note.
@@ -152,22 +154,8 @@ pub fn put_data(mode: Mode, position: u64, data: &[u8], out: &mut OutBuffer) {
                 put_varint((piece.len() as u64) << 2 | DATA, out);
                 out.put(piece);
             }
-            Mode::Sse => put_text(
-                &[
-                    format!("id: {end}\ndata: ").as_bytes(),
-                    BASE64.encode(piece).as_bytes(),
-                    b"\n\n",
-                ],
-                out,
-            ),
-            Mode::Ndjson => put_text(
-                &[
-                    format!("{{\"id\":{end},\"data\":\"").as_bytes(),
-                    BASE64.encode(piece).as_bytes(),
-                    b"\"}\n",
-                ],
-                out,
-            ),
+            Mode::Sse => put_base64(["id: ", "\ndata: ", "\n\n"], end, piece, out),
+            Mode::Ndjson => put_base64(["{\"id\":", ",\"data\":\"", "\"}\n"], end, piece, out),
         }
     }
 }
@@ -209,6 +197,57 @@ pub fn put_preamble(mode: Mode, out: &mut OutBuffer) {
     }
 }
 
+/// Appends what [`put_note`] and [`put_data`] would: that there is all up to `received`, and bytes of the path. In one
+/// chunk where that is blocks.
+pub(super) fn put_both(mode: Mode, received: u64, position: u64, data: &[u8], out: &mut OutBuffer) {
+    if mode != Mode::Binary || data.is_empty() || data.len() > MAX_BLOCK {
+        put_note(mode, Note::Received(received), out);
+        return put_data(mode, position, data, out);
+    }
+    let (note, note_len) = varint::array(received << 2 | RECEIVED);
+    let (head, head_len) = varint::array((data.len() as u64) << 2 | DATA);
+    begin_chunk(out, note_len + head_len + data.len());
+    out.put(note.get(..note_len).unwrap_or_default());
+    out.put(head.get(..head_len).unwrap_or_default());
+    out.put(data);
+    end_chunk(out);
+}
+
+/// Appends a chunk of words around a position and a piece in base64.
+fn put_base64(words: [&str; 3], position: u64, piece: &[u8], out: &mut OutBuffer) {
+    let mut digits = [0; 20];
+    let digits = decimal(position, &mut digits);
+    let text = BASE64.encode_len(piece.len());
+    let around: usize = words.iter().map(|words| words.len()).sum();
+    begin_chunk(out, around + digits.len() + text);
+    out.put(words[0].as_bytes());
+    out.put(digits);
+    out.put(words[1].as_bytes());
+    out.put_with(text, |text| BASE64.encode_mut(piece, text));
+    out.put(words[2].as_bytes());
+    end_chunk(out);
+}
+
+/// The digits of a number, in room for the longest.
+fn decimal(value: u64, room: &mut [u8; 20]) -> &[u8] {
+    let (mut at, mut rest) = (room.len(), value);
+    loop {
+        at -= 1;
+        // Below ten.
+        room[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            return &room[at..];
+        }
+    }
+}
+
+/// Appends the digits of a number.
+pub(super) fn push_decimal(value: u64, out: &mut String) {
+    let mut room = [0; 20];
+    out.extend(decimal(value, &mut room).iter().map(|digit| char::from(*digit)));
+}
+
 fn put_varint(value: u64, out: &mut OutBuffer) {
     let (bytes, len) = varint::array(value);
     out.put(bytes.get(..len).unwrap_or_default());
@@ -236,10 +275,25 @@ pub struct ItemDecoder {
 /// The fields of an event that has not ended.
 #[derive(Debug, Default)]
 struct Event {
-    name: String,
-    id: Option<String>,
-    data: Option<Vec<u8>>,
+    name: Vec<u8>,
+    id: Option<Result<u64, HttpError>>,
+    data: Vec<u8>,
+    has_data: bool,
     fields: usize,
+}
+
+impl Event {
+    /// Keeps the memory for the next, unless that is much.
+    fn clear(&mut self) {
+        self.name.clear();
+        self.id = None;
+        self.data.clear();
+        if self.data.capacity() > MAX_KEPT {
+            self.data = Vec::new();
+        }
+        self.has_data = false;
+        self.fields = 0;
+    }
 }
 
 impl ItemDecoder {
@@ -278,9 +332,21 @@ impl ItemDecoder {
     }
 
     fn next_block(&mut self, body: &mut BytesMut, plain: &mut BytesMut) -> Result<Option<Item>, HttpError> {
+        let (used, item) = self.block_at(body)?;
+        body.advance(used);
+        if let Some(Item::Data(count)) = item {
+            plain.extend_from_slice(&body[..count]);
+            body.advance(count);
+        }
+        Ok(item)
+    }
+
+    /// What is at the front of `bytes`, and how many come before it. Where it is data, those are to be taken off there.
+    /// Blocks alone are read so, and only where all that came before was.
+    pub(super) fn block_at(&mut self, bytes: &[u8]) -> Result<(usize, Option<Item>), HttpError> {
         if self.block == 0 {
-            let Some(head) = take_varint(body)? else {
-                return Ok(None);
+            let Some((head, used)) = front_varint(bytes)? else {
+                return Ok((0, None));
             };
             let value = head >> 2;
             let note = match head & 3 {
@@ -290,20 +356,25 @@ impl ItemDecoder {
                 END if value == TURN => Note::Turn,
                 DATA if (1..=MAX_BLOCK as u64).contains(&value) => {
                     self.block = value;
-                    return self.next_block(body, plain);
+                    return self.rest_of_block(used, bytes.len() - used);
                 }
                 _ => return Err(HttpError::Malformed("a block of no meaning")),
             };
-            return Ok(Some(Item::Note(note)));
+            return Ok((used, Some(Item::Note(note))));
         }
-        let count = usize::try_from(self.block).unwrap_or(usize::MAX).min(body.len());
-        if count == 0 {
-            return Ok(None);
-        }
+        self.rest_of_block(0, bytes.len())
+    }
+
+    /// As much of a block as there is, behind what was used.
+    fn rest_of_block(&mut self, used: usize, here: usize) -> Result<(usize, Option<Item>), HttpError> {
+        let count = usize::try_from(self.block).unwrap_or(usize::MAX).min(here);
         self.block -= count as u64;
-        plain.extend_from_slice(&body[..count]);
-        body.advance(count);
-        Ok(Some(Item::Data(count)))
+        Ok((used, (count > 0).then_some(Item::Data(count))))
+    }
+
+    /// Whether blocks are read, and no text.
+    pub(super) fn reads_blocks(&self) -> bool {
+        matches!(self.mode, Mode::Binary | Mode::Poll)
     }
 
     fn next_line(&mut self, body: &mut BytesMut, plain: &mut BytesMut) -> Result<Option<Item>, HttpError> {
@@ -349,14 +420,16 @@ impl ItemDecoder {
                 body.advance(3);
             }
         }
-        while let Some(line) = take_event_line(body)? {
-            if !line.is_empty() {
-                self.field(&line)?;
+        while let Some((line, end)) = event_line(body)? {
+            if line == 0 {
+                body.advance(end);
+                if let Some(item) = self.dispatch(plain)? {
+                    return Ok(Some(item));
+                }
                 continue;
             }
-            if let Some(item) = self.dispatch(plain)? {
-                return Ok(Some(item));
-            }
+            self.field(&body[..line])?;
+            body.advance(end);
         }
         Ok(None)
     }
@@ -369,36 +442,51 @@ impl ItemDecoder {
             None => (line, &b""[..]),
         };
         let value = value.strip_prefix(b" ").unwrap_or(value);
-        self.event.fields += 1;
-        if self.event.fields > MAX_FIELDS {
+        let event = &mut self.event;
+        event.fields += 1;
+        if event.fields > MAX_FIELDS {
             return Err(HttpError::TooLarge);
         }
-        let text = || String::from_utf8_lossy(value).into_owned();
         match name {
-            b"event" => self.event.name = text(),
-            b"id" if !value.contains(&0) => self.event.id = Some(text()),
-            b"data" if self.event.data.is_some() => {
+            b"event" => {
+                event.name.clear();
+                event.name.extend_from_slice(value);
+            }
+            b"id" if !value.contains(&0) => event.id = Some(number(value)),
+            b"data" if event.has_data => {
                 return Err(HttpError::Malformed("an event of several lines"));
             }
-            b"data" => self.event.data = Some(value.to_vec()),
+            b"data" => {
+                event.data.extend_from_slice(value);
+                event.has_data = true;
+            }
             _ => {}
         }
         Ok(())
     }
 
     fn dispatch(&mut self, plain: &mut BytesMut) -> Result<Option<Item>, HttpError> {
-        let event = std::mem::take(&mut self.event);
-        let Some(data) = event.data else {
+        let item = self.whole_event(plain);
+        self.event.clear();
+        item
+    }
+
+    fn whole_event(&mut self, plain: &mut BytesMut) -> Result<Option<Item>, HttpError> {
+        let event = &mut self.event;
+        if !event.has_data {
             return Ok(None);
-        };
-        if matches!(event.name.as_str(), "" | "message") {
-            let id = event.id.ok_or(HttpError::Malformed("an event without its id"))?;
-            let count = unbase64(&data, plain)?;
-            self.said = Some(number(id.as_bytes())?);
+        }
+        if matches!(event.name.as_slice(), b"" | b"message") {
+            let id = event
+                .id
+                .take()
+                .ok_or(HttpError::Malformed("an event without its id"))?;
+            let count = unbase64(&event.data, plain)?;
+            self.said = Some(id?);
             return Ok(Some(Item::Data(count)));
         }
         // What a later version may add is skipped.
-        Ok(note(event.name.as_bytes(), number(&data).unwrap_or(u64::MAX)).map(Item::Note))
+        Ok(note(&event.name, number(&event.data).unwrap_or(u64::MAX)).map(Item::Note))
     }
 }
 
@@ -441,8 +529,9 @@ fn unbase64(text: &[u8], plain: &mut BytesMut) -> Result<usize, HttpError> {
     }
 }
 
-fn take_varint(body: &mut BytesMut) -> Result<Option<u64>, HttpError> {
-    let mut rest = &body[..];
+/// The varint at the front, and its length.
+fn front_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, HttpError> {
+    let mut rest = bytes;
     let Some(first) = rest.first() else {
         return Ok(None);
     };
@@ -450,9 +539,7 @@ fn take_varint(body: &mut BytesMut) -> Result<Option<u64>, HttpError> {
         return Ok(None);
     }
     let value = varint::get(&mut rest).map_err(|_| HttpError::Malformed("a block of no meaning"))?;
-    let used = body.len() - rest.len();
-    body.advance(used);
-    Ok(Some(value))
+    Ok(Some((value, bytes.len() - rest.len())))
 }
 
 /// Takes a line that ends with LF off, without its end.
@@ -469,8 +556,9 @@ fn take_line(body: &mut BytesMut) -> Result<Option<BytesMut>, HttpError> {
     }
 }
 
-/// A line of an event stream ends with CR LF, LF or CR.
-fn take_event_line(body: &mut BytesMut) -> Result<Option<BytesMut>, HttpError> {
+/// The length of the line at the front, without its end and with it: a line of an event stream ends with CR LF, LF or
+/// CR.
+fn event_line(body: &[u8]) -> Result<Option<(usize, usize)>, HttpError> {
     let window = &body[..body.len().min(MAX_LINE)];
     let end = window.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
     let Some(at) = end else {
@@ -486,7 +574,5 @@ fn take_event_line(body: &mut BytesMut) -> Result<Option<BytesMut>, HttpError> {
         None if window.get(at) == Some(&b'\r') => return Ok(None),
         _ => 1,
     };
-    let mut line = body.split_to(at + ends);
-    line.truncate(at);
-    Ok(Some(line))
+    Ok(Some((at, at + ends)))
 }

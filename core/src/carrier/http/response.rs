@@ -4,7 +4,8 @@ use bytes::{Buf, BytesMut};
 
 use super::body::BodyDecoder;
 use super::exchange::Token;
-use super::mode::{Item, ItemDecoder, Mode, number};
+use super::mode::{Item, Mode, number};
+use super::reader::ItemReader;
 use super::{HeadLimits, HttpError, ResponseHead};
 
 /// Bytes of a refusal that are read to keep its connection.
@@ -13,12 +14,8 @@ const MAX_SKIPPED: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Response {
     head: Option<ResponseHead>,
-    body: Option<BodyDecoder>,
-    /// What of the body was not decoded.
-    raw: BytesMut,
-    /// The path's bytes that were decoded and not taken.
-    plain: BytesMut,
-    items: ItemDecoder,
+    mode: Mode,
+    body: Option<ItemReader>,
     /// The position of the next of them.
     position: u64,
     skipped: usize,
@@ -28,10 +25,8 @@ impl Response {
     pub(super) fn new(mode: Mode) -> Response {
         Response {
             head: None,
+            mode,
             body: None,
-            raw: BytesMut::new(),
-            plain: BytesMut::new(),
-            items: ItemDecoder::new(mode),
             position: 0,
             skipped: 0,
         }
@@ -52,7 +47,7 @@ impl Response {
             if (100..200).contains(&head.status) && head.status != 101 {
                 continue;
             }
-            self.body = Some(BodyDecoder::new(head.body_length()?));
+            self.body = Some(ItemReader::new(BodyDecoder::new(head.body_length()?), self.mode));
             self.head = Some(head);
         }
         Ok(true)
@@ -73,9 +68,9 @@ impl Response {
     /// Reads a body that says nothing.
     pub(super) fn skip(&mut self, input: &mut BytesMut) -> Result<(), HttpError> {
         if let Some(body) = &mut self.body {
-            body.decode(input, &mut self.raw)?;
-            self.skipped += self.raw.len();
-            self.raw.clear();
+            body.body.decode(input, &mut body.raw)?;
+            self.skipped += body.raw.len();
+            body.raw.clear();
         }
         if self.skipped > MAX_SKIPPED {
             Err(HttpError::TooLarge)
@@ -89,12 +84,8 @@ impl Response {
         let Some(body) = &mut self.body else {
             return Ok(None);
         };
-        body.decode(input, &mut self.raw)?;
-        let item = self.items.next(&mut self.raw, &mut self.plain)?;
-        if item.is_none() && body.is_done() && !(self.raw.is_empty() && self.items.is_between()) {
-            return Err(HttpError::Malformed("a body ends within an item"));
-        }
-        if let (Some(Item::Data(count)), Some(end)) = (item, self.items.take_position()) {
+        let item = body.next(input)?;
+        if let (Some(Item::Data(count)), Some(end)) = (item, body.items.take_position()) {
             let begin = end.checked_sub(count as u64);
             self.position = begin.ok_or(HttpError::Malformed("an id that cannot be"))?;
         }
@@ -102,28 +93,28 @@ impl Response {
     }
 
     /// The bytes of the item that came last, and their position.
-    pub(super) fn data(&self, count: usize) -> (u64, &[u8]) {
-        (self.position, self.plain.get(..count).unwrap_or_default())
+    pub(super) fn data<'a>(&'a self, input: &'a BytesMut, count: usize) -> (u64, &'a [u8]) {
+        let data = self.body.as_ref().map(|body| body.data(input, count));
+        (self.position, data.unwrap_or_default())
     }
 
     /// They were taken.
-    pub(super) fn taken(&mut self, count: usize) {
+    pub(super) fn taken(&mut self, input: &mut BytesMut, count: usize) {
         self.position += count as u64;
-        self.plain.advance(count.min(self.plain.len()));
-        if self.plain.is_empty() {
-            self.plain.clear();
+        if let Some(body) = &mut self.body {
+            body.taken(input, count);
         }
     }
 
     /// Whether all of it has come.
     pub(super) fn is_done(&self) -> bool {
-        self.body.as_ref().is_some_and(BodyDecoder::is_done)
+        self.body.as_ref().is_some_and(ItemReader::is_done)
     }
 
     /// Whether the end of the connection is a good end of it.
     pub(super) fn is_complete_at_end(&self) -> bool {
-        let ends = self.body.as_ref().is_some_and(BodyDecoder::ends_with_connection);
-        ends && self.raw.is_empty() && self.items.is_between()
+        let body = self.body.as_ref();
+        body.is_some_and(|body| body.body.ends_with_connection() && body.is_between())
     }
 
     /// Whether the server closes the connection behind it.

@@ -110,6 +110,8 @@ pub struct ServerPath {
     /// Up to where the client was told that its bytes came, and since when it was not.
     told: u64,
     untold: Option<Timestamp>,
+    /// Something changed after which a downlink may have something to say.
+    news: bool,
     /// The client will send nothing more.
     client_ended: bool,
     /// We will send nothing more.
@@ -140,6 +142,7 @@ impl ServerPath {
             mark: None,
             told: 0,
             untold: None,
+            news: true,
             client_ended: false,
             ended: false,
             end_sent: false,
@@ -156,6 +159,12 @@ impl ServerPath {
     /// From here on exchanges can be proven.
     pub fn set_key(&mut self, key: ExchangeKey) {
         self.key = Some(key);
+    }
+
+    /// Whether something changed, since this was asked last, after which there may be something to write. What is
+    /// written by [`ServerPath::write`] does not count, nor does time.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// The bytes with which the path was made.
@@ -179,6 +188,7 @@ impl ServerPath {
         last_event: Option<u64>,
     ) -> Result<(), HttpError> {
         let refused = |status, why| Err(HttpError::Refused { status, why });
+        self.news |= !matches!(exchange.operation, Operation::Up | Operation::End);
         if !self.key.as_ref().is_some_and(|key| key.verify(exchange)) {
             return refused(403, "the proof is not this path's");
         }
@@ -287,6 +297,7 @@ impl ServerPath {
     }
 
     fn fail(&mut self, error: SequenceError) {
+        self.news = true;
         self.failed.get_or_insert(match error {
             SequenceError::Gap => "bytes are missing",
             SequenceError::Position => "a position that cannot be",
@@ -324,6 +335,7 @@ impl ServerPath {
         stream.position += bytes.len() as u64;
         self.accept(position, bytes)?;
         self.untold.get_or_insert(now);
+        self.news |= self.incoming.received() >= self.told.saturating_add(ACK_EVERY);
         Ok(Uploaded::Taken)
     }
 
@@ -336,6 +348,7 @@ impl ServerPath {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.number == number) else {
             return Ok(Uploaded::Replaced);
         };
+        self.news |= !matches!(note, Note::Received(_));
         match note {
             Note::Received(position) => self.acknowledge(position)?,
             Note::End => self.client_ended = true,
@@ -392,6 +405,7 @@ impl ServerPath {
     }
 
     fn lose(&mut self, now: Timestamp, way: Way) {
+        self.news = true;
         if self.down.is_some_and(|down| down.way == way) {
             self.down = None;
             self.orphan_at = now + self.config.orphan;
@@ -401,10 +415,15 @@ impl ServerPath {
     /// The response that answers an upload.
     pub fn upload_answer(&self, cors: &str) -> String {
         let sent = self.down.map_or(self.outgoing.acked(), |down| down.position);
-        format!(
-            "HTTP/1.1 204 No Content\r\nSheetbend-Received: {}\r\nSheetbend-Sent: {sent}\r\n{RESPONSE_FIELDS}{cors}\r\n",
-            self.incoming.received(),
-        )
+        let mut answer = String::with_capacity(128);
+        answer.push_str("HTTP/1.1 204 No Content\r\nSheetbend-Received: ");
+        mode::push_decimal(self.incoming.received(), &mut answer);
+        answer.push_str("\r\nSheetbend-Sent: ");
+        mode::push_decimal(sent, &mut answer);
+        answer.push_str("\r\nCache-Control: no-store\r\n");
+        answer.push_str(cors);
+        answer.push_str("\r\n");
+        answer
     }
 
     /// Appends what the downlink of that number is to write, a step of it: nothing where nothing is left. `false`: it is over, and is closed once that is written.
@@ -442,12 +461,13 @@ impl ServerPath {
             || (streams && received >= self.told.saturating_add(ACK_EVERY));
         if behind {
             self.told = received;
-            mode::put_note(down.mode, Note::Received(received), out);
+            mode::put_both(down.mode, received, down.position, data, out);
+        } else {
+            mode::put_data(down.mode, down.position, data, out);
         }
         if behind || due {
             self.untold = None;
         }
-        mode::put_data(down.mode, down.position, data, out);
         down.position += data.len() as u64;
         if out.len() > before {
             down.last = now;

@@ -10,28 +10,37 @@ use crate::bench::OnBench;
 use crate::layers::Connection;
 
 /// A connection that takes nothing, until it is closed.
-struct Full(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+struct Full(Arc<Mutex<(bool, Vec<Waker>)>>);
 
 impl Full {
-    fn poll(&self) -> Poll<io::Result<()>> {
-        match self.0.load(Ordering::SeqCst) {
-            true => Poll::Ready(Ok(())),
-            false => Poll::Pending,
+    fn close(&self) {
+        let mut full = self.0.lock();
+        full.0 = true;
+        full.1.drain(..).for_each(Waker::wake);
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut full = self.0.lock();
+        if full.0 {
+            return Poll::Ready(Ok(()));
         }
+        full.1.push(cx.waker().clone());
+        Poll::Pending
     }
 }
 
 impl Socket for Full {
-    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll()
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(cx)
     }
 
-    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll()
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(cx)
     }
 
     fn try_read(&self, _: &mut BytesMut) -> io::Result<usize> {
-        match self.0.load(Ordering::SeqCst) {
+        match self.0.lock().0 {
             true => Ok(0),
             false => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -78,8 +87,8 @@ fn a_poll_is_answered_though_the_downlink_before_it_is_stuck() {
 
         let down = key.sign(Operation::Down, token, 1, 0, 0);
         port.begin(&down, Mode::Sse, None).unwrap();
-        let closed = Arc::new(AtomicBool::new(false));
-        let wire = Wire::new(Connection::native(Box::new(Full(closed.clone()))));
+        let full = Full::default();
+        let wire = Wire::new(Connection::native(Box::new(full.clone())));
         port.adopt_down(1, Mode::Sse, "", wire);
         assert!(socket.poll_readable(&mut driver).is_ready(), "hello");
         assert_eq!(socket.try_read(&mut BytesMut::with_capacity(100)).unwrap(), 5);
@@ -94,7 +103,7 @@ fn a_poll_is_answered_though_the_downlink_before_it_is_stuck() {
         let mut answer = OutBuffer::new();
         assert!(port.poll_answer(&mut cx, 2, "", &mut answer).is_pending());
         if closed_first {
-            closed.store(true, Ordering::SeqCst);
+            full.close();
             assert!(socket.poll_readable(&mut driver).is_pending());
             // Whoever was woken for nothing looks, and waits again.
             assert!(port.poll_answer(&mut cx, 2, "", &mut answer).is_pending());

@@ -163,6 +163,8 @@ pub struct ClientPath {
     progress: Timestamp,
     /// Up to where the server was told that its bytes came.
     told: u64,
+    /// Something changed that may call for an exchange, a connection or another deadline.
+    news: bool,
     ending: bool,
     end_sent: bool,
     over: bool,
@@ -196,6 +198,7 @@ impl ClientPath {
             expected: 0,
             progress: now,
             told: 0,
+            news: true,
             ending: false,
             end_sent: false,
             over: false,
@@ -215,6 +218,7 @@ impl ClientPath {
     /// From here on exchanges can be proven: the downlink is asked for.
     pub fn set_key(&mut self, now: Timestamp, key: ExchangeKey) {
         self.key = Some(key);
+        self.news = true;
         self.want_down(now);
     }
 
@@ -242,6 +246,12 @@ impl ClientPath {
     /// Whether what is sent goes without waiting for answers.
     pub fn streams(&self) -> bool {
         self.streaming.active
+    }
+
+    /// Whether something changed, since this was asked last, after which there may be something to transmit, an action
+    /// or another timeout. What is written by [`ClientPath::write`] does not count, nor does time.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// What the caller is to do with connections next.
@@ -296,6 +306,7 @@ impl ClientPath {
 
     /// The connection stands.
     pub fn handle_connected(&mut self, now: Timestamp, slot: Slot) {
+        self.news = true;
         let lane = self.lane(slot);
         if lane.stage == Stage::Connecting {
             lane.stage = Stage::Open;
@@ -305,6 +316,7 @@ impl ClientPath {
 
     /// The connection ended, or could not be made.
     pub fn handle_closed(&mut self, now: Timestamp, slot: Slot) {
+        self.news = true;
         let lane = self.lane(slot);
         let before = std::mem::take(&mut lane.stage);
         let response = lane.response.take();

@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 
+use super::transmit::ACK_EVERY;
 use super::{ClientPath, Slot, Stage, Turn};
 use crate::carrier::http::HttpError;
 use crate::carrier::http::mode::{Item, Mode, Note};
@@ -13,7 +14,10 @@ impl ClientPath {
     ///
     /// An error has ended the path: [`ClientPath::failure`] says so too.
     pub fn handle_input(&mut self, now: Timestamp, slot: Slot, input: &mut BytesMut) {
-        if let Err(error) = self.take_input(now, slot, input) {
+        let result = self.take_input(now, slot, input);
+        self.news |= self.incoming.received() >= self.told.saturating_add(ACK_EVERY);
+        if let Err(error) = result {
+            self.news = true;
             input.clear();
             // Some proxy does not pass such responses on.
             let falls = self.mode != Mode::Poll && matches!(error, HttpError::Status { status: 500.., .. });
@@ -30,6 +34,7 @@ impl ClientPath {
         let Some(mut response) = self.lane(slot).response.take() else {
             if !input.is_empty() {
                 input.clear();
+                self.news = true;
                 // A server that has nothing to answer says that it closes an idle connection, at most.
                 self.close(slot);
             }
@@ -38,12 +43,14 @@ impl ClientPath {
         let result = self.read(now, slot, &mut response, input);
         // A note in it may have closed the lane.
         if self.lane(slot).stage == Stage::Open {
-            let done = response.is_done();
-            let closes = response.closes();
-            if !done {
+            if !response.is_done() {
                 self.lane(slot).response = Some(response);
             } else if result.is_ok() {
+                let closes = response.closes();
                 self.answered(now, slot, &response)?;
+                // An answer to an upload is none where nothing waits for the next, and nothing is late.
+                let late = self.expected > self.incoming.received();
+                self.news |= slot != Slot::Up || closes || late || self.ending || self.wants_upload();
                 if closes && slot == Slot::Up {
                     self.close(slot);
                 } else if closes && slot == Slot::Down && self.mode == Mode::Poll {
@@ -82,18 +89,22 @@ impl ClientPath {
         }
         if slot == Slot::Trial {
             if response.next(input)?.is_some() {
+                self.news = true;
                 self.take_better(now);
             }
             return Ok(());
         }
         while let Some(item) = response.next(input)? {
             self.lane(slot).since = now;
+            // Deadlines only move away with what is usual.
+            self.news |= !self.proven;
             if slot == Slot::Stream && !self.is_turned() {
+                self.news = true;
                 self.take_turn(now, response, item)?;
                 continue;
             }
             match item {
-                Item::Data(count) => self.take_data(now, response, count)?,
+                Item::Data(count) => self.take_data(now, response, input, count)?,
                 Item::Note(note) => self.take_note(now, note)?,
             }
             self.proven = true;
@@ -121,17 +132,24 @@ impl ClientPath {
         }
     }
 
-    fn take_data(&mut self, now: Timestamp, response: &mut Response, count: usize) -> Result<(), HttpError> {
-        let (position, bytes) = response.data(count);
+    fn take_data(
+        &mut self,
+        now: Timestamp,
+        response: &mut Response,
+        input: &mut BytesMut,
+        count: usize,
+    ) -> Result<(), HttpError> {
+        let (position, bytes) = response.data(input, count);
         self.incoming
             .accept(position, bytes)
             .map_err(HttpError::Sequence)?;
-        response.taken(count);
+        response.taken(input, count);
         self.progress = now;
         Ok(())
     }
 
     fn take_note(&mut self, now: Timestamp, note: Note) -> Result<(), HttpError> {
+        self.news |= !(matches!(note, Note::Received(_)) && self.streaming.active);
         match note {
             Note::Received(position) => {
                 if self.outgoing.acknowledge(position).map_err(HttpError::Sequence)? {

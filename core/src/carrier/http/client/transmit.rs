@@ -1,7 +1,5 @@
 //! What is asked for next, on which connection.
 
-use std::fmt::Write as _;
-
 use super::{ClientConfig, ClientPath, Slot, Stage, Turn};
 use crate::carrier::http::body::LAST_CHUNK;
 use crate::carrier::http::exchange::{Asked, Exchange, Operation};
@@ -13,7 +11,7 @@ use crate::wire::OutBuffer;
 /// Bytes of one upload at most.
 const MAX_UPLOAD: usize = 256 * 1024;
 /// The server is told by a request of its own when so much came down.
-const ACK_EVERY: u64 = 128 * 1024;
+pub(super) const ACK_EVERY: u64 = 128 * 1024;
 /// Streaming uploads that may fail before no more are tried.
 const MAX_STREAM_FAILURES: u32 = 2;
 /// Bytes of the first request at most: a server takes no more of someone unknown.
@@ -56,7 +54,7 @@ impl ClientPath {
     }
 
     /// Whether an upload of its own is to be begun.
-    fn wants_upload(&self) -> bool {
+    pub(super) fn wants_upload(&self) -> bool {
         if self.token.is_none() || self.key.is_none() {
             return false;
         }
@@ -228,10 +226,11 @@ impl ClientPath {
         let news = received - self.told;
         if news >= ACK_EVERY || (news > 0 && !data.is_empty()) {
             self.told = received;
-            mode::put_note(Mode::Binary, Note::Received(received), out);
+            mode::put_both(Mode::Binary, received, self.streaming.position, data, out);
+        } else {
+            mode::put_data(Mode::Binary, self.streaming.position, data, out);
         }
         if !data.is_empty() {
-            mode::put_data(Mode::Binary, self.streaming.position, data, out);
             self.streaming.position += data.len() as u64;
             self.streaming.waiting_since.get_or_insert(now);
         }
@@ -263,16 +262,18 @@ fn head(config: &ClientConfig, method: &str, asked: &Asked, accept: &str, length
             head.push_str(part);
         }
     }
-    // A string takes all that is written to it.
-    let _ = match (method, length) {
-        ("GET", _) => head.write_str("Cache-Control: no-store\r\n\r\n"),
-        (_, Some(length)) => write!(
-            head,
-            "Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n"
-        ),
-        (_, None) => {
-            head.write_str("Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    head.push_str(match method {
+        "GET" => "Cache-Control: no-store\r\n\r\n",
+        _ => "Content-Type: application/octet-stream\r\n",
+    });
+    match length {
+        _ if method == "GET" => {}
+        Some(length) => {
+            head.push_str("Content-Length: ");
+            mode::push_decimal(length as u64, &mut head);
+            head.push_str("\r\n\r\n");
         }
-    };
+        None => head.push_str("Transfer-Encoding: chunked\r\n\r\n"),
+    }
     head
 }
