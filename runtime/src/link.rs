@@ -166,7 +166,7 @@ impl Link {
         }
         let mut block = take_block(self.input.len() + room);
         let size = std::mem::replace(&mut self.block, block.capacity());
-        if self.record > 0 {
+        if self.record > 0 && block.capacity() >= self.input.len() + room + pool::LINE {
             pool::align(&mut block);
         }
         // Of a fast stream every record is as long as the last: a read that ends where one does leaves nothing

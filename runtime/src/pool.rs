@@ -103,8 +103,8 @@ pub(crate) fn take_block(room: usize) -> BytesMut {
     pooled.unwrap_or_else(|| BytesMut::with_capacity(room.max(BLOCK)))
 }
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
+/// Bytes of a cache line, most of which [`align`] may take.
+pub(crate) const LINE: usize = 64;
 
 /// Lets an empty block begin with a cache line. What a socket holds mostly begins with a page, and so does a block, but
 /// for the allocator's own few bytes: to copy to a place that lies by so little further into its page than what is
