@@ -14,7 +14,7 @@ use sheetbend_runtime::os;
 use sheetbend_runtime::{Address, Listener, Socket};
 use socket2::SockRef;
 
-use crate::ready::Ready;
+use crate::ready::{Ready, clock};
 use crate::spare;
 
 /// [`Socket`] for a stream of the system.
@@ -42,7 +42,7 @@ where
 {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.readable
-            .poll_after_others(cx, |cx| self.stream.poll_readable(cx))
+            .poll_after_others(cx, clock, |cx| self.stream.poll_readable(cx))
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
