@@ -32,7 +32,7 @@ pub(crate) struct Ready {
 const MAX_ROUNDS: u32 = 32;
 const ASKED: u32 = MAX_ROUNDS + 1;
 /// Others that run for longer than this have something to do.
-const BUSY: Duration = Duration::from_micros(5);
+const BUSY: Duration = Duration::from_micros(20);
 /// Letting others run first is skipped up to 2 to the power of this in a row.
 const MAX_MISSES: u32 = 6;
 

@@ -49,7 +49,7 @@ impl Server {
         loop {
             let ends = self.ends.values_mut().filter_map(End::deadline);
             let waiting = self.waiting.iter_mut().flat_map(|(_, link)| {
-                let late = link.since + PATIENCE;
+                let late = link.closing.unwrap_or(link.since + PATIENCE);
                 link.connection.poll_timeout().into_iter().chain([late])
             });
             let deadline = ends.chain(waiting).chain(self.acceptor.poll_timeout()).min();
@@ -81,7 +81,14 @@ impl Server {
     fn route(&mut self, now: Timestamp) {
         for (mut incoming, mut link) in std::mem::take(&mut self.waiting) {
             link.fill(now);
-            if link.up && incoming.is_none() {
+            if link.closing.is_some() && link.end.is_none() {
+                // It was refused, and is to hear why.
+                link.flush();
+                link.transmit(now, &mut self.udp);
+                self.waiting.push((None, link));
+                continue;
+            }
+            if link.up && link.closing.is_none() && incoming.is_none() {
                 self.udp.endpoint.settled(link.connection.handle());
                 incoming = Some(Incoming::new(now, link.info()));
             }
@@ -123,9 +130,10 @@ impl Server {
         };
         link.output
             .extend(link.first.map(|first| (first, refused.record)));
+        link.closing = Some(now + PATIENCE);
         link.flush();
         link.transmit(now, &mut self.udp);
-        link.close(now, &mut self.udp);
+        self.waiting.push((None, link));
     }
 
     fn turn(&mut self, now: Timestamp) {

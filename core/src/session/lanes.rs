@@ -469,6 +469,7 @@ impl Session {
             builder: RecordBuilder::begin(out, max_body, path.crc),
             lane: lane.into(),
             items: 0,
+            has_streams: false,
             eliciting: false,
             ack_now: false,
         };

@@ -44,6 +44,8 @@ pub(super) struct Draft<'a> {
     /// The lane that it goes on.
     pub(super) lane: usize,
     pub(super) items: u32,
+    /// There are STREAM frames in it.
+    pub(super) has_streams: bool,
     pub(super) eliciting: bool,
     /// Ask for an acknowledgement: the sender waits for one.
     pub(super) ack_now: bool,
@@ -153,6 +155,7 @@ impl Session {
             builder: RecordBuilder::begin(out, max_body, crc),
             lane: 0,
             items: 0,
+            has_streams: false,
             eliciting: false,
             ack_now: false,
         };
@@ -380,8 +383,9 @@ impl Session {
             }
             most = most.min(usize::try_from(credit).unwrap_or(usize::MAX));
             // What a record of its own could hold is not cut in two, for its receiver to put together.
-            let whole = usize::try_from(send.sendable()).unwrap_or(usize::MAX);
-            if whole > space && draft.items > 0 && whole <= most.saturating_add(draft.builder.body_len()) {
+            let (whole, alone) = (send.sendable(), space + draft.builder.body_len());
+            let cut = whole > space as u64;
+            if cut && draft.has_streams && whole <= (alone as u64).min(room).min(credit) {
                 stream.flags.set(Flags::READY);
                 self.ready.push_front(stream.urgency, slot);
                 return None;
@@ -420,6 +424,7 @@ impl Session {
         };
         path.lanes[draft.lane].sent.items.push_back(item);
         draft.items += 1;
+        draft.has_streams = true;
         draft.eliciting = true;
         if more {
             stream.flags.set(Flags::READY);

@@ -149,9 +149,15 @@ impl State {
             return false;
         }
         let mut cx = self.bells.context(ALARM);
-        self.alarm
+        let expired = self
+            .alarm
             .poll_soonest(&*self.runtime, self.due, &mut cx)
-            .is_ready()
+            .is_ready();
+        if expired {
+            // It is to be set again, for what is due by now.
+            self.bells.ring(ALARM);
+        }
+        expired
     }
 
     /// Writes what can be written, on the connections that it takes. Tells whether any were opened or closed.

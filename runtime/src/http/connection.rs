@@ -203,16 +203,15 @@ impl Serving {
 
     async fn head(&mut self, wire: &mut Wire) -> Result<RequestHead, Failure> {
         // Who sends a head byte by byte is not waited for with each.
-        let mut deadline = None;
+        let (idle, mut deadline) = (self.now() + IDLE, None);
         loop {
             if let Some((head, len)) = RequestHead::parse(&wire.input, HeadLimits::default())? {
                 wire.input.advance(len);
                 return Ok(head);
             }
-            let now = self.now();
             let until = match wire.input.is_empty() {
-                true => now + IDLE,
-                false => *deadline.get_or_insert(now + PATIENCE),
+                true => idle,
+                false => *deadline.get_or_insert_with(|| self.now() + PATIENCE),
             };
             wire.put_aside();
             self.fill(wire, until).await?;

@@ -426,7 +426,12 @@ impl Port {
             state.path.end();
         }
         match state.path.poll_answer(self.runtime.now(), number, cors, out) {
-            Some(()) => Poll::Ready(()),
+            Some(()) => {
+                // Its client has to come again before long.
+                state.stirred = true;
+                self.wake_driver(&mut state);
+                Poll::Ready(())
+            }
             None => {
                 state.asker = Some(cx.waker().clone());
                 Poll::Pending
@@ -437,7 +442,9 @@ impl Port {
     /// Nobody waits for the answer to that poll any more.
     pub(super) fn lose_poll(&self, number: u64) {
         let now = self.runtime.now();
-        self.state.lock().path.lose_down(now, number);
+        let mut state = self.state.lock();
+        state.path.lose_down(now, number);
+        self.wake_driver(&mut state);
     }
 }
 
@@ -467,6 +474,7 @@ impl Socket for PortSocket {
         let state = &mut *state;
         state.bells.belong_to(cx.waker());
         let (mut judged, mut came) = (false, false);
+        state.stirred |= state.path.take_news();
         while state.stirred || state.bells.any() {
             if !state.only_read {
                 state.now = runtime.now();

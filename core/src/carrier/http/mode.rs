@@ -568,10 +568,10 @@ fn event_line(body: &[u8]) -> Result<Option<(usize, usize)>, HttpError> {
             Ok(None)
         };
     };
-    let ends = match window.get(at..at + 2) {
+    let ends = match body.get(at..at + 2) {
         Some(b"\r\n") => 2,
         // LF may follow.
-        None if window.get(at) == Some(&b'\r') => return Ok(None),
+        None if body.get(at) == Some(&b'\r') => return Ok(None),
         _ => 1,
     };
     Ok(Some((at, at + ends)))

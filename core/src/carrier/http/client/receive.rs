@@ -50,7 +50,8 @@ impl ClientPath {
                 self.answered(now, slot, &response)?;
                 // An answer to an upload is none where nothing waits for the next, and nothing is late.
                 let late = self.expected > self.incoming.received();
-                self.news |= slot != Slot::Up || closes || late || self.ending || self.wants_upload();
+                let wants = self.streaming.active || self.wants_upload();
+                self.news |= slot != Slot::Up || closes || late || self.ending || wants;
                 if closes && slot == Slot::Up {
                     self.close(slot);
                 } else if closes && slot == Slot::Down && self.mode == Mode::Poll {
