@@ -241,6 +241,16 @@ fn what_no_server_writes_is_refused() {
         let result = ItemDecoder::new(mode).next(&mut BytesMut::from(&long[..]), &mut BytesMut::new());
         assert_eq!(result, Err(HttpError::TooLarge));
     }
+    // The longest line ends where the next byte would have been too many, whatever follows.
+    let mut line = [&[b'x'; 128 * 1024 - 1][..], b"\r"].concat();
+    let mut decoder = ItemDecoder::new(Mode::Sse);
+    let mut body = BytesMut::from(&line[..]);
+    assert_eq!(decoder.next(&mut body, &mut BytesMut::new()), Ok(None));
+    assert_eq!(body.len(), line.len(), "LF may follow");
+    line.extend_from_slice(b"yz");
+    let mut body = BytesMut::from(&line[..]);
+    assert_eq!(decoder.next(&mut body, &mut BytesMut::new()), Ok(None));
+    assert_eq!(body, b"yz"[..]);
 }
 
 fn key(seed: u8) -> ExchangeKey {
@@ -624,8 +634,10 @@ fn a_streaming_upload_carries_only_once_it_is_read() {
     path.handle_input(NOW, Slot::Down, &mut BytesMut::from(&b"1\r\n\x0b\r\n"[..]));
     path.write(&[IoSlice::new(b"def")]);
     assert!(path.streams() && requests(&mut path, NOW).is_empty());
+    path.take_news();
     let mut told = BytesMut::from(&b"HTTP/1.1 204 No Content\r\nSheetbend-Received: 8\r\n\r\n"[..]);
     path.handle_input(NOW, Slot::Up, &mut told);
+    assert!(path.take_news(), "what waited for this can go");
     let mut out = OutBuffer::new();
     path.poll_transmit(NOW, Slot::Stream, &mut out);
     assert_eq!(unchunked(&drain(&mut out)), b"\x23\x0cdef", "mark 8, three bytes");
