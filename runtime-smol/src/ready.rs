@@ -82,7 +82,7 @@ impl Ready {
         }
         let now = u64::try_from(clock().as_nanos()).unwrap_or(u64::MAX);
         let before = self.yielded_at.swap(now, Ordering::Relaxed);
-        let busy = rounds > 0 && u128::from(now.saturating_sub(before)) > BUSY.as_nanos();
+        let busy = rounds > 0 && Duration::from_nanos(now.saturating_sub(before)) > BUSY;
         if busy || rounds == MAX_ROUNDS {
             let misses = (self.misses.load(Ordering::Relaxed) + 1).min(MAX_MISSES);
             self.misses.store(misses, Ordering::Relaxed);
